@@ -1,0 +1,3 @@
+from lkdn_basicsr import compat
+
+compat.apply()

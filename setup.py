@@ -1,0 +1,16 @@
+from setuptools import find_packages, setup
+
+setup(
+    name='lkdn_basicsr',
+    version='0.1.0',
+    description='LKDN (Large Kernel Distillation Network) for BasicSR: train, fuse and test it from option files',
+    long_description=open('README.md', encoding='utf-8').read(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=find_packages(include=['lkdn_basicsr', 'lkdn_basicsr.*']),
+    # torch 2.15 needs 3.11; BasicSR 1.4.2 comes as a source archive whose setup.py fails on 3.13.
+    python_requires='>=3.11,<3.13',
+    install_requires=[
+        'basicsr==1.4.2',
+    ],
+)
