@@ -3,11 +3,11 @@ import numpy as np
 
 
 def sub_image_origins(length, crop_size=480, step=240, thresh=0):
-    """Where the sub-images of one axis begin: every ``step`` pixels, and one more flush with the far edge where more than
-    ``thresh`` pixels would be left over.
+    """Where the sub-images of one axis begin.
 
-    The windows of a picture are the pairs of its row origins (outer) and column origins (inner); numbered from 1 in that
-    order they are BasicSR's ``_s001``, ``_s002``, ...
+    One begins every ``step`` pixels, and one more flush with the far edge where more than ``thresh`` pixels would be
+    left over. The windows of a picture are the pairs of its row origins (outer) and column origins (inner); numbered
+    from 1 in that order they are BasicSR's ``_s001``, ``_s002``, ...
 
     Args:
         length (int): Height or width of the picture, in pixels.
