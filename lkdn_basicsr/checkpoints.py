@@ -2,6 +2,7 @@
 import os
 
 import torch
+from basicsr.utils.registry import ARCH_REGISTRY
 
 from lkdn_basicsr import reparam
 from lkdn_basicsr.errors import InputError
@@ -117,3 +118,46 @@ def _difference(wanted, found):
         if found[key] != shape:
             return f'{key} is {found[key]} in the checkpoint and {shape} in the network'
     return f'the checkpoint has {next(iter(found.keys() - wanted.keys()))} and the network has not'
+
+
+def describe_mismatch(network_opt, path, param_key='params', strict=True, is_train=False, model_type='ReparamSRModel'):
+    """Why a model class could not load a checkpoint into a network, before either is built in earnest.
+
+    Args:
+        network_opt (dict): ``network_g``: ``type`` and arguments.
+        path (str): of the checkpoint.
+        param_key (str | None), strict (bool): ``path:param_key_g`` and ``path:strict_load_g``.
+        is_train (bool): training needs the branches of a network in training form.
+        model_type (str): ReparamSRModel takes any form of a checkpoint, others what BasicSR's load_network takes.
+
+    Returns:
+        str | None: a clause without a full stop; None if it fits.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    checkpoint = load(path)
+    with torch.device('meta'):  # no memory, no time, no random numbers
+        options = dict(network_opt)
+        network = ARCH_REGISTRY.get(options.pop('type'))(**options)
+    if model_type == 'ReparamSRModel':
+        weights, _ = pick_weights(checkpoint, param_key)
+    elif param_key is None:
+        weights = checkpoint
+    else:
+        weights = checkpoint.get(param_key, checkpoint.get('params'))
+        if weights is None:
+            return f'it has no {param_key}; set path:param_key_g to ~ for a flat file, or model_type: ReparamSRModel'
+    if not strict:
+        wanted, found = _shapes(network.state_dict()), _shapes(weights)
+        return None if wanted.items() & found.items() else _difference(wanted, found)
+    try:
+        fitting, _ = fit(network, weights)
+    except InputError as error:
+        return str(error)
+    if fitting is not network and is_train:
+        return ('it is fused and network_g is in training form, whose branches cannot be got back; give a checkpoint '
+                'in training form, or conv: BSConvU and upsampler: pixelshuffledirect')
+    if model_type != 'ReparamSRModel' and _shapes(network.state_dict()) != _shapes(weights):
+        return f'one of them is fused and the other is not, which model_type: ReparamSRModel takes, {model_type} does not'
+    return None

@@ -2,7 +2,6 @@
 from collections import OrderedDict
 
 import torch
-from basicsr.archs import build_network
 from basicsr.models import lr_scheduler
 from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
@@ -184,16 +183,3 @@ class ReparamSRModel(SRModel):
         super().save(epoch, current_iter)
         label = 'latest' if current_iter == -1 else current_iter
         self.save_network(self.fused_network(), 'net_g', f'{label}_fused')
-
-
-def build_on_meta(network_opt):
-    """The network that options describe, without memory or numbers, to compare a checkpoint with.
-
-    Args:
-        network_opt (dict): ``network_g``: ``type`` and arguments.
-
-    Returns:
-        nn.Module: on the meta device.
-    """
-    with torch.device('meta'):
-        return build_network(network_opt)
