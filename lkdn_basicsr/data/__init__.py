@@ -1,0 +1,3 @@
+from lkdn_basicsr.data.imresize import imresize
+
+__all__ = ['imresize']
