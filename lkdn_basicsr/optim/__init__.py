@@ -1,0 +1,3 @@
+from lkdn_basicsr.optim.adan import Adan
+
+__all__ = ['Adan']

@@ -1,0 +1,101 @@
+"""LKDN and LKDN-S.
+
+Xie et al., Large Kernel Distillation Network for Efficient Single Image Super-Resolution, CVPR workshops 2023.
+"""
+import torch
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import nn
+
+from lkdn_basicsr.archs.blocks import CONVS, LKDB, UPSAMPLERS, BSConvU
+
+
+@ARCH_REGISTRY.register()
+class LKDN(nn.Module):
+    """Large kernel distillation network (section 3.1, figure 2).
+
+    Args:
+        num_in_ch (int): channels of the input picture. Default: 3.
+        num_out_ch (int): channels of the output picture. Default: 3.
+        num_feat (int): width of the network. Default: 56.
+        num_atten (int): width of the large kernel attention. Default: 56.
+        num_block (int): number of blocks (LKDB). Default: 8.
+        upscale (int): scale factor, 1 or more. Default: 4.
+        num_in (int): how many copies of the input the first convolution sees. Default: 4.
+        conv (str): the block that is distilled through, BSConvU | BSConvU_idt | BSConvU_rep. The last has branches
+            that ``reparam.fuse`` removes. Default: BSConvU.
+        upsampler (str): pixelshuffledirect | pixelshuffle_rep, the latter with branches. Default: pixelshuffledirect.
+    """
+
+    def __init__(self,
+                 num_in_ch=3,
+                 num_out_ch=3,
+                 num_feat=56,
+                 num_atten=56,
+                 num_block=8,
+                 upscale=4,
+                 num_in=4,
+                 conv='BSConvU',
+                 upsampler='pixelshuffledirect'):
+        super().__init__()
+        if conv not in CONVS:
+            raise ValueError(f'conv: {conv} is not known; it is one of {", ".join(CONVS)}')
+        if upsampler not in UPSAMPLERS:
+            raise ValueError(f'upsampler: {upsampler} is not known; it is one of {", ".join(UPSAMPLERS)}')
+        self.num_in = num_in
+        self.fea_conv = BSConvU(num_in_ch * num_in, num_feat)
+        self.blocks = [f'B{i}' for i in range(1, num_block + 1)]  # the official names, not those of a ModuleList
+        for name in self.blocks:
+            self.add_module(name, LKDB(num_feat, num_atten, CONVS[conv]))
+        self.c1 = nn.Conv2d(num_feat * num_block, num_feat, 1)
+        self.act = nn.GELU()
+        self.c2 = BSConvU(num_feat, num_feat)
+        self.upsampler = UPSAMPLERS[upsampler](num_feat, num_out_ch, upscale)
+
+    def forward(self, x):
+        """Super-resolve.
+
+        Args:
+            x (Tensor): (N, num_in_ch, H, W), floating point, RGB in [0, 1].
+
+        Returns:
+            Tensor: (N, num_out_ch, upscale·H, upscale·W), not clipped.
+        """
+        shallow = self.fea_conv(x.repeat(1, self.num_in, 1, 1))
+        features, out = [], shallow
+        for name in self.blocks:
+            out = self.get_submodule(name)(out)
+            features.append(out)
+        deep = self.c2(self.act(self.c1(torch.cat(features, dim=1))))
+        return self.upsampler(deep + shallow)
+
+    @torch.no_grad()
+    def fold_input(self):
+        """Fold the repetition of the input into the first convolution, in place: the network with ``num_in: 1``."""
+        weight = self.fea_conv.pw.weight
+        out_channels, in_channels = weight.shape[:2]
+        folded = weight.double().unflatten(1, (self.num_in, -1)).sum(1).to(weight)
+        self.fea_conv.pw = nn.Conv2d(in_channels // self.num_in, out_channels, 1, bias=False, device='meta')
+        self.fea_conv.pw.load_state_dict({'weight': folded}, assign=True)
+        self.num_in = 1
+
+
+@ARCH_REGISTRY.register()
+class LKDN_S(LKDN):
+    """LKDN-S, the smaller network of the NTIRE 2023 efficient super-resolution challenge: LKDN with other defaults.
+
+    Args:
+        num_in_ch, num_out_ch, num_feat, num_atten, num_block, upscale, num_in, conv, upsampler: see :class:`LKDN`.
+            Default: width 42 and 5 blocks.
+    """
+
+    def __init__(self,
+                 num_in_ch=3,
+                 num_out_ch=3,
+                 num_feat=42,
+                 num_atten=42,
+                 num_block=5,
+                 upscale=4,
+                 num_in=4,
+                 conv='BSConvU',
+                 upsampler='pixelshuffledirect'):
+        super().__init__(num_in_ch, num_out_ch, num_feat, num_atten, num_block, upscale, num_in, conv, upsampler)

@@ -1,0 +1,168 @@
+"""Adan (Xie et al., Adan: Adaptive Nesterov Momentum Algorithm for Faster Optimizing Deep Models, TPAMI 2024)."""
+import math
+
+import torch
+from torch.optim import Optimizer
+
+
+class Adan(Optimizer):
+    """Adan, algorithm 1 of the paper, with the defaults and the state layout of the authors' code.
+
+    With the gradient g_k and β1, β2, β3 the weights of the past: m ← β1 m + (1−β1) g_k,
+    v ← β2 v + (1−β2)(g_k − g_{k−1}), n ← β3 n + (1−β3)(g_k + β2 (g_k − g_{k−1}))², each divided by its bias correction;
+    θ ← (θ − lr (m + β2 v) / (√n + eps)) / (1 + lr λ). Gradients are read, never changed.
+
+    Args:
+        params (iterable): parameters, or dicts that define parameter groups; every argument below can be set by group.
+        lr (float): learning rate. Default: 1e-3.
+        betas (tuple[float, float, float]): β1, β2, β3, each in [0, 1). Default: (0.98, 0.92, 0.99).
+        eps (float): added to the denominator. Default: 1e-8.
+        weight_decay (float): λ, decoupled from the gradient. Default: 0.
+        max_grad_norm (float): scale the gradients down if their norm, over all groups, is larger than this; 0 for
+            never. Default: 0.
+        no_prox (bool): decay the weights before the step, θ (1 − lr λ), as AdamW does, instead of dividing after it.
+            Default: False.
+        foreach (bool): one call for all tensors, faster and with one more copy of the parameters in memory; the
+            result is the same. Default: True.
+
+    Raises:
+        ValueError: a setting is out of its range.
+        RuntimeError: in ``step``, a gradient is sparse or complex.
+    """
+
+    def __init__(self,
+                 params,
+                 lr=1e-3,
+                 betas=(0.98, 0.92, 0.99),
+                 eps=1e-8,
+                 weight_decay=0.0,
+                 max_grad_norm=0.0,
+                 no_prox=False,
+                 foreach=True):
+        defaults = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, max_grad_norm=max_grad_norm,
+                        no_prox=no_prox, foreach=foreach)  # yapf: disable
+        super().__init__(params, defaults)
+
+    def add_param_group(self, param_group):
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        for name in ('lr', 'eps', 'weight_decay', 'max_grad_norm'):
+            if not 0 <= group[name] < math.inf:
+                raise ValueError(f'Adan: {name} must be 0 or more, not {group[name]}')
+        if len(group['betas']) != 3 or not all(0 <= beta < 1 for beta in group['betas']):
+            raise ValueError(f'Adan: betas must be three numbers in [0, 1), not {group["betas"]}')
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """Take one step.
+
+        Args:
+            closure (callable | None): evaluates the loss again and returns it.
+
+        Returns:
+            the closure's loss, or None.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+
+        norm = self._gradient_norm() if any(group['max_grad_norm'] > 0 for group in self.param_groups) else None
+        for group in self.param_groups:
+            params = [p for p in group['params'] if p.grad is not None]
+            grads = [p.grad for p in params]
+            for p in params:
+                if p.grad.is_sparse or torch.is_complex(p):
+                    raise RuntimeError('Adan does not support sparse or complex gradients')
+            if norm is not None and group['max_grad_norm'] > 0:
+                clip = torch.clamp(norm.new_tensor(group['max_grad_norm']) / (norm + group['eps']), max=1)
+                grads = [grad * clip.to(grad.device) for grad in grads]
+
+            group['step'] = group.get('step', 0) + 1
+            for p, grad in zip(params, grads):
+                state = self.state[p]
+                if not state:
+                    for name in ('exp_avg', 'exp_avg_sq', 'exp_avg_diff'):
+                        state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
+                    state['neg_pre_grad'] = -grad  # the first difference of gradients is zero
+            if params:
+                update = _multi_tensor_adan if group['foreach'] else _single_tensor_adan
+                update(
+                    params,
+                    grads,
+                    *([self.state[p][name] for p in params]
+                      for name in ('exp_avg', 'exp_avg_sq', 'exp_avg_diff', 'neg_pre_grad')),
+                    betas=group['betas'],
+                    step=group['step'],
+                    lr=group['lr'],
+                    eps=group['eps'],
+                    weight_decay=group['weight_decay'],
+                    no_prox=group['no_prox'])
+        return loss
+
+    def _gradient_norm(self):
+        """The norm over all groups, accumulated in float32 whatever the gradients are, as the authors' code does."""
+        grads = [p.grad for group in self.param_groups for p in group['params'] if p.grad is not None]
+        total = torch.zeros((), dtype=torch.float32, device=grads[0].device if grads else None)
+        for grad in grads:
+            if not grad.is_sparse:  # refused with a sentence further on
+                total.add_(grad.pow(2).sum().to(total.device))
+        return total.sqrt()
+
+
+def _scalars(betas, step, lr):
+    """The scalar factors of a step: those of m and of v, and the square root of n's bias correction."""
+    beta1, beta2, beta3 = betas
+    return lr / (1 - beta1**step), lr * beta2 / (1 - beta2**step), math.sqrt(1 - beta3**step)
+
+
+def _single_tensor_adan(params, grads, exp_avgs, exp_avg_sqs, exp_avg_diffs, neg_pre_grads, *, betas, step, lr, eps,
+                        weight_decay, no_prox):
+    beta1, beta2, beta3 = betas
+    step_size, step_size_diff, bias_correction3_sqrt = _scalars(betas, step, lr)
+    for param, grad, exp_avg, exp_avg_sq, exp_avg_diff, neg_pre_grad in zip(
+            params, grads, exp_avgs, exp_avg_sqs, exp_avg_diffs, neg_pre_grads):
+        diff = neg_pre_grad.add_(grad)
+        exp_avg.mul_(beta1).add_(grad, alpha=1 - beta1)
+        exp_avg_diff.mul_(beta2).add_(diff, alpha=1 - beta2)
+        update = diff.mul_(beta2).add_(grad)
+        exp_avg_sq.mul_(beta3).addcmul_(update, update, value=1 - beta3)
+        denom = exp_avg_sq.sqrt().div_(bias_correction3_sqrt).add_(eps)
+
+        if no_prox:
+            param.mul_(1 - lr * weight_decay)
+        param.addcdiv_(exp_avg, denom, value=-step_size)
+        param.addcdiv_(exp_avg_diff, denom, value=-step_size_diff)
+        if not no_prox:
+            param.div_(1 + lr * weight_decay)
+        neg_pre_grad.copy_(grad).neg_()
+
+
+def _multi_tensor_adan(params, grads, exp_avgs, exp_avg_sqs, exp_avg_diffs, neg_pre_grads, *, betas, step, lr, eps,
+                       weight_decay, no_prox):
+    beta1, beta2, beta3 = betas
+    step_size, step_size_diff, bias_correction3_sqrt = _scalars(betas, step, lr)
+
+    diffs = neg_pre_grads
+    torch._foreach_add_(diffs, grads)
+    torch._foreach_mul_(exp_avgs, beta1)
+    torch._foreach_add_(exp_avgs, grads, alpha=1 - beta1)
+    torch._foreach_mul_(exp_avg_diffs, beta2)
+    torch._foreach_add_(exp_avg_diffs, diffs, alpha=1 - beta2)
+    updates = diffs
+    torch._foreach_mul_(updates, beta2)
+    torch._foreach_add_(updates, grads)
+    torch._foreach_mul_(exp_avg_sqs, beta3)
+    torch._foreach_addcmul_(exp_avg_sqs, updates, updates, value=1 - beta3)
+    denoms = torch._foreach_sqrt(exp_avg_sqs)
+    torch._foreach_div_(denoms, bias_correction3_sqrt)
+    torch._foreach_add_(denoms, eps)
+
+    if no_prox:
+        torch._foreach_mul_(params, 1 - lr * weight_decay)
+    torch._foreach_addcdiv_(params, exp_avgs, denoms, value=-step_size)
+    torch._foreach_addcdiv_(params, exp_avg_diffs, denoms, value=-step_size_diff)
+    if not no_prox:
+        torch._foreach_div_(params, 1 + lr * weight_decay)
+    torch._foreach_copy_(neg_pre_grads, grads)
+    torch._foreach_neg_(neg_pre_grads)
