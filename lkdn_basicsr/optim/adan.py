@@ -103,11 +103,11 @@ class Adan(Optimizer):
     def _gradient_norm(self):
         """The norm over all groups, accumulated in float32 whatever the gradients are, as the authors' code does."""
         grads = [p.grad for group in self.param_groups for p in group['params'] if p.grad is not None]
-        total = torch.zeros((), dtype=torch.float32, device=grads[0].device if grads else None)
+        total = torch.zeros(1, dtype=torch.float32, device=grads[0].device if grads else None)
         for grad in grads:
             if not grad.is_sparse:  # refused with a sentence further on
                 total.add_(grad.pow(2).sum().to(total.device))
-        return total.sqrt()
+        return total.sqrt().squeeze()
 
 
 def _scalars(betas, step, lr):
