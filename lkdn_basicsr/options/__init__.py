@@ -1,0 +1,129 @@
+"""Option files: read safely, checked before anything on disk is touched, and completed as BasicSR's pipelines expect."""
+import logging
+import os
+import sys
+from os import path as osp
+
+import torch
+
+from lkdn_basicsr.cli import build_parser
+from lkdn_basicsr.options.check import check_options
+from lkdn_basicsr.options.data_check import check_data
+from lkdn_basicsr.options.facts import check_facts
+from lkdn_basicsr.options.launch import init_distributed, read_launch, seed_everything
+from lkdn_basicsr.options.read import dump_yaml, force_options, load_yaml, read_option_file
+from lkdn_basicsr.options.weights import check_networks, check_weights
+
+__all__ = ['parse_options', 'build_parser', 'load_yaml', 'read_option_file', 'force_options', 'dump_yaml', 'check_options',
+           'check_facts', 'check_data', 'check_networks', 'check_weights', 'init_distributed', 'settle_devices',
+           'derive']
+
+
+def parse_options(root_path, is_train=True, argv=None):
+    """Reads the command line and its option file; takes the place of ``basicsr.utils.options.parse_options``.
+
+    Everything is checked first: the file, each key, the data, the networks, the checkpoints. Nothing on disk is changed
+    (but for official weights, which are fetched when they are missing). Then the process group is joined and the seeds are
+    set.
+
+    Args:
+        root_path (str): Folder below which ``experiments``, ``results`` and ``tb_logger`` go.
+        is_train (bool): Whether to train or to test. Default: True.
+        argv (list[str] | None): The arguments. Default: None, those of the program.
+
+    Returns:
+        tuple[OrderedDict, argparse.Namespace]: The options with what BasicSR derives (``dist``, ``rank``, ``world_size``,
+        ``auto_resume``, ``is_train``, ``num_gpu`` as a number, a phase and a scale for each data set, the paths of the run),
+        and the arguments.
+
+    Raises:
+        InputError: On the first thing that is wrong, in one sentence with file, line and key.
+    """
+    args = build_parser().parse_args(sys.argv[1:] if argv is None else argv)
+    source = read_option_file(args.opt)
+    force_options(source, args.force_yml)
+    check_options(source, is_train)
+    check_facts(source, is_train)
+    launch = read_launch(args.launcher)
+    args.launcher = launch.launcher
+
+    opt = source.opt
+    opt['auto_resume'], opt['is_train'] = args.auto_resume, is_train
+    source.notes += settle_devices(opt)
+    derive(opt, root_path, is_train, args.debug)
+    if launch.rank == 0:
+        for note in source.notes:
+            logging.getLogger('basicsr').warning(note)
+    shapes = check_networks(source)
+    if launch.rank == 0:  # the others would read the same files; they wait for this rank when the group is formed
+        check_weights(source, shapes, is_train, _resumes(opt))
+        check_data(source, launch.world_size)
+
+    opt['dist'] = launch.launcher != 'none'
+    if opt['dist']:
+        init_distributed(launch.launcher, opt.get('dist_params'))
+    opt['rank'], opt['world_size'] = launch.rank, launch.world_size
+    opt['manual_seed'] = seed_everything(opt['manual_seed'], launch.rank)
+    return opt, args
+
+
+def settle_devices(opt):
+    """Makes ``num_gpu`` a number that this machine has, in place; what needs a GPU is set aside on a CPU.
+
+    Returns:
+        list[str]: One line for the log when fewer GPUs are used than the options ask for.
+    """
+    wanted, present = opt['num_gpu'], torch.cuda.device_count()
+    opt['num_gpu'] = present if wanted == 'auto' else min(wanted, present)
+    if opt['num_gpu'] == 0:
+        for dataset in opt['datasets'].values():
+            if dataset.get('prefetch_mode') == 'cuda':
+                dataset['prefetch_mode'] = None
+            if dataset.get('pin_memory'):
+                dataset['pin_memory'] = False
+        return [] if wanted == 0 else [f'No GPU found: this runs on the CPU (num_gpu: {wanted}).']
+    return [] if wanted in ('auto', opt['num_gpu']) else [f'num_gpu: {wanted} is more than this machine has: {present} used.']
+
+
+def derive(opt, root_path, is_train, debug=False):
+    """Adds, in place, what BasicSR derives from the options: phases, scales, the folders of the run, debug settings."""
+    if debug and not opt['name'].startswith('debug'):
+        opt['name'] = f'debug_{opt["name"]}'
+    for phase, dataset in opt['datasets'].items():
+        dataset['phase'] = phase.split('_')[0]
+        if 'scale' in opt:
+            dataset['scale'] = opt['scale']
+        for key, value in dataset.items():
+            if key.startswith('dataroot') and isinstance(value, str):
+                dataset[key] = osp.expanduser(value)
+    path = opt['path']
+    for key, value in path.items():
+        if isinstance(value, str) and ('resume_state' in key or 'pretrain_network' in key):
+            path[key] = osp.expanduser(value)
+    if is_train:
+        root = osp.join(root_path, 'experiments', opt['name'])
+        path['experiments_root'] = root
+        path['models'] = osp.join(root, 'models')
+        path['training_states'] = osp.join(root, 'training_states')
+        path['log'] = root
+        path['visualization'] = osp.join(root, 'visualization')
+        if opt['name'].startswith('debug'):  # BasicSR also took no_debug_run for a debug run
+            if opt.get('val') is not None:
+                opt['val']['val_freq'] = 8
+            opt['logger']['print_freq'] = 1
+            opt['logger']['save_checkpoint_freq'] = 8
+    else:
+        root = osp.join(root_path, 'results', opt['name'])
+        path['results_root'] = root
+        path['log'] = root
+        path['visualization'] = osp.join(root, 'visualization')
+
+
+def _resumes(opt):
+    """Whether training will go on from a state, so that it does not read the pretrained weights."""
+    if not opt['is_train']:
+        return False
+    states = opt['path']['training_states']
+    if opt['auto_resume']:
+        return osp.isdir(states) and any(name.endswith('.state') for name in os.listdir(states))
+    return opt['path'].get('resume_state') is not None

@@ -1,0 +1,97 @@
+"""How this process was launched: which rank of how many, on which device."""
+import os
+import random
+from collections import namedtuple
+from datetime import timedelta
+
+import torch
+from basicsr.utils import set_random_seed
+
+from lkdn_basicsr.errors import InputError
+
+Launch = namedtuple('Launch', 'launcher rank world_size')
+
+
+def read_launch(launcher):
+    """Reads the ranks from the environment, before any process group exists.
+
+    Args:
+        launcher (str): ``none``, ``pytorch`` or ``slurm``. With ``none``, torchrun is noticed by what it sets.
+
+    Returns:
+        Launch: ``launcher`` in effect, ``rank`` and ``world_size``.
+
+    Raises:
+        InputError: The launcher did not start this process.
+    """
+    names = {'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'), 'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID')}
+    if launcher == 'none':
+        if not all(name in os.environ for name in names['pytorch']):
+            return Launch('none', 0, 1)
+        launcher = 'pytorch'
+    # LOCAL_RANK came after RANK; a launcher without it gives one rank a node.
+    rank, world_size, _ = names[launcher]
+    try:
+        return Launch(launcher, int(os.environ[rank]), int(os.environ[world_size]))
+    except (KeyError, ValueError) as err:
+        starter = 'torchrun --nproc_per_node=N -m lkdn_basicsr.train' if launcher == 'pytorch' else 'srun'
+        raise InputError(f'--launcher {launcher} needs {rank} and {world_size} in the environment; start with {starter}, '
+                         'or leave --launcher out') from err
+
+
+def init_distributed(launcher, dist_params=None):
+    """Joins the process group and takes this rank's device.
+
+    Args:
+        launcher (str): ``pytorch`` or ``slurm``.
+        dist_params (dict | None): ``backend``, ``timeout`` in seconds, and for slurm ``port``. On a machine without GPUs the
+            backend is gloo.
+
+    Raises:
+        InputError: The environment does not say where the first rank is.
+    """
+    dist_params = dist_params or {}
+    if launcher == 'slurm':
+        _read_slurm(dist_params.get('port'))
+    backend = dist_params.get('backend', 'nccl')
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count())
+    else:
+        backend = 'gloo'
+    timeout = dist_params.get('timeout')
+    for name in ('MASTER_ADDR', 'MASTER_PORT'):
+        if name not in os.environ:
+            raise InputError(f'--launcher {launcher} needs {name} in the environment; start with torchrun or srun')
+    torch.distributed.init_process_group(backend=backend, **({'timeout': timedelta(seconds=timeout)} if timeout else {}))
+
+
+def _read_slurm(port):
+    """Sets what torch reads from what slurm sets, as BasicSR does, but with slurm's own local rank."""
+    nodes = os.environ.get('SLURM_STEP_NODELIST') or os.environ.get('SLURM_NODELIST', '')
+    if 'MASTER_ADDR' not in os.environ:
+        import subprocess
+        try:
+            found = subprocess.run(['scontrol', 'show', 'hostnames', nodes], capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError) as err:
+            raise InputError(f'scontrol cannot name the first of the nodes {nodes!r}; set MASTER_ADDR yourself') from err
+        os.environ['MASTER_ADDR'] = found.stdout.split()[0]
+    if port is not None:
+        os.environ['MASTER_PORT'] = str(port)
+    os.environ.setdefault('MASTER_PORT', '29500')
+    os.environ['RANK'] = os.environ['SLURM_PROCID']
+    os.environ['WORLD_SIZE'] = os.environ['SLURM_NTASKS']
+    os.environ['LOCAL_RANK'] = os.environ.get('SLURM_LOCALID', '0')
+
+
+def seed_everything(seed, rank):
+    """Seeds Python, numpy and torch with ``seed + rank``; returns the seed, drawn once for all ranks when None."""
+    if seed is None:
+        seed = random.randint(1, 10000)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            # Each rank drew its own; BasicSR leaves it at that, and then no two ranks shuffle alike.
+            device = 'cuda' if torch.distributed.get_backend() == 'nccl' else 'cpu'
+            shared = torch.tensor([seed], device=device)
+            torch.distributed.broadcast(shared, 0)
+            seed = int(shared.item())
+    set_random_seed(seed + rank)
+    return seed
