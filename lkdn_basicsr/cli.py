@@ -1,4 +1,5 @@
 """The command line of ``train`` and ``test``; imports nothing heavy, so that ``--help`` answers at once."""
+
 import argparse
 
 
@@ -15,13 +16,20 @@ def build_parser(prog=None):
     parser = argparse.ArgumentParser(prog=prog, allow_abbrev=False)
     parser.add_argument('-opt', type=str, required=True, metavar='FILE', help='option file (YAML)')
     parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm'], default='none',
-        help='job launcher; torchrun is noticed without it (default: none)')
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm'],
+        default='none',
+        help='job launcher; torchrun is noticed without it (default: none)',
+    )
     parser.add_argument('--auto_resume', action='store_true', help='go on from the newest checkpoint of this run')
     parser.add_argument('--debug', action='store_true', help='short run: print every iteration, validate and save at 8')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by old launchers')
     parser.add_argument(
-        '--force_yml', nargs='+', default=None, metavar='KEY=VALUE',
-        help='set keys of the option file, as in train:ema_decay=0.99 datasets:test_2=~')
+        '--force_yml',
+        nargs='+',
+        default=None,
+        metavar='KEY=VALUE',
+        help='set keys of the option file, as in train:ema_decay=0.99 datasets:test_2=~',
+    )
     parser.add_argument('--check', action='store_true', help='check options, data and network, then exit')
     return parser
