@@ -1,4 +1,4 @@
-"""Option files: read safely, checked before anything on disk is touched, and completed as BasicSR's pipelines expect."""
+"""Option files: read safely, checked before anything on disk is touched, completed as BasicSR's pipelines expect."""
 
 import logging
 import os
@@ -37,8 +37,8 @@ def parse_options(root_path, is_train=True, argv=None):
     """Reads the command line and its option file; takes the place of ``basicsr.utils.options.parse_options``.
 
     Everything is checked first: the file, each key, the data, the networks, the checkpoints. Nothing on disk is changed
-    (but for official weights, which are fetched when they are missing). Then the process group is joined and the seeds are
-    set.
+    (but for official weights, which are fetched when they are missing). Then the process group is joined and the seeds
+    are set.
 
     Args:
         root_path (str): Folder below which ``experiments``, ``results`` and ``tb_logger`` go.
@@ -46,9 +46,9 @@ def parse_options(root_path, is_train=True, argv=None):
         argv (list[str] | None): The arguments. Default: None, those of the program.
 
     Returns:
-        tuple[OrderedDict, argparse.Namespace]: The options with what BasicSR derives (``dist``, ``rank``, ``world_size``,
-        ``auto_resume``, ``is_train``, ``num_gpu`` as a number, a phase and a scale for each data set, the paths of the run),
-        and the arguments.
+        tuple[OrderedDict, argparse.Namespace]: The options with what BasicSR derives (``dist``, ``rank``,
+        ``world_size``, ``auto_resume``, ``is_train``, ``num_gpu`` as a number, a phase and a scale for each data set, the
+        paths of the run), and the arguments.
 
     Raises:
         InputError: On the first thing that is wrong, in one sentence with file, line and key.

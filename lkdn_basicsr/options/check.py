@@ -107,7 +107,7 @@ def _check_rows(source, keys, options, rows, open_ended=False):
 
 
 def registered(known):
-    """The entries of a registry (or a dict) by the names that an option file uses; ``Registry.get`` prints on a miss."""
+    """The entries of a registry, or a dict, by the names in option files; ``Registry.get`` prints on a miss."""
     entries = known.items() if isinstance(known, dict) else known
     return {key.removesuffix('_basicsr'): value for key, value in entries}
 
@@ -124,7 +124,7 @@ def _named(source, keys, options, known, what):
 
 
 def _check_arguments(source, keys, options, target, rows, given, plumbing=('type',)):
-    """Checks that the keys of ``options`` are arguments of ``target`` and that no argument without a default is missing.
+    """Checks that the keys of ``options`` are arguments of ``target``, and that none that it needs is missing.
 
     ``given`` are the arguments that BasicSR itself passes, ``plumbing`` the keys that it takes away.
     """
@@ -132,7 +132,7 @@ def _check_arguments(source, keys, options, target, rows, given, plumbing=('type
     named = {
         p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in given
     }
-    # A class of someone else may hand its **kwargs on; what is close to one of its names is a typing error all the same.
+    # A class of someone else may hand its **kwargs on; what is close to one of its names is a typing error.
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters) and not is_ours(target)
     what = options['type']
     rows = {row.key: row for row in rows}

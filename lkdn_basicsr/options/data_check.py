@@ -25,8 +25,8 @@ def check_data(source, world_size=1):
     """Checks the data sets of an option file; reads, and changes nothing.
 
     Args:
-        source (OptionFile): Options that have passed ``check_options`` and ``check_facts``, with ``phase`` and ``scale`` in
-            each data set.
+        source (OptionFile): Options that have passed ``check_options`` and ``check_facts``, with ``phase`` and ``scale``
+            in each data set.
         world_size (int): Number of ranks. Default: 1.
 
     Raises:
@@ -172,7 +172,7 @@ def _read_raw(root):
 
 
 def _read_lmdb(root):
-    """The pictures of an LMDB by key, from its meta_info.txt; refuses one that was not finished, without reading it all."""
+    """The sizes of the pictures of an LMDB by key, from its meta_info.txt; refuses one that was not finished."""
     advice = 'was not finished; delete it and make it again'
     for file in ('data.mdb', 'meta_info.txt'):
         if not osp.isfile(osp.join(root, file)):

@@ -179,8 +179,8 @@ def read_option_file(path):
         OptionFile: Options in the order of the file, with the line of every key.
 
     Raises:
-        InputError: The file is missing, cannot be read, is not YAML, is empty, or is not a mapping; a key is there twice;
-            a tag asks for anything but plain data.
+        InputError: The file is missing, cannot be read, is not YAML, is empty, or is not a mapping; a key is there
+            twice; a tag asks for anything but plain data.
     """
     path = os.fspath(path)
     if os.path.isdir(path):
