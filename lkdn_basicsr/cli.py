@@ -1,6 +1,10 @@
 """The command line of ``train`` and ``test``; imports nothing heavy, so that ``--help`` answers at once."""
-
 import argparse
+import importlib
+import os
+import sys
+
+from lkdn_basicsr.errors import InputError
 
 
 def build_parser(prog=None):
@@ -16,20 +20,35 @@ def build_parser(prog=None):
     parser = argparse.ArgumentParser(prog=prog, allow_abbrev=False)
     parser.add_argument('-opt', type=str, required=True, metavar='FILE', help='option file (YAML)')
     parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm'],
-        default='none',
-        help='job launcher; torchrun is noticed without it (default: none)',
-    )
+        '--launcher', choices=['none', 'pytorch', 'slurm'], default='none',
+        help='job launcher; torchrun is noticed without it (default: none)')
     parser.add_argument('--auto_resume', action='store_true', help='go on from the newest checkpoint of this run')
     parser.add_argument('--debug', action='store_true', help='short run: print every iteration, validate and save at 8')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by old launchers')
     parser.add_argument(
-        '--force_yml',
-        nargs='+',
-        default=None,
-        metavar='KEY=VALUE',
-        help='set keys of the option file, as in train:ema_decay=0.99 datasets:test_2=~',
-    )
+        '--force_yml', nargs='+', default=None, metavar='KEY=VALUE',
+        help='set keys of the option file, as in train:ema_decay=0.99 datasets:test_2=~')
     parser.add_argument('--check', action='store_true', help='check options, data and network, then exit')
     return parser
+
+
+def run(task):
+    """Run ``train`` or ``test``: parse the arguments, load everything, hand over to BasicSR's pipeline.
+
+    Mistakes in what was given end the program with one line and status 1.
+
+    Args:
+        task (str): ``train`` or ``test``.
+    """
+    prog = f'python -m lkdn_basicsr.{task}'
+    build_parser(prog).parse_args()
+    try:
+        from lkdn_basicsr import register
+        register()
+        pipeline = getattr(importlib.import_module(f'basicsr.{task}'), f'{task}_pipeline')
+        pipeline(os.getcwd())
+    except InputError as error:
+        # A worker process of the data loader sends its traceback along; its last line is the sentence.
+        sys.exit(f'{prog}: error: {str(error).strip().rsplit("InputError: ", 1)[-1]}')
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,21 +1,178 @@
-"""What BasicSR 1.4.2 needs on today's stack: one function per defect, each naming it."""
+"""What BasicSR 1.4.2 needs on today's stack: one function per defect, each naming it.
+
+``prepare_import`` runs before BasicSR is imported, ``apply`` after; nothing else in the package changes anything of
+BasicSR's. A pipeline started by someone else's launcher gets the same BasicSR, once ``lkdn_basicsr`` is imported.
+"""
+import functools
 import importlib.util
+import os
 import sys
 import types
+
+from lkdn_basicsr.errors import InputError
+
+
+def prepare_import():
+    """Make ``import basicsr`` possible."""
+    explain_missing_libgl()
+    provide_functional_tensor()
+    provide_scipy_filters()
+
+
+def explain_missing_libgl():
+    """opencv-python, which BasicSR asks for, links to libGL, which servers and containers often lack."""
+    try:
+        import cv2  # noqa: F401
+    except ImportError as error:
+        if '.so' not in str(error):
+            raise
+        raise InputError(f'OpenCV does not load ({error}): install the library (Debian: apt install libgl1 '
+                         'libglib2.0-0), or, in place of opencv-python, pip install opencv-python-headless') from None
 
 
 def provide_functional_tensor():
     """BasicSR imports ``torchvision.transforms.functional_tensor``, gone since torchvision 0.17.
 
-    Upstream: https://github.com/XPixelGroup/BasicSR/pull/650, fixed on master and in no release.
+    Upstream: https://github.com/XPixelGroup/BasicSR/pull/650, on master and in no release.
     """
-    name = 'torchvision.transforms.functional_tensor'
-    if importlib.util.find_spec(name) is None:
-        from torchvision.transforms.functional import rgb_to_grayscale
+    from torchvision.transforms.functional import rgb_to_grayscale
+    _provide('torchvision.transforms.functional_tensor', rgb_to_grayscale=rgb_to_grayscale)
+
+
+def provide_scipy_filters():
+    """BasicSR imports ``scipy.ndimage.filters`` (metrics/niqe.py), deprecated and to be gone in SciPy 2."""
+    import scipy.ndimage
+    _provide('scipy.ndimage.filters', convolve=scipy.ndimage.convolve)
+
+
+def _provide(name, **contents):
+    """Put a module into ``sys.modules`` where the installed package has none, or warns that it will not have it."""
+    if name == 'scipy.ndimage.filters' or importlib.util.find_spec(name) is None:
         module = types.ModuleType(name)
-        module.rgb_to_grayscale = rgb_to_grayscale
-        sys.modules[name] = module
+        module.__dict__.update(contents)
+        sys.modules.setdefault(name, module)
 
 
 def apply():
-    provide_functional_tensor()
+    """Replace the functions of BasicSR that are wrong for us. Idempotent."""
+    import basicsr.test
+    import basicsr.train
+    from basicsr.models.base_model import BaseModel
+    from basicsr.utils import options as basicsr_options
+    from basicsr.utils.registry import DATASET_REGISTRY
+
+    from lkdn_basicsr.options import parse_options
+
+    # Options are read unsafely and looked at only when the old experiment has been moved away (defects: exec and eval
+    # of --force_yml, silent unknown keys, `num_gpu: 1` on a CPU).
+    for module in (basicsr.train, basicsr.test, basicsr_options):
+        module.parse_options = parse_options
+    basicsr.train.load_resume_state = load_resume_state
+    basicsr.train.create_train_val_dataloader = create_train_val_dataloader
+    BaseModel.get_optimizer = get_optimizer
+    BaseModel.model_to_device = model_to_device
+    for _, dataset in DATASET_REGISTRY:
+        if dataset.__module__.startswith('basicsr.'):
+            dataset.__reduce_ex__ = reduce_dataset
+
+
+def reduce_dataset(dataset, protocol):
+    """Unpickle BasicSR's data sets in a worker process only after this package is imported.
+
+    A spawned worker knows nothing of what the main process imported; to unpickle ``basicsr.data...`` it imports
+    BasicSR, which fails without :func:`prepare_import`. A function of ours, first in the pickle, brings it in.
+    """
+    return restore_dataset, (type(dataset), dataset.__dict__)
+
+
+def restore_dataset(cls, state):
+    dataset = cls.__new__(cls)
+    dataset.__dict__.update(state)
+    return dataset
+
+
+def get_optimizer(model, optim_type, params, lr, **kwargs):
+    """BasicSR 1.4.2 knows Adam only; here Adan and every optimizer of ``torch.optim``, by class name."""
+    import torch
+
+    from lkdn_basicsr.optim import Adan
+    cls = Adan if optim_type == 'Adan' else getattr(torch.optim, optim_type)
+    return cls(params, lr, **kwargs)
+
+
+def model_to_device(model, net):
+    """BasicSR gives DistributedDataParallel a CUDA device, also where there is none."""
+    import torch
+    from torch.nn.parallel import DataParallel, DistributedDataParallel
+    net = net.to(model.device)
+    if model.opt['dist']:
+        device_ids = [torch.cuda.current_device()] if model.device.type == 'cuda' else None
+        find_unused_parameters = model.opt.get('find_unused_parameters', False)
+        return DistributedDataParallel(net, device_ids=device_ids, find_unused_parameters=find_unused_parameters)
+    if model.opt['num_gpu'] > 1:
+        return DataParallel(net)
+    return net
+
+
+def load_resume_state(opt):
+    """BasicSR loads the state to a GPU, and looks for it below the current directory instead of the experiment's."""
+    import torch
+    from basicsr.utils import check_resume, scandir
+    states = opt['path']['training_states']
+    if opt['auto_resume'] and os.path.isdir(states):
+        iters = [int(name[:-len('.state')]) for name in scandir(states, suffix='.state')
+                 if name[:-len('.state')].isdigit()]
+        if iters:
+            opt['path']['resume_state'] = os.path.join(states, f'{max(iters)}.state')
+    if not opt['path'].get('resume_state'):
+        return None
+    resume_state = torch.load(opt['path']['resume_state'], map_location='cpu', weights_only=True)
+    check_resume(opt, resume_state['iter'])
+    opt['resume_iter'] = resume_state['iter']
+    return resume_state
+
+
+def create_train_val_dataloader(opt, logger):
+    """BasicSR counts the incomplete last batch of an epoch, which is dropped, as an iteration, and stops too early.
+
+    Here the sampler deals out one stream of samples in which every epoch has whole batches only, the last epoch ends
+    with the last iteration, and a resumed run goes on in the middle of an epoch; BasicSR's loop then runs exactly
+    ``total_iter`` iterations, and its last validation carries that number.
+    """
+    from basicsr.data import build_dataloader, build_dataset
+
+    from lkdn_basicsr.data.sampler import StreamSampler
+    total_iter, train_loader, sampler, val_loaders = int(opt['train']['total_iter']), None, None, []
+    for phase, dataset_opt in opt['datasets'].items():
+        dataset = build_dataset(dataset_opt)
+        build = functools.partial(
+            build_dataloader, dataset, dataset_opt, num_gpu=opt['num_gpu'], dist=opt['dist'], seed=opt['manual_seed'])
+        if dataset_opt['phase'] != 'train':
+            logger.info(f'Number of val images/folders in {dataset_opt["name"]}: {len(dataset)}')
+            val_loaders.append(build())
+            continue
+        batch_size = dataset_opt['batch_size_per_gpu'] * (1 if opt['dist'] else max(1, opt['num_gpu']))
+        ratio = dataset_opt.get('dataset_enlarge_ratio', 1)
+        try:
+            sampler = StreamSampler(
+                len(dataset),
+                seed=opt['manual_seed'],
+                batch_size=batch_size,
+                world_size=opt['world_size'],
+                rank=opt['rank'],
+                ratio=ratio,
+                total_iter=total_iter,
+                start_iter=opt.get('resume_iter', 0))
+        except ValueError as error:
+            raise InputError(f'datasets:{phase}: {error} Set a smaller batch_size_per_gpu or a larger '
+                             'dataset_enlarge_ratio') from None
+        train_loader = build(sampler=sampler)
+        logger.info('Training statistics:'
+                    f'\n\tNumber of train images: {len(dataset)}'
+                    f'\n\tDataset enlarge ratio: {ratio}'
+                    f'\n\tBatch size per gpu: {dataset_opt["batch_size_per_gpu"]}'
+                    f'\n\tWorld size (gpu number): {opt["world_size"]}'
+                    f'\n\tRequire iter number per epoch: {sampler.iters_per_epoch}'
+                    f'\n\tTotal epochs: {sampler.num_epochs}; iters: {total_iter}.')
+    # BasicSR's loop is over range(start_epoch, total_epochs + 1).
+    return train_loader, sampler, val_loaders, sampler.num_epochs - 1, total_iter

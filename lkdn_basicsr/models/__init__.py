@@ -1,0 +1,3 @@
+from lkdn_basicsr.models.reparam_sr_model import ReparamSRModel
+
+__all__ = ['ReparamSRModel']

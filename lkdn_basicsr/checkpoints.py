@@ -1,0 +1,163 @@
+"""Checkpoint files: finding the weights in one, fetching the official ones, and fitting them to a network."""
+import os
+
+import torch
+from basicsr.utils.registry import ARCH_REGISTRY
+
+from lkdn_basicsr import reparam
+from lkdn_basicsr.errors import InputError
+
+OFFICIAL_URL = 'https://github.com/stella-von/LKDN/raw/main/experiments/pretrained_models/LKDN'
+OFFICIAL_SHA256 = {
+    'LKDN-S_del_rep_x4.pth': 'b802a3945d7d4f22f836668a78448b37fe5da90d7b08afc564fbddfa594a8cf1',
+    'LKDN-S_x4.pth': '39ff2c69cdeb40f842c9f93368caee3323a4309c350373edeb2dc9ef3cc05851',
+    'LKDN_x2.pth': '02b429e795ad0863fdf21c6924c79344e30a39d637c44442d13124193b012e6b',
+    'LKDN_x3.pth': '52835d49d402683ea2085c13e4afc3aca49f6b806ea29d6ed29b2238cd7874c5',
+    'LKDN_x4.pth': 'f534422583c99dad994fd7df897f6f872637218430cfedf6c2d2a072ea86dbd7',
+}
+
+
+def ensure(path):
+    """Make sure that a checkpoint file is there; one of the official weights is downloaded if it is not.
+
+    The download shows its progress, is checked by SHA-256, and gets its name only when it is whole.
+
+    Args:
+        path (str): of a file; the official weights are known by the file's name.
+
+    Raises:
+        InputError: it is not there, and cannot be had.
+    """
+    name = os.path.basename(path)
+    if os.path.isfile(path):
+        return
+    if name not in OFFICIAL_SHA256:
+        raise InputError(f'checkpoint {path} is not there: give the path of a .pth file, or one of the names that are '
+                         f'downloaded, {", ".join(OFFICIAL_SHA256)}')
+    url = f'{OFFICIAL_URL}/{name}'
+    os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(url, path, hash_prefix=OFFICIAL_SHA256[name])
+    except (OSError, RuntimeError) as error:  # no network and HTTP errors are OSErrors, a wrong sum is a RuntimeError
+        raise InputError(f'{name} could not be downloaded ({error}): fetch {url} on another machine, or from the '
+                         f'authors\' repository github.com/stella-von/LKDN, and put it at {path}') from None
+
+
+def load(path):
+    """Load a checkpoint, tensors only, to the CPU.
+
+    Raises:
+        InputError: the file is missing, damaged, or not a dictionary.
+    """
+    try:
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f'checkpoint {path} is not there: give the path of a .pth file') from None
+    except Exception as error:  # torch.load raises whatever zipfile, pickle or the system do
+        if 'weights_only' in str(error) or 'Weights only' in str(error):
+            raise InputError(f'checkpoint {path} holds more than tensors, which could run code when it is loaded: save '
+                             'its state_dict() anew with torch.save') from None
+        raise InputError(f'checkpoint {path} is damaged or not a PyTorch checkpoint: copy or download it again') from None
+    if not isinstance(checkpoint, dict):
+        raise InputError(f'checkpoint {path} holds a {type(checkpoint).__name__}, not a state dict: give a .pth file of '
+                         'BasicSR\'s form')
+    return checkpoint
+
+
+def pick_weights(checkpoint, param_key=None):
+    """The state dict in a checkpoint: wrapped as BasicSR saves it, or flat.
+
+    Args:
+        checkpoint (dict): as :func:`load` gives it.
+        param_key (str | None): ``params``, ``params_ema``, or None for the root, as in BasicSR. What is not there gives
+            way to what is: the other key, then the root.
+
+    Returns:
+        tuple[dict, str | None]: keys to tensors, without a leading ``module.``; and the key they were found under.
+    """
+    keys = [key for key in (param_key, 'params_ema', 'params') if key is not None and key in checkpoint]
+    key = keys[0] if keys else None
+    weights = checkpoint if key is None else checkpoint[key]
+    if any(name.startswith('module.') for name in weights):
+        weights = {name.removeprefix('module.'): value for name, value in weights.items()}
+    return weights, key
+
+
+def fit(network, weights):
+    """Bring a network and weights into a form that they have in common: as they are, or either or both fused.
+
+    Args:
+        network (nn.Module): described in either form.
+        weights (dict): of either form; keys to tensors.
+
+    Returns:
+        tuple[nn.Module, dict]: a network and weights that load into it strictly.
+
+    Raises:
+        InputError: the weights are those of another network; the sentence says how they differ.
+    """
+    if _shapes(network.state_dict()) == _shapes(weights):
+        return network, weights
+    plain = reparam.fuse_state_dict(weights)
+    if _shapes(network.state_dict()) == _shapes(plain):
+        return network, plain
+    fused = reparam.fuse(network)
+    if _shapes(fused.state_dict()) == _shapes(plain):
+        return fused, plain
+    raise InputError(_difference(_shapes(network.state_dict()), _shapes(weights)))
+
+
+def _shapes(state_dict):
+    return {key: tuple(value.shape) for key, value in state_dict.items() if hasattr(value, 'shape')}
+
+
+def _difference(wanted, found):
+    for key, shape in wanted.items():
+        if key not in found:
+            return f'the network has {key} and the checkpoint has not'
+        if found[key] != shape:
+            return f'{key} is {found[key]} in the checkpoint and {shape} in the network'
+    return f'the checkpoint has {next(iter(found.keys() - wanted.keys()))} and the network has not'
+
+
+def describe_mismatch(network_opt, path, param_key='params', strict=True, is_train=False, model_type='ReparamSRModel'):
+    """Why a model class could not load a checkpoint into a network, before either is built in earnest.
+
+    Args:
+        network_opt (dict): ``network_g``: ``type`` and arguments.
+        path (str): of the checkpoint.
+        param_key (str | None), strict (bool): ``path:param_key_g`` and ``path:strict_load_g``.
+        is_train (bool): training needs the branches of a network in training form.
+        model_type (str): ReparamSRModel takes any form of a checkpoint, others what BasicSR's load_network takes.
+
+    Returns:
+        str | None: a clause without a full stop; None if it fits.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    checkpoint = load(path)
+    with torch.device('meta'):  # no memory, no time, no random numbers
+        options = dict(network_opt)
+        network = ARCH_REGISTRY.get(options.pop('type'))(**options)
+    if model_type == 'ReparamSRModel':
+        weights, _ = pick_weights(checkpoint, param_key)
+    elif param_key is None:
+        weights = checkpoint
+    else:
+        weights = checkpoint.get(param_key, checkpoint.get('params'))
+        if weights is None:
+            return f'it has no {param_key}; set path:param_key_g to ~ for a flat file, or model_type: ReparamSRModel'
+    if not strict:
+        wanted, found = _shapes(network.state_dict()), _shapes(weights)
+        return None if wanted.items() & found.items() else _difference(wanted, found)
+    try:
+        fitting, _ = fit(network, weights)
+    except InputError as error:
+        return str(error)
+    if fitting is not network and is_train:
+        return ('it is fused and network_g is in training form, whose branches cannot be got back; give a checkpoint '
+                'in training form, or conv: BSConvU and upsampler: pixelshuffledirect')
+    if model_type != 'ReparamSRModel' and _shapes(network.state_dict()) != _shapes(weights):
+        return f'one of them is fused and the other is not, which model_type: ReparamSRModel takes, {model_type} does not'
+    return None

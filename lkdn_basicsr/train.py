@@ -1,0 +1,10 @@
+"""``python -m lkdn_basicsr.train -opt FILE``: BasicSR's training pipeline and flags."""
+from lkdn_basicsr import cli
+
+
+def main():
+    cli.run('train')
+
+
+if __name__ == '__main__':
+    main()

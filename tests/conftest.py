@@ -1,0 +1,41 @@
+"""What the tests share: where the reference data lies, and networks and inputs made by formula."""
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import lkdn_basicsr  # noqa: F401  before any module of BasicSR's, which do not import without it
+
+torch.set_num_threads(1)  # the tensors are tiny; and the tests must not depend on the number of cores
+
+SHARED = Path(__file__).resolve().parents[2] / 'shared'
+
+
+@pytest.fixture
+def shared():
+    """The folder with the official code's numbers, weights and pictures, which a checkout may lack."""
+    if not SHARED.is_dir():
+        pytest.skip('the reference data (../shared) is not here')
+    return SHARED
+
+
+def fill(network):
+    """Weights by the formula of the golden values, in float64. Returns the network."""
+    state = network.state_dict()
+    for k, (name, value) in enumerate(state.items()):
+        i = np.arange(value.numel(), dtype=np.float64)
+        n = value[0].numel() if value.dim() > 1 else 8
+        filled = np.sin(0.7 * i + 0.31 * k + 0.1) / np.sqrt(max(1, n))
+        if name.endswith('pixel_norm.weight'):
+            filled = 0.1 + 0.02 * filled
+        state[name] = torch.from_numpy(filled).float().reshape(value.shape)
+    network.load_state_dict(state)
+    return network.double()
+
+
+def picture(height, width, channels=3):
+    """An input by the formula of the golden values, (1, channels, height, width) float64 in [0, 1]."""
+    j = np.arange(channels * height * width)
+    values = (np.sin(0.37 * j) + np.sin(0.011 * 1.7 * j) + 2) / 4
+    return torch.from_numpy(values.astype(np.float32)).double().reshape(1, channels, height, width)

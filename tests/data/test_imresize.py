@@ -1,0 +1,144 @@
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from lkdn_basicsr.data import imresize
+
+SET5 = Path(__file__).parents[2] / '../shared/data/Set5'
+
+
+def picture(shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def cubic(x):
+    x = abs(x)
+    if x <= 1:
+        return 1.5 * x**3 - 2.5 * x**2 + 1
+    return -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2 if x <= 2 else 0.0
+
+
+def resize_line(line, scale, edges, rounded):
+    """One row or column, one pixel at a time, from the definition: a cubic around each output pixel's centre."""
+    n, stretch, out = len(line), max(1, 1 / scale), []
+    for i in range(math.ceil(n * scale)):
+        centre = (i + 0.5) / scale - 0.5
+        near = range(math.ceil(centre - 2 * stretch) - 1, math.floor(centre + 2 * stretch) + 2)
+        weights = [cubic((centre - j) / stretch) for j in near]
+        value = 0.0
+        for j, weight in zip(near, weights, strict=True):
+            if edges == 'repeat':
+                j = min(max(j, 0), n - 1)
+            else:
+                while not 0 <= j < n:
+                    j = -1 - j if j < 0 else 2 * n - 1 - j
+            value += weight / sum(weights) * float(line[j])
+        if rounded:
+            value = min(max(math.floor(value + 0.5), 0), 255)
+        out.append(value)
+    return out
+
+
+def resize_slowly(image, scale, edges):
+    image = image.reshape(*image.shape[:2], -1)
+    rounded = image.dtype == np.uint8
+    for _ in range(2):
+        lines = [[resize_line(image[:, x, c], scale, edges, rounded) for c in range(image.shape[2])]
+                 for x in range(image.shape[1])]
+        image = np.array(lines, image.dtype).swapaxes(1, 2)
+    return image
+
+
+@pytest.mark.parametrize('edges', ['mirror', 'repeat'])
+@pytest.mark.parametrize('scale', [1 / 2, 1 / 3, 1 / 4, 1 / 8, 2, 3, 4, 0.7, 1.6])
+def test_uint8_pixels_are_those_of_the_definition(scale, edges):
+    image = picture((25, 18, 3))
+    result = imresize(image, scale, edges)
+    assert result.dtype == np.uint8 and result.flags.c_contiguous
+    # Half an integer is met exactly by dyadic weights only; elsewhere no sum of this picture lies within 1e-9 of one.
+    np.testing.assert_array_equal(result, resize_slowly(image, scale, edges))
+
+
+@pytest.mark.parametrize('scale', [1 / 4, 1 / 3, 2.5])
+def test_floats_are_neither_rounded_nor_clipped(scale):
+    image = picture((14, 23, 3)) / 255
+    result = imresize(image, scale)
+    assert result.dtype == np.float64
+    # A dozen additions of numbers below 2: rounding error stays below 1e-14.
+    np.testing.assert_allclose(result, resize_slowly(image, scale, 'mirror'), rtol=0, atol=1e-14)
+    assert imresize(np.eye(8), 2).min() < 0
+    assert imresize(image.astype(np.float32), scale).dtype == np.float32
+
+
+def test_an_impulse_shows_the_cubic_kernel():
+    line = np.zeros((8, 1))
+    line[4] = 128
+    # The kernel at a quarter of a pixel and its neighbours, times 128: 0.8671875, 0.2265625, -0.0703125, -0.0234375.
+    assert imresize(line, 2)[:, 0].tolist() == [0, 0, 0, 0, 0, -3, -9, 29, 111, 111, 29, -9, -3, 0, 0, 0]
+
+
+def test_halves_are_rounded_up_after_each_axis():
+    # The mean of 0 and 1 is half an integer, exactly; the second picture would be 0.25 if only the end were rounded.
+    assert imresize(np.array([[1, 0], [1, 0]], np.uint8), 1 / 2, 'repeat').tolist() == [[1]]
+    assert imresize(np.array([[1, 0], [0, 0]], np.uint8), 1 / 2, 'repeat').tolist() == [[1]]
+
+
+def test_overshoot_is_clipped_between_the_axes():
+    image = np.zeros((8, 8), np.uint8)
+    image[4:, 4:] = 255
+    unrounded = imresize(image.astype(np.float64), 2)
+    at_the_end = np.clip(np.floor(unrounded + 0.5), 0, 255)
+    assert unrounded.min() < -10 and unrounded.max() > 265
+    assert (imresize(image, 2) != at_the_end).any()
+    np.testing.assert_array_equal(imresize(image, 2)[..., None], resize_slowly(image, 2, 'mirror'))
+
+
+def test_the_edges_differ_only_at_the_border():
+    image = picture((64, 64))
+    mirrored, repeated = imresize(image, 1 / 4), imresize(image, 1 / 4, 'repeat')
+    assert (mirrored[2:-2, 2:-2] == repeated[2:-2, 2:-2]).all()
+    assert (mirrored != repeated).any()
+
+
+def test_pictures_smaller_than_the_kernel_are_mirrored_again_and_again():
+    for shape in [(1, 1, 3), (2, 5, 3), (3, 1, 3)]:
+        np.testing.assert_array_equal(imresize(picture(shape), 1 / 4), resize_slowly(picture(shape), 1 / 4, 'mirror'))
+
+
+def test_grey_colour_and_strided_pictures_agree():
+    image = picture((37, 150, 3))
+    whole = imresize(image, 1 / 3)
+    assert whole.shape == (13, 50, 3)
+    for channel in range(3):
+        np.testing.assert_array_equal(imresize(image[..., channel], 1 / 3), whole[..., channel])
+    np.testing.assert_array_equal(imresize(image[..., :1], 1 / 3), whole[..., :1])
+    np.testing.assert_array_equal(imresize(image[:, :, ::-1], 1 / 3), whole[:, :, ::-1])
+
+
+def test_tiles_do_not_show():
+    image = picture((200, 1100, 3))
+    np.testing.assert_array_equal(imresize(image, 1 / 4)[:, 20:40], imresize(image[:, 40:200], 1 / 4)[:, 10:30])
+    np.testing.assert_array_equal(imresize(image, 1 / 4)[20:40], imresize(image[40:], 1 / 4)[10:30])
+
+
+def test_what_is_not_a_picture_is_refused():
+    with pytest.raises(TypeError, match='uint16'):
+        imresize(np.zeros((4, 4), np.uint16), 2)
+    with pytest.raises(ValueError, match='positive'):
+        imresize(picture((4, 4)), 0)
+    with pytest.raises(ValueError, match='shape'):
+        imresize(np.zeros((0, 4), np.uint8), 2)
+    with pytest.raises(ValueError, match='edges'):
+        imresize(picture((4, 4)), 2, 'wrap')
+
+
+@pytest.mark.skipif(not SET5.is_dir(), reason='needs ../shared/data/Set5')
+def test_set5_is_reproduced_bit_for_bit():
+    pictures = sorted((SET5 / 'GTmod4').iterdir())
+    assert len(pictures) == 5
+    for path in pictures:
+        gt, lq = cv2.imread(str(path)), cv2.imread(str(SET5 / 'LRbicx4' / path.name))
+        np.testing.assert_array_equal(imresize(gt, 1 / 4, 'repeat'), lq)

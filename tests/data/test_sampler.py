@@ -1,0 +1,155 @@
+import math
+import pickle
+import tracemalloc
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from lkdn_basicsr.data.sampler import Draw, StreamSampler, stream_entries
+
+
+def as_tuples(draws):
+    return [(int(draw), draw.position, draw.seed) for draw in draws]
+
+
+def whole_run(sampler):
+    """All draws of a run, as BasicSR's training loop asks for them: epochs ``start_epoch`` to ``total_epochs``."""
+    draws = []
+    for epoch in range(sampler.start_epoch, (sampler.num_epochs - 1) + 1):
+        sampler.set_epoch(epoch)
+        of_epoch = list(sampler)
+        assert len(of_epoch) == len(sampler)
+        draws += of_epoch
+    return draws
+
+
+def batches(draws, size):
+    return [draws[i:i + size] for i in range(0, len(draws), size)]
+
+
+@pytest.mark.parametrize('num_samples', [1, 2, 3, 7, 64, 65, 1000, 4099])
+def test_each_epoch_of_the_stream_is_a_permutation(num_samples):
+    entries = stream_entries(np.arange(5 * num_samples), num_samples, seed=7).reshape(5, num_samples)
+    assert (np.sort(entries, axis=1) == np.arange(num_samples)).all()
+
+
+def test_the_order_never_changes_between_versions():
+    """A run that is resumed with a newer version must go on with the same samples."""
+    assert stream_entries(np.arange(10, 20), 10, seed=0).tolist() == [6, 2, 5, 8, 7, 1, 4, 0, 3, 9]
+    assert stream_entries([0, 10**12], 13_999_500, seed=2**63).tolist() == [10616690, 4857128]
+
+
+def test_epochs_and_seeds_have_orders_of_their_own():
+    entries = stream_entries(np.arange(3000), 1000, seed=7).reshape(3, 1000)
+    other = stream_entries(np.arange(1000), 1000, seed=8)
+    straight = np.arange(1000)
+    for a, b in ((entries[0], entries[1]), (entries[1], entries[2]), (entries[0], other), (entries[0], straight)):
+        # Two unrelated permutations agree in one place on average.
+        assert (a == b).sum() < 10
+
+
+@pytest.mark.parametrize('num_samples, bound', [(3, 31), (4, 66), (5, 202)])
+def test_all_orders_are_equally_likely(num_samples, bound):
+    epochs = 24000
+    orders = stream_entries(np.arange(num_samples * epochs), num_samples, seed=1).reshape(epochs, num_samples)
+    counts = Counter(map(tuple, orders.tolist()))
+    possible = math.factorial(num_samples)
+    expected = epochs / possible
+    assert len(counts) == possible
+    # Chi-square with n! - 1 degrees of freedom stays under the bound with probability 1 - 1e-5 or more.
+    assert sum((count - expected) ** 2 / expected for count in counts.values()) < bound
+
+
+def test_every_sample_comes_at_every_place_equally_often():
+    size, epochs = 50, 10000
+    orders = stream_entries(np.arange(size * epochs), size, seed=2).reshape(epochs, size)
+    counts = np.array([np.bincount(place, minlength=size) for place in orders.T])
+    expected = epochs / size
+    # 49 * 49 = 2401 degrees of freedom: mean 2401, deviation 69; five deviations.
+    assert ((counts - expected) ** 2 / expected).sum() < 2750
+
+
+def test_an_enlarged_epoch_holds_every_picture_equally_often():
+    sampler = StreamSampler(10, seed=0, batch_size=5, ratio=4)
+    assert Counter(map(int, sampler)) == Counter({i: 4 for i in range(10)})
+
+
+def test_a_fractional_ratio_draws_a_part_of_the_data_set():
+    draws = list(StreamSampler(10, seed=0, batch_size=2, ratio=0.6))
+    assert len(draws) == 6 and len(set(map(int, draws))) == 6
+
+
+def test_draws_are_indices_that_know_seed_and_position():
+    draw = next(iter(StreamSampler(10, seed=3, batch_size=2)))
+    assert isinstance(draw, int) and list('abcdefghij')[draw]
+    assert (draw.position, draw.seed) == (0, 3)
+
+
+def test_draws_survive_the_way_to_a_worker():
+    draw = pickle.loads(pickle.dumps(Draw(5, 2**40, 9)))
+    assert (type(draw), int(draw), draw.position, draw.seed) == (Draw, 5, 2**40, 9)
+
+
+@pytest.mark.parametrize('dataset_size, batch_size, ratio, total_iter', [
+    (12, 5, 1, 60), (12, 4, 1, 10), (12, 12, 1, 3), (5, 2, 7, 40), (100, 3, 2.5, 83), (12, 5, 1, 1), (3, 2, 3000, 5000),
+])
+def test_a_run_has_exactly_total_iter_batches(dataset_size, batch_size, ratio, total_iter):
+    draws = whole_run(StreamSampler(dataset_size, 0, batch_size, ratio=ratio, total_iter=total_iter))
+    assert [draw.position for draw in draws] == list(range(total_iter * batch_size))
+
+
+def test_samples_that_do_not_fill_a_batch_are_drawn_next():
+    """12 samples, batches of 5: BasicSR drops two of every epoch; here each comes five times in 60 positions."""
+    draws = whole_run(StreamSampler(12, 0, 5, total_iter=12))
+    assert Counter(map(int, draws)) == Counter({i: 5 for i in range(12)})
+
+
+@pytest.mark.parametrize('world_size', [2, 3, 4])
+def test_ranks_are_dealt_the_stream_of_one_rank(world_size):
+    total_iter = 30
+    one = batches(as_tuples(whole_run(StreamSampler(50, 1, 12, ratio=3, total_iter=total_iter))), 12)
+    ranks = [
+        batches(as_tuples(whole_run(StreamSampler(50, 1, 12 // world_size, world_size, rank, 3, total_iter))),
+                12 // world_size) for rank in range(world_size)
+    ]
+    assert [sorted(sum(parts, [])) for parts in zip(*ranks, strict=True)] == [sorted(batch) for batch in one]
+
+
+@pytest.mark.parametrize('start_iter', [0, 1, 6, 7, 8, 20, 29, 30])
+def test_a_resumed_run_goes_on_in_the_middle_of_an_epoch(start_iter):
+    args = {'dataset_size': 29, 'seed': 1, 'batch_size': 4, 'total_iter': 30}
+    undisturbed = as_tuples(whole_run(StreamSampler(**args)))
+    assert as_tuples(whole_run(StreamSampler(**args, start_iter=start_iter))) == undisturbed[start_iter * 4:]
+
+
+def test_an_epoch_can_be_iterated_twice():
+    """BasicSR's prefetchers begin the first epoch twice."""
+    sampler = StreamSampler(29, 1, 4, total_iter=30, start_iter=3)
+    assert as_tuples(sampler) == as_tuples(sampler)
+
+
+def test_a_loader_yields_the_batches_of_the_sampler():
+    sampler = StreamSampler(29, 1, 4, total_iter=30)
+    loader = torch.utils.data.DataLoader(range(29), 4, sampler=sampler, drop_last=True)
+    assert len(loader) == 7
+    assert torch.cat(list(loader)).tolist() == [int(draw) for draw in sampler]
+
+
+def test_fewer_samples_than_a_batch_are_refused():
+    with pytest.raises(ValueError, match='6 samples do not fill one batch of 8'):
+        StreamSampler(3, 0, 4, world_size=2, ratio=2)
+
+
+def test_fourteen_million_samples_cost_no_memory():
+    tracemalloc.start()
+    sampler = StreamSampler(139_995, 0, 64, ratio=100, total_iter=1_000_000)
+    draws = iter(sampler)
+    for _ in range(10_000):
+        next(draws)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(sampler) == 13_999_488
+    # A list of 14 million integers would be 112 MB; the blocks of positions are a few hundred kB.
+    assert peak < 4e6

@@ -1,0 +1,156 @@
+"""Adan: the authors' trajectories, and what torch promises of an optimizer."""
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from lkdn_basicsr.optim import Adan
+
+
+def problem():
+    """The problem of the golden trajectories: parameters, and a function that gives the loss."""
+
+    def series(function, factor, *shape):
+        return torch.from_numpy(function(factor * np.arange(np.prod(shape), dtype=np.float64)).reshape(shape))
+
+    w, b = series(np.sin, 1, 7, 5).requires_grad_(), series(np.cos, 1, 7).requires_grad_()
+    x, y = series(np.sin, 0.3, 40, 5), series(np.cos, 0.17, 40, 7)
+
+    def loss():
+        residual = x @ w.T + b - y
+        return residual.abs().mean() + 0.1 * residual.square().mean()
+
+    return [w, b], loss
+
+
+def run(optimizer, loss, steps):
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize('foreach', [True, False])
+@pytest.mark.parametrize('case', ['default', 'recipe', 'wd', 'wd_noprox', 'clip'])
+def test_trajectory_is_the_official_one(shared, case, foreach):
+    arguments = json.loads((shared / 'golden/adan.json').read_text())[case]
+    params, loss = problem()
+    optimizer = Adan(params, foreach=foreach, **arguments)
+    trajectory = []
+    for step in range(60):
+        if step == 30:
+            optimizer.param_groups[0]['lr'] /= 2
+        run(optimizer, loss, 1)
+        trajectory.append(torch.cat([p.detach().flatten() for p in params]).numpy())
+    # float64 rounding over 60 steps on parameters around 1.
+    np.testing.assert_allclose(trajectory, np.load(shared / 'golden/adan.npz')[case], rtol=0, atol=1e-12)
+
+
+def by_hand(params, loss, steps, lr, betas, eps, weight_decay):
+    """Algorithm 1 of the paper with bias correction, written down with numpy."""
+    b1, b2, b3 = betas
+    state = [[np.zeros(p.shape)] * 3 + [None] for p in params]
+    for k in range(1, steps + 1):
+        grads = torch.autograd.grad(loss(), params)
+        for p, grad, s in zip(params, grads, state):
+            g, (m, v, n, last) = grad.numpy(), s
+            d = g - (g if last is None else last)
+            m, v, n = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * d, b3 * n + (1 - b3) * (g + b2 * d)**2
+            s[:] = m, v, n, g
+            step = lr * (m / (1 - b1**k) + b2 * v / (1 - b2**k)) / (np.sqrt(n / (1 - b3**k)) + eps)
+            p.data = (p.data - torch.from_numpy(step)) / (1 + lr * weight_decay)
+
+
+@pytest.mark.parametrize('foreach', [True, False])
+def test_step_is_that_of_the_paper(foreach):
+    settings = dict(lr=0.01, betas=(0.9, 0.8, 0.95), eps=1e-6, weight_decay=0.1)
+    params, loss = problem()
+    run(Adan(params, foreach=foreach, **settings), loss, 20)
+    expected, expected_loss = problem()
+    by_hand(expected, expected_loss, 20, **settings)
+    for p, q in zip(params, expected):
+        torch.testing.assert_close(p, q, rtol=0, atol=1e-12)  # float64 rounding over 20 steps
+
+
+@pytest.mark.parametrize('foreach', [True, False])
+def test_parameter_groups_have_settings_of_their_own(foreach):
+    groups = [dict(lr=0.02, betas=(0.9, 0.8, 0.95), eps=1e-4, weight_decay=0.3, no_prox=True),
+              dict(lr=0.003, max_grad_norm=1e-3)]  # yapf: disable
+    params, loss = problem()
+    run(Adan([dict(group, params=[p]) for group, p in zip(groups, params)], foreach=foreach), loss, 1)
+    for i, group in enumerate(groups):  # the first step of a parameter is the same with its group's settings for all
+        alone, loss = problem()
+        run(Adan(alone, foreach=not foreach, **group), loss, 1)
+        torch.testing.assert_close(params[i], alone[i], rtol=0, atol=1e-15)
+
+
+def test_gradients_are_left_untouched():
+    params, loss = problem()
+    optimizer = Adan(params, max_grad_norm=1e-3)
+    for _ in range(2):
+        optimizer.zero_grad()
+        loss().backward()
+        before = [p.grad.clone() for p in params]
+        optimizer.step()
+        assert all(torch.equal(p.grad, grad) for p, grad in zip(params, before))
+
+
+@pytest.mark.parametrize('foreach', [True, False])
+def test_saved_state_continues_exactly(tmp_path, foreach):
+    params, loss = problem()
+    optimizer = Adan(params, lr=0.01, foreach=foreach)
+    run(optimizer, loss, 5)
+    torch.save({'params': params, 'state': optimizer.state_dict()}, tmp_path / 'state')
+
+    resumed, resumed_loss = problem()
+    saved = torch.load(tmp_path / 'state', weights_only=True)
+    for p, value in zip(resumed, saved['params']):
+        p.data.copy_(value)
+    other = Adan(resumed, foreach=foreach)
+    other.load_state_dict(copy.deepcopy(saved['state']))
+    run(optimizer, loss, 5)
+    run(other, resumed_loss, 5)
+    assert all(torch.equal(p, q) for p, q in zip(params, resumed))
+
+
+def test_closure_is_evaluated_with_gradients_and_its_loss_returned():
+    params, loss = problem()
+    optimizer = Adan(params, lr=0.01)
+
+    def closure():
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    values = [optimizer.step(closure).item() for _ in range(20)]
+    assert values[-1] < 0.8 * values[0]
+
+
+def test_parameters_without_gradient_are_passed_over():
+    params, loss = problem()
+    idle = torch.ones(3, requires_grad=True)
+    run(Adan([*params, idle]), loss, 2)
+    assert torch.equal(idle, torch.ones(3))
+
+
+@pytest.mark.parametrize('settings', [
+    dict(lr=-1), dict(eps=-1), dict(weight_decay=-1), dict(max_grad_norm=-1), dict(betas=(0.9, 0.99)),
+    dict(betas=(0.9, 0.9, 1.0)), dict(lr=float('nan')),
+])  # yapf: disable
+def test_settings_out_of_range_are_refused_by_name(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        Adan([torch.zeros(1)], **settings)
+
+
+def test_sparse_and_complex_gradients_are_refused():
+    embedding = torch.nn.Embedding(4, 2, sparse=True)
+    embedding(torch.tensor([1])).sum().backward()
+    with pytest.raises(RuntimeError, match='sparse or complex'):
+        Adan(embedding.parameters()).step()
+    z = torch.ones(2, dtype=torch.complex64, requires_grad=True)
+    z.abs().sum().backward()
+    with pytest.raises(RuntimeError, match='sparse or complex'):
+        Adan([z]).step()

@@ -1,0 +1,74 @@
+"""Fusing networks and checkpoints: same output, borders included; same numbers both ways; nothing else touched."""
+import copy
+
+import pytest
+import torch
+
+from lkdn_basicsr import archs, checkpoints, reparam
+from tests.conftest import fill, picture
+
+VARIANTS = [(conv, upsampler) for conv in ('BSConvU', 'BSConvU_idt', 'BSConvU_rep')
+            for upsampler in ('pixelshuffledirect', 'pixelshuffle_rep')]
+
+
+def variant(conv, upsampler, **arguments):
+    return archs.LKDN(num_feat=12, num_atten=8, num_block=2, conv=conv, upsampler=upsampler, **arguments)
+
+
+@pytest.mark.parametrize('conv, upsampler', VARIANTS)
+@pytest.mark.parametrize('fold_input', [False, True])
+@torch.no_grad()
+def test_fused_network_gives_the_same_picture(conv, upsampler, fold_input):
+    network, x = fill(variant(conv, upsampler, upscale=3)), picture(11, 9)
+    fused = reparam.fuse(network, fold_input=fold_input)
+    # float64 rounding through some forty layers, on values around 1; the border is in it.
+    torch.testing.assert_close(fused(x), network(x), rtol=0, atol=1e-12)
+
+    cls, arguments = archs.config_from_state_dict(fused.state_dict())
+    assert arguments['num_in'] == (1 if fold_input else 4)
+    assert arguments['conv'] == ('BSConvU_idt' if conv == 'BSConvU_idt' else 'BSConvU')
+    assert arguments['upsampler'] == 'pixelshuffledirect'
+    plain = getattr(archs, cls)(**arguments).double()
+    plain.load_state_dict(fused.state_dict())
+    torch.testing.assert_close(plain(x), fused(x), rtol=0, atol=0)
+
+
+def test_fusing_leaves_the_network_the_mode_and_the_random_numbers_alone():
+    network = variant('BSConvU_rep', 'pixelshuffle_rep').bfloat16()
+    before, random_state = copy.deepcopy(network.state_dict()), torch.get_rng_state()
+    fused = reparam.fuse(network)
+    assert fused.training and not reparam.fuse(network.eval()).training
+    assert all(module.training for module in fused.modules())
+    assert {p.dtype for p in fused.parameters()} == {torch.bfloat16}
+    assert all(p.requires_grad for p in fused.parameters())
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_a_single_block_can_be_fused():
+    assert isinstance(reparam.fuse(archs.blocks.BSConvU_rep(4, 4)), archs.blocks.BSConvU)
+
+
+@pytest.mark.parametrize('conv, upsampler', VARIANTS)
+def test_checkpoint_is_fused_to_the_numbers_of_the_network(conv, upsampler):
+    network = variant(conv, upsampler)
+    expected = reparam.fuse(network).state_dict()
+    checkpoint = {'params': network.state_dict(), 'params_ema': network.state_dict()}
+    before = list(checkpoint['params'])
+    fused = reparam.fuse_state_dict(checkpoint)
+    assert list(checkpoint['params']) == before
+    for state in (fused['params'], fused['params_ema'], reparam.fuse_state_dict(network.state_dict())):
+        assert state.keys() == expected.keys()
+        assert all(torch.equal(state[key], value) for key, value in expected.items())
+        assert archs.config_from_state_dict(state) == archs.config_from_state_dict(expected)
+    again = reparam.fuse_state_dict(fused['params'])
+    assert all(torch.equal(again[key], value) for key, value in expected.items())
+
+
+def test_official_checkpoint_fuses_to_the_official_fused_one(shared):
+    fused = reparam.fuse_state_dict(checkpoints.load(shared / 'official/LKDN-S_x4.pth'))['params_ema']
+    official = checkpoints.load(shared / 'official/LKDN-S_del_rep_x4.pth')
+    assert fused.keys() == official.keys()
+    for key, value in official.items():
+        # The official fusing adds up in float32, with an error of some units in the last place of numbers around 1.
+        torch.testing.assert_close(fused[key], value, rtol=0, atol=1e-6)

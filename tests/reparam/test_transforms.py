@@ -1,0 +1,89 @@
+"""Each transform against the layers it replaces, on the whole picture with its borders, in float64.
+
+Tolerance 1e-12: sums of some hundred products of numbers around 1 have rounding errors of about 1e-14.
+"""
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lkdn_basicsr.reparam import transforms
+
+TOLERANCE = dict(rtol=0, atol=1e-12)
+
+
+def random(*shape):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def conv(x, branch, groups=1):
+    weight, bias = branch
+    return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=groups)
+
+
+def branch(out_channels, in_channels, kernel_size):
+    return random(out_channels, in_channels, kernel_size, kernel_size), random(out_channels)
+
+
+X = random(2, 6, 7, 5)
+
+
+def test_added_branches_are_one_convolution():
+    a, b = branch(4, 6, 3), branch(4, 6, 3)
+    torch.testing.assert_close(conv(X, transforms.add_branches(a, b)), conv(X, a) + conv(X, b), **TOLERANCE)
+
+
+@pytest.mark.parametrize('small, large', [(1, 3), (1, 5), (3, 7)])
+def test_small_kernel_is_the_centre_of_a_large_one(small, large):
+    weight, bias = branch(4, 6, small)
+    torch.testing.assert_close(
+        conv(X, (transforms.pad_kernel(weight, large), bias)), conv(X, (weight, bias)), **TOLERANCE)
+
+
+@pytest.mark.parametrize('small, large', [(2, 3), (5, 3)])
+def test_kernel_without_a_centre_is_refused(small, large):
+    with pytest.raises(ValueError, match='centre'):
+        transforms.pad_kernel(torch.zeros(1, 1, small, small), large)
+
+
+@pytest.mark.parametrize('groups', [1, 2, 6])
+def test_identity_kernel_returns_its_input(groups):
+    weight = transforms.identity_kernel(6, 3, groups)
+    torch.testing.assert_close(conv(X, (weight, None), groups), X, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('groups', [1, 2])
+def test_sequence_is_one_convolution_if_the_border_is_the_bias(groups):
+    pointwise, kxk = branch(8, 6 // groups, 1), branch(4, 8 // groups, 3)
+    middle = conv(X, pointwise, groups)
+    bordered = F.pad(middle - pointwise[1].view(1, -1, 1, 1), (1, 1, 1, 1)) + pointwise[1].view(1, -1, 1, 1)
+    expected = F.conv2d(bordered, *kxk, groups=groups)
+    fused = transforms.sequence_1x1_kxk(pointwise, kxk, groups)
+    torch.testing.assert_close(conv(X, fused, groups), expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize('groups', [1, 6])
+def test_average_pool_is_a_convolution(groups):
+    weight = transforms.average_kernel(6, 3, groups)
+    torch.testing.assert_close(conv(X, (weight, None), groups), F.avg_pool2d(X, 3, 1, 1), **TOLERANCE)
+
+
+def test_concatenated_branches_are_one_convolution():
+    a, b = branch(4, 6, 3), branch(2, 6, 3)
+    torch.testing.assert_close(
+        conv(X, transforms.concat_branches(a, b)), torch.cat([conv(X, a), conv(X, b)], 1), **TOLERANCE)
+
+
+@pytest.mark.parametrize('affine', [True, False])
+@pytest.mark.parametrize('bias', [True, False])
+def test_batch_norm_goes_into_the_convolution_before_it(affine, bias):
+    weight, shift = branch(4, 6, 3)
+    shift = shift if bias else None
+    bn = nn.BatchNorm2d(4, affine=affine).double()
+    bn.running_mean.copy_(random(4))
+    bn.running_var.copy_(random(4).abs() + 0.1)
+    if affine:
+        nn.init.normal_(bn.weight), nn.init.normal_(bn.bias)
+    with torch.no_grad():
+        expected = bn.eval()(conv(X, (weight, shift)))
+        torch.testing.assert_close(conv(X, transforms.fold_batch_norm(weight, shift, bn)), expected, **TOLERANCE)
