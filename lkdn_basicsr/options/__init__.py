@@ -1,4 +1,5 @@
-"""Option files: read safely, checked before anything on disk is touched, and completed as BasicSR's pipelines expect."""
+"""Option files: read safely, checked before anything on disk is touched, completed as BasicSR's pipelines expect."""
+
 import logging
 import os
 import sys
@@ -14,17 +15,30 @@ from lkdn_basicsr.options.launch import init_distributed, read_launch, seed_ever
 from lkdn_basicsr.options.read import dump_yaml, force_options, load_yaml, read_option_file
 from lkdn_basicsr.options.weights import check_networks, check_weights
 
-__all__ = ['parse_options', 'build_parser', 'load_yaml', 'read_option_file', 'force_options', 'dump_yaml', 'check_options',
-           'check_facts', 'check_data', 'check_networks', 'check_weights', 'init_distributed', 'settle_devices',
-           'derive']
+__all__ = [
+    'parse_options',
+    'build_parser',
+    'load_yaml',
+    'read_option_file',
+    'force_options',
+    'dump_yaml',
+    'check_options',
+    'check_facts',
+    'check_data',
+    'check_networks',
+    'check_weights',
+    'init_distributed',
+    'settle_devices',
+    'derive',
+]
 
 
 def parse_options(root_path, is_train=True, argv=None):
     """Reads the command line and its option file; takes the place of ``basicsr.utils.options.parse_options``.
 
     Everything is checked first: the file, each key, the data, the networks, the checkpoints. Nothing on disk is changed
-    (but for official weights, which are fetched when they are missing). Then the process group is joined and the seeds are
-    set.
+    (but for official weights, which are fetched when they are missing). Then the process group is joined and the seeds
+    are set.
 
     Args:
         root_path (str): Folder below which ``experiments``, ``results`` and ``tb_logger`` go.
@@ -32,9 +46,9 @@ def parse_options(root_path, is_train=True, argv=None):
         argv (list[str] | None): The arguments. Default: None, those of the program.
 
     Returns:
-        tuple[OrderedDict, argparse.Namespace]: The options with what BasicSR derives (``dist``, ``rank``, ``world_size``,
-        ``auto_resume``, ``is_train``, ``num_gpu`` as a number, a phase and a scale for each data set, the paths of the run),
-        and the arguments.
+        tuple[OrderedDict, argparse.Namespace]: The options with what BasicSR derives (``dist``, ``rank``,
+        ``world_size``, ``auto_resume``, ``is_train``, ``num_gpu`` as a number, a phase and a scale for each data set, the
+        paths of the run), and the arguments.
 
     Raises:
         InputError: On the first thing that is wrong, in one sentence with file, line and key.
@@ -56,8 +70,8 @@ def parse_options(root_path, is_train=True, argv=None):
             logging.getLogger('basicsr').warning(note)
     shapes = check_networks(source)
     if launch.rank == 0:  # the others would read the same files; they wait for this rank when the group is formed
-        check_weights(source, shapes, is_train, _resumes(opt))
         check_data(source, launch.world_size)
+        check_weights(source, shapes, is_train, _resumes(opt))
 
     opt['dist'] = launch.launcher != 'none'
     if opt['dist']:
@@ -82,7 +96,11 @@ def settle_devices(opt):
             if dataset.get('pin_memory'):
                 dataset['pin_memory'] = False
         return [] if wanted == 0 else [f'No GPU found: this runs on the CPU (num_gpu: {wanted}).']
-    return [] if wanted in ('auto', opt['num_gpu']) else [f'num_gpu: {wanted} is more than this machine has: {present} used.']
+    return (
+        []
+        if wanted in ('auto', opt['num_gpu'])
+        else [f'num_gpu: {wanted} is more than this machine has: {present} used.']
+    )
 
 
 def derive(opt, root_path, is_train, debug=False):

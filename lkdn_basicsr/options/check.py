@@ -1,4 +1,5 @@
 """Every key, type, range, registered name and argument of an option file; defaults are filled in."""
+
 import inspect
 from copy import deepcopy
 from fnmatch import fnmatchcase
@@ -15,8 +16,17 @@ from lkdn_basicsr.options.read import hint, is_finite, nearest
 from lkdn_basicsr.options.schema import ABSENT, CLOSED_MODELS, KINDS, OTHER_DATASETS, REQUIRED, SECTIONS, Option
 
 # What a constructor raises for arguments that it refuses.
-REFUSALS = (AssertionError, AttributeError, ImportError, LookupError, NotImplementedError, OSError, RuntimeError, TypeError,
-            ValueError)
+REFUSALS = (
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 SCHEDULERS = {
     'MultiStepLR': lr_scheduler.MultiStepRestartLR,
     'MultiStepRestartLR': lr_scheduler.MultiStepRestartLR,
@@ -73,7 +83,9 @@ def _check_value(source, keys, row, value):
 
 def _in_interval(number, interval):
     low, high = (float(end) for end in interval[1:-1].split(','))
-    return (low <= number if interval[0] == '[' else low < number) and (number <= high if interval[-1] == ']' else number < high)
+    return (low <= number if interval[0] == '[' else low < number) and (
+        number <= high if interval[-1] == ']' else number < high
+    )
 
 
 def _check_rows(source, keys, options, rows, open_ended=False):
@@ -95,7 +107,7 @@ def _check_rows(source, keys, options, rows, open_ended=False):
 
 
 def registered(known):
-    """The entries of a registry (or a dict) by the names that an option file uses; ``Registry.get`` prints on a miss."""
+    """The entries of a registry, or a dict, by the names in option files; ``Registry.get`` prints on a miss."""
     entries = known.items() if isinstance(known, dict) else known
     return {key.removesuffix('_basicsr'): value for key, value in entries}
 
@@ -111,14 +123,16 @@ def _named(source, keys, options, known, what):
     return known[name]
 
 
-def _check_arguments(source, keys, options, target, rows, given, plumbing=('type', )):
-    """Checks that the keys of ``options`` are arguments of ``target`` and that no argument without a default is missing.
+def _check_arguments(source, keys, options, target, rows, given, plumbing=('type',)):
+    """Checks that the keys of ``options`` are arguments of ``target``, and that none that it needs is missing.
 
     ``given`` are the arguments that BasicSR itself passes, ``plumbing`` the keys that it takes away.
     """
     parameters = inspect.signature(target).parameters.values()
-    named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in given}
-    # A class of someone else may hand its **kwargs on; what is close to one of its names is a typing error all the same.
+    named = {
+        p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in given
+    }
+    # A class of someone else may hand its **kwargs on; what is close to one of its names is a typing error.
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters) and not is_ours(target)
     what = options['type']
     rows = {row.key: row for row in rows}
@@ -134,7 +148,12 @@ def _check_arguments(source, keys, options, target, rows, given, plumbing=('type
             raise source.error((*keys, key), f'is not an argument of {what}; {hint(key, list(named))}')
         default = named[key].default
         row = rows.get(key) or _row_like(key, default)
-        if isinstance(default, tuple) and isinstance(value, list) and what in optimizers() and len(default) != len(value):
+        if (
+            isinstance(default, tuple)
+            and isinstance(value, list)
+            and what in optimizers()
+            and len(default) != len(value)
+        ):
             raise source.error((*keys, key), f'has {len(value)} values, but {what} takes {len(default)}')
         options[key] = _check_value(source, (*keys, key), row, value)
     for name, parameter in named.items():
@@ -165,8 +184,13 @@ def _check_dataset(source, phase, dataset, is_train):
         rows += tuple(Option(key, 'any', ABSENT, None, '') for key in OTHER_DATASETS[dataset['type']].split())
         special = ()
     _check_rows(source, keys, dataset, rows, open_ended=special is None)
-    _check_rows(source, (*keys, 'io_backend'), dataset['io_backend'], SECTIONS['datasets.*.io_backend'],
-                open_ended=special is None)
+    _check_rows(
+        source,
+        (*keys, 'io_backend'),
+        dataset['io_backend'],
+        SECTIONS['datasets.*.io_backend'],
+        open_ended=special is None,
+    )
     if is_train and phase == 'train':
         needed = ['num_worker_per_gpu', 'batch_size_per_gpu']
         if dataset['type'] in ('PairedImageDataset', 'PairedCropDataset'):
@@ -180,7 +204,7 @@ def _check_dataset(source, phase, dataset, is_train):
 
 
 def _check_train(source, train, open_ended, foreign):
-    _check_rows(source, ('train', ), train, SECTIONS['train'], open_ended)
+    _check_rows(source, ('train',), train, SECTIONS['train'], open_ended)
     if foreign:
         return  # a model of someone else may read these blocks as it likes
     for key, options in train.items():
@@ -202,7 +226,7 @@ def _check_train(source, train, open_ended, foreign):
 
 def _check_optimizer(source, keys, options):
     cls = _named(source, keys, options, optimizers(), 'optimizer')
-    _check_arguments(source, keys, options, cls, SECTIONS['train.optim_*'], ('params', ))
+    _check_arguments(source, keys, options, cls, SECTIONS['train.optim_*'], ('params',))
     if 'lr' not in options:
         raise source.error(keys, 'has no lr; add the learning rate')
     try:
@@ -237,7 +261,7 @@ def check_options(source, is_train):
     model = opt.get('model_type')
     models = registered(MODEL_REGISTRY)
     if isinstance(model, str) and model not in models:
-        raise source.error(('model_type', ), f'is {_short(model)}, which is no known model; {hint(model, list(models))}')
+        raise source.error(('model_type',), f'is {_short(model)}, which is no known model; {hint(model, list(models))}')
     open_ended = model is not None and model not in CLOSED_MODELS
     foreign = open_ended and isinstance(model, str) and not is_ours(models[model])
 
@@ -252,12 +276,14 @@ def check_options(source, is_train):
 
     networks = [key for key in opt if key.startswith('network_') and isinstance(opt[key], dict)]
     for key in networks:
-        cls = _named(source, (key, ), opt[key], ARCH_REGISTRY, 'network')
-        _check_arguments(source, (key, ), opt[key], cls, (), ())
+        cls = _named(source, (key,), opt[key], ARCH_REGISTRY, 'network')
+        _check_arguments(source, (key,), opt[key], cls, (), ())
     path_rows = tuple(
-        row._replace(key=row.key.replace('*', network.removeprefix('network_'))) for row in SECTIONS['path']
-        for network in (networks if '*' in row.key else networks[:1]))
-    _check_rows(source, ('path', ), opt['path'], path_rows)
+        row._replace(key=row.key.replace('*', network.removeprefix('network_')))
+        for row in SECTIONS['path']
+        for network in (networks if '*' in row.key else networks[:1])
+    )
+    _check_rows(source, ('path',), opt['path'], path_rows)
 
     if opt.get('train') is not None:
         if is_train:
@@ -267,10 +293,10 @@ def check_options(source, is_train):
     if opt.get('val') is None and not is_train:
         opt['val'] = {}
     if opt.get('val') is not None:
-        _check_rows(source, ('val', ), opt['val'], SECTIONS['val'], open_ended)
+        _check_rows(source, ('val',), opt['val'], SECTIONS['val'], open_ended)
         _check_metrics(source, opt['val'])
-    _check_rows(source, ('logger', ), opt['logger'], SECTIONS['logger'])
+    _check_rows(source, ('logger',), opt['logger'], SECTIONS['logger'])
     if opt['logger'].get('wandb') is not None:
         _check_rows(source, ('logger', 'wandb'), opt['logger']['wandb'], SECTIONS['logger.wandb'])
     if opt.get('dist_params') is not None:
-        _check_rows(source, ('dist_params', ), opt['dist_params'], SECTIONS['dist_params'])
+        _check_rows(source, ('dist_params',), opt['dist_params'], SECTIONS['dist_params'])

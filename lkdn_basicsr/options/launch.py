@@ -1,4 +1,5 @@
 """How this process was launched: which rank of how many, on which device."""
+
 import os
 import random
 from collections import namedtuple
@@ -24,7 +25,10 @@ def read_launch(launcher):
     Raises:
         InputError: The launcher did not start this process.
     """
-    names = {'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'), 'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID')}
+    names = {
+        'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
+        'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
+    }
     if launcher == 'none':
         if not all(name in os.environ for name in names['pytorch']):
             return Launch('none', 0, 1)
@@ -35,8 +39,10 @@ def read_launch(launcher):
         return Launch(launcher, int(os.environ[rank]), int(os.environ[world_size]))
     except (KeyError, ValueError) as err:
         starter = 'torchrun --nproc_per_node=N -m lkdn_basicsr.train' if launcher == 'pytorch' else 'srun'
-        raise InputError(f'--launcher {launcher} needs {rank} and {world_size} in the environment; start with {starter}, '
-                         'or leave --launcher out') from err
+        raise InputError(
+            f'--launcher {launcher} needs {rank} and {world_size} in the environment; start with {starter}, '
+            'or leave --launcher out'
+        ) from err
 
 
 def init_distributed(launcher, dist_params=None):
@@ -44,8 +50,8 @@ def init_distributed(launcher, dist_params=None):
 
     Args:
         launcher (str): ``pytorch`` or ``slurm``.
-        dist_params (dict | None): ``backend``, ``timeout`` in seconds, and for slurm ``port``. On a machine without GPUs the
-            backend is gloo.
+        dist_params (dict | None): ``backend``, ``timeout`` in seconds, and for slurm ``port``. On a machine without GPUs
+            the backend is gloo.
 
     Raises:
         InputError: The environment does not say where the first rank is.
@@ -62,7 +68,9 @@ def init_distributed(launcher, dist_params=None):
     for name in ('MASTER_ADDR', 'MASTER_PORT'):
         if name not in os.environ:
             raise InputError(f'--launcher {launcher} needs {name} in the environment; start with torchrun or srun')
-    torch.distributed.init_process_group(backend=backend, **({'timeout': timedelta(seconds=timeout)} if timeout else {}))
+    torch.distributed.init_process_group(
+        backend=backend, **({'timeout': timedelta(seconds=timeout)} if timeout else {})
+    )
 
 
 def _read_slurm(port):
@@ -70,10 +78,13 @@ def _read_slurm(port):
     nodes = os.environ.get('SLURM_STEP_NODELIST') or os.environ.get('SLURM_NODELIST', '')
     if 'MASTER_ADDR' not in os.environ:
         import subprocess
+
         try:
             found = subprocess.run(['scontrol', 'show', 'hostnames', nodes], capture_output=True, text=True, check=True)
         except (OSError, subprocess.CalledProcessError) as err:
-            raise InputError(f'scontrol cannot name the first of the nodes {nodes!r}; set MASTER_ADDR yourself') from err
+            raise InputError(
+                f'scontrol cannot name the first of the nodes {nodes!r}; set MASTER_ADDR yourself'
+            ) from err
         os.environ['MASTER_ADDR'] = found.stdout.split()[0]
     if port is not None:
         os.environ['MASTER_PORT'] = str(port)

@@ -1,4 +1,5 @@
 """Option files as data: read by a safe loader that knows the line of every key, changed, and written back."""
+
 import difflib
 import math
 import os
@@ -16,7 +17,7 @@ _MAP_TAG = yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG
 # What parse_options adds to the options of the file, and dump_yaml leaves out again.
 DERIVED = {
     (): ('dist', 'rank', 'world_size', 'auto_resume', 'is_train', 'root_path'),
-    ('path', ): ('experiments_root', 'models', 'training_states', 'log', 'visualization', 'results_root'),
+    ('path',): ('experiments_root', 'models', 'training_states', 'log', 'visualization', 'results_root'),
 }
 
 
@@ -25,24 +26,28 @@ class _Loader(yaml.SafeLoader):
 
     def construct_ordered(self, node):
         self.flatten_mapping(node)
-        return OrderedDict((self.construct_object(key), self.construct_object(value, deep=True))
-                           for key, value in node.value)
+        return OrderedDict(
+            (self.construct_object(key), self.construct_object(value, deep=True)) for key, value in node.value
+        )
 
 
 # add_constructor and add_implicit_resolver copy the tables of the parent before they change them.
 _Loader.add_constructor(_MAP_TAG, _Loader.construct_ordered)
 # YAML 1.1 wants a point and a signed exponent in a float, so that 1e-3 and 5e3 were text.
-_Loader.add_implicit_resolver('tag:yaml.org,2002:float',
-                              re.compile(r'^[-+]?(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$'), list('-+.0123456789'))
+_Loader.add_implicit_resolver(
+    'tag:yaml.org,2002:float', re.compile(r'^[-+]?(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$'), list('-+.0123456789')
+)
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers
-            if tag not in ('tag:yaml.org,2002:timestamp', 'tag:yaml.org,2002:value')]
+    first: [
+        (tag, regexp)
+        for tag, regexp in resolvers
+        if tag not in ('tag:yaml.org,2002:timestamp', 'tag:yaml.org,2002:value')
+    ]
     for first, resolvers in _Loader.yaml_implicit_resolvers.items()
 }
 
 
 class _Dumper(yaml.SafeDumper):
-
     def ignore_aliases(self, data):
         return True
 
@@ -120,7 +125,9 @@ def _construct(text, source):
     except ValueError as err:  # as in !!int abc
         if isinstance(err, InputError):
             raise
-        raise InputError(f'{source} holds a value that does not fit its tag ({err}); correct or remove the tag') from err
+        raise InputError(
+            f'{source} holds a value that does not fit its tag ({err}); correct or remove the tag'
+        ) from err
     finally:
         loader.dispose()
 
@@ -133,8 +140,10 @@ def _walk(node, keys, lines, source, count, parents):
         raise InputError(f'{source}, line {line}: is not an option file: aliases make it endless or very large')
     if node.tag not in _PLAIN_TAGS:
         tag = node.tag.replace('tag:yaml.org,2002:', '!!')
-        raise InputError(f'{source}, line {line}: the tag {tag} is not allowed; an option file holds only plain text, '
-                         'numbers, booleans, lists and mappings')
+        raise InputError(
+            f'{source}, line {line}: the tag {tag} is not allowed; an option file holds only plain text, '
+            'numbers, booleans, lists and mappings'
+        )
     if isinstance(node, yaml.SequenceNode):
         for child in node.value:
             _walk(child, keys, {}, source, count, (*parents, id(node)))
@@ -147,11 +156,14 @@ def _walk(node, keys, lines, source, count, parents):
                 continue
             if key_node.tag != 'tag:yaml.org,2002:str':
                 name = key_node.value if isinstance(key_node, yaml.ScalarNode) else 'a list or mapping'
-                raise InputError(f'{source}, line {key_line}: the key {name!r} is not text; put it in quotes or correct it')
+                raise InputError(
+                    f'{source}, line {key_line}: the key {name!r} is not text; put it in quotes or correct it'
+                )
             key = key_node.value
             if key in seen:
-                raise InputError(f'{source}, line {key_line}: {":".join((*keys, key))} is given a second time; '
-                                 'remove one of the two')
+                raise InputError(
+                    f'{source}, line {key_line}: {":".join((*keys, key))} is given a second time; remove one of the two'
+                )
             seen.add(key)
             lines[(*keys, key)] = key_line
             _walk(child, (*keys, key), lines, source, count, (*parents, id(node)))
@@ -167,17 +179,23 @@ def read_option_file(path):
         OptionFile: Options in the order of the file, with the line of every key.
 
     Raises:
-        InputError: The file is missing, cannot be read, is not YAML, is empty, or is not a mapping; a key is there twice;
-            a tag asks for anything but plain data.
+        InputError: The file is missing, cannot be read, is not YAML, is empty, or is not a mapping; a key is there
+            twice; a tag asks for anything but plain data.
     """
     path = os.fspath(path)
     if os.path.isdir(path):
         raise InputError(f'{path} is a folder; give an option file with -opt')
     if not os.path.exists(path):
         folder = os.path.dirname(path) or '.'
-        others = [name for name in os.listdir(folder) if name.endswith(('.yml', '.yaml'))] if os.path.isdir(folder) else []
+        others = (
+            [name for name in os.listdir(folder) if name.endswith(('.yml', '.yaml'))] if os.path.isdir(folder) else []
+        )
         near = nearest(os.path.basename(path), others)
-        near = f'; did you mean {os.path.join(os.path.dirname(path), near)}?' if near else '; check the path given with -opt'
+        near = (
+            f'; did you mean {os.path.join(os.path.dirname(path), near)}?'
+            if near
+            else '; check the path given with -opt'
+        )
         raise InputError(f'The option file {path} does not exist{near}')
     if not os.path.isfile(path) or os.path.getsize(path) > MAX_BYTES:
         raise InputError(f'{path} is not an option file: it is too large, or not a regular file')
@@ -223,23 +241,24 @@ def force_options(source, entries):
             if not isinstance(parent, dict):
                 raise InputError(f'{label}: {":".join(keys[:depth])} in {source.path} holds a value, not options')
             if key not in parent:
-                raise InputError(f'{label}: {":".join(keys[:depth + 1])} is not in {source.path}; {hint(key, parent)}')
+                raise InputError(f'{label}: {":".join(keys[: depth + 1])} is not in {source.path}; {hint(key, parent)}')
             if depth < len(keys) - 1:
                 parent = parent[key]
         parent[keys[-1]] = _construct(text.strip(), label)[0]
-        source.lines = {path: line for path, line in source.lines.items() if path[:len(keys)] != keys}
+        source.lines = {path: line for path, line in source.lines.items() if path[: len(keys)] != keys}
         source.forced.add(keys)
 
 
 def _without_derived(opt):
     plain = OrderedDict((key, value) for key, value in opt.items() if key not in DERIVED[()])
     if isinstance(plain.get('path'), dict):
-        plain['path'] = OrderedDict((k, v) for k, v in opt['path'].items() if k not in DERIVED[('path', )])
+        plain['path'] = OrderedDict((k, v) for k, v in opt['path'].items() if k not in DERIVED[('path',)])
     if isinstance(plain.get('datasets'), dict):
-        inherited = ('phase', 'scale') if 'scale' in opt else ('phase', )
+        inherited = ('phase', 'scale') if 'scale' in opt else ('phase',)
         plain['datasets'] = OrderedDict(
             (phase, OrderedDict((k, v) for k, v in dataset.items() if k not in inherited))
-            for phase, dataset in opt['datasets'].items())
+            for phase, dataset in opt['datasets'].items()
+        )
     return plain
 
 

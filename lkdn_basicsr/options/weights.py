@@ -1,4 +1,5 @@
 """Whether the networks can be built, and whether the checkpoints named under ``path`` are there and fit them."""
+
 import importlib
 import os
 import pickle
@@ -42,7 +43,7 @@ def check_networks(source):
                 warnings.simplefilter('ignore')  # the network is built once more, and warns then
                 network = _build(cls, arguments)
         except REFUSALS as err:
-            raise source.error((key, ), f'is refused by {options["type"]}: {one_line(err)}') from err
+            raise source.error((key,), f'is refused by {options["type"]}: {one_line(err)}') from err
         shapes[key] = {name: tensor.shape for name, tensor in network.state_dict().items()}
     return shapes
 
@@ -88,11 +89,17 @@ def load_checkpoint(path, label=None):
         raise InputError(f'{label} is cut short or damaged; copy it again') from err
     except pickle.UnpicklingError as err:
         if zipped:
-            raise InputError(f'{label} holds something other than tensors, which could run code, and is not loaded; '
-                             'save its state dict again with plain torch.save') from err
-        raise InputError(f'{label} is not a checkpoint of torch.save, or is damaged; correct the path or copy it again') from err
+            raise InputError(
+                f'{label} holds something other than tensors, which could run code, and is not loaded; '
+                'save its state dict again with plain torch.save'
+            ) from err
+        raise InputError(
+            f'{label} is not a checkpoint of torch.save, or is damaged; correct the path or copy it again'
+        ) from err
     except (EOFError, OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as err:
-        raise InputError(f'{label} is not a checkpoint of torch.save, or is damaged; correct the path or copy it again') from err
+        raise InputError(
+            f'{label} is not a checkpoint of torch.save, or is damaged; correct the path or copy it again'
+        ) from err
 
 
 def describe_mismatch(shapes, loaded, param_key, strict):
@@ -127,8 +134,10 @@ def describe_mismatch(shapes, loaded, param_key, strict):
     if strict and extra:
         return f'is of another network: its {extra[0]} and {len(extra) - 1} other tensors have no place'
     if strict and wrong:
-        return (f'is of another network: its {wrong[0]} is {tuple(loaded[wrong[0]] or ())}, '
-                f'but must be {tuple(shapes[wrong[0]])}')
+        return (
+            f'is of another network: its {wrong[0]} is {tuple(loaded[wrong[0]] or ())}, '
+            f'but must be {tuple(shapes[wrong[0]])}'
+        )
     if len(missing) + len(wrong) == len(shapes):
         return 'is of another network: not one of its tensors fits'
     return None
@@ -153,7 +162,7 @@ def check_weights(source, shapes, is_train, resuming):
         _where_missing(source, ('path', 'resume_state'), state)
         load_checkpoint(state, source.where('path', 'resume_state') + f' {state}')
     if not is_train and path.get('pretrain_network_g') is None:
-        raise source.error(('path', ), 'has no pretrain_network_g, so there is nothing to test; give a checkpoint')
+        raise source.error(('path',), 'has no pretrain_network_g, so there is nothing to test; give a checkpoint')
     if resuming:
         return
     for network, network_shapes in shapes.items():
@@ -169,7 +178,9 @@ def check_weights(source, shapes, is_train, resuming):
         _where_missing(source, ('path', key), file)
         loaded = load_checkpoint(file, source.where('path', key) + f' {file}')
         if ours is not None and hasattr(ours, 'describe_mismatch') and network == 'network_g':
-            reason = ours.describe_mismatch(source.opt[network], file, param_key, strict, is_train, source.opt['model_type'])
+            reason = ours.describe_mismatch(
+                source.opt[network], file, param_key, strict, is_train, source.opt['model_type']
+            )
         else:
             reason = describe_mismatch(network_shapes, loaded, param_key, strict)
         if reason:
