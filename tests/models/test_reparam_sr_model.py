@@ -95,7 +95,8 @@ def test_any_checkpoint_is_tested_in_a_network_of_either_form(opt, tmp_path, des
     state = network.state_dict() if form == 'training' else reparam.fuse(network).state_dict()
     if wrapping == 'DataParallel':
         state = {f'module.{key}': value for key, value in state.items()}
-    torch.save(state if wrapping == 'flat' else {wrapping.replace('DataParallel', 'params'): state}, tmp_path / 'net.pth')
+    key = wrapping.replace('DataParallel', 'params')
+    torch.save(state if wrapping == 'flat' else {key: state}, tmp_path / 'net.pth')
 
     opt.update(is_train=False, network_g=dict(NETWORK, **described))
     opt['path'].update(pretrain_network_g=str(tmp_path / 'net.pth'),
