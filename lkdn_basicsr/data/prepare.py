@@ -162,8 +162,8 @@ def prepare(pictures, out, scales=(4, ), prefix='', format='raw', crop_size=480,
         raise InputError(f'{len(problems)} problem{"s" * (len(problems) > 1)} with the pictures; mend or remove them'
                          f'{", or add --allow-missing where they are only missing" if missing else ""}, then run this '
                          'again:\n  ' + '\n  '.join(problems))
-    with _closing(writers.values()):
-        write_stores(plan, writers, workers, say, progress)
+    unfinished = {scale: writer for scale, writer in writers.items() if not writer.finished}
+    write_stores(plan, unfinished, workers, say, progress)
     _summarize(plan, paths, say, missing if allow_missing else ())
     return list(paths.values())
 

@@ -1,6 +1,5 @@
 """The parent's half of `prepare`: what the workers made goes into the stores, in order, and to disk."""
 import collections
-import contextlib
 import math
 import mmap
 import os
@@ -15,59 +14,61 @@ from lkdn_basicsr.errors import InputError
 COMMIT_BYTES = 64 << 20
 
 
-@contextlib.contextmanager
-def _closing(writers):
+def write_stores(plan, writers, workers, say, progress):
+    """Write what writers stores lack, in one pass over the pictures, and finish them.
+
+    Args:
+        plan (Plan): With the pictures' shapes.
+        writers (dict[int, StoreWriter]): The writers stores by scale; 1 is HR.
+        workers (int): Processes.
+        say (Callable[[str], None]): Receives lines for the user.
+        progress (bool): Show a progress bar.
+
+    Raises:
+        InputError: No room, a full disk, a picture that cannot be decoded, a worker that was killed.
+    """
     try:
-        yield
+        needed = _disk_needed(plan, writers, workers)
+        done = {scale: _resume(plan, writer, scale, needed[scale]) for scale, writer in writers.items()}
+        _refuse_full_disk(writers, needed, say)
+        if any(done.values()):
+            say(f'Going on after {min(done.values()):,} of {len(plan.pictures):,} pictures.')
+        _write_pictures(plan, writers, done, workers, progress)
+        names = [picture.name for picture in plan.pictures]
+        for scale, writer in writers.items():
+            shapes = [plan.cropped(picture, scale) for picture in plan.pictures]
+            index, texts = plan.format[scale].finish(writer.items(), names, shapes)
+            writer.finish(index, texts)
     finally:
-        for writer in writers:
+        for writer in writers.values():
             writer.close()
 
 
-def write_stores(plan, writers, workers, say, progress):
-    """Write what the unfinished stores lack, picture by picture, in order."""
-    pictures = plan.pictures
-    unfinished = {scale: writer for scale, writer in writers.items() if not writer.finished}
-    needed = _disk_needed(plan, unfinished, workers)
-    done = {scale: _resume(plan, writer, scale, needed[scale]) for scale, writer in unfinished.items()}
-    _refuse_full_disk(unfinished, needed, say)
-    first = min(done.values())
-    if first:
-        say(f'Going on after {first:,} of {len(pictures):,} pictures.')
+def _write_pictures(plan, writers, done, workers, progress):
+    """Write the pictures from the first that a store lacks, in order: what is committed is then always a beginning."""
     # What a worker makes lies in memory shared with the parent; there are as many such places as pictures under way.
-    room = max(room_for(plan, picture) for picture in pictures)
+    room = max(room_for(plan, picture) for picture in plan.pictures)
     plan.slots = tuple(mmap.mmap(-1, room) for _ in range(workers + 2))
+    first, total = min(done.values()), len(plan.pictures)
+    under_way, uncommitted = collections.deque(), 0
     with workers_with(plan, workers) as pool, tqdm.tqdm(
-            total=len(pictures), initial=first, desc='Preparing', unit='picture', disable=not progress) as bar:
-        under_way, uncommitted = collections.deque(), 0
-
-        def take():
-            n, future = under_way.popleft()
-            slot = memoryview(plan.slots[n % len(plan.slots)])
-            size = 0
-            for scale, entries in future.result().items():
-                for key, begin, end in entries:
-                    unfinished[scale].put(key, slot[begin:end])
-                    size += end - begin
-            bar.update()
-            return size
-
-        for n in range(first, len(pictures)):
-            if len(under_way) == len(plan.slots):
-                uncommitted += take()
+            desc='Preparing', total=total, initial=first, unit='picture', disable=not progress) as bar:
+        for n in range(first, total + len(plan.slots)):
+            if under_way and n - under_way[0][0] == len(plan.slots):
+                taken, future = under_way.popleft()
+                slot = memoryview(plan.slots[taken % len(plan.slots)])
+                for scale, entries in future.result().items():
+                    for key, begin, end in entries:
+                        writers[scale].put(key, slot[begin:end])
+                        uncommitted += end - begin
+                bar.update()
             if uncommitted >= COMMIT_BYTES:
                 uncommitted = 0
-                for writer in unfinished.values():
+                for writer in writers.values():
                     writer.commit()
-            wanted = tuple(scale for scale in unfinished if done[scale] <= n)
-            under_way.append((n, pool.submit(encode_into, n, wanted, n % len(plan.slots))))
-        while under_way:
-            take()
-    names = [picture.name for picture in pictures]
-    for scale, writer in unfinished.items():
-        index, texts = plan.format[scale].finish(writer.items(), names, [plan.cropped(p, scale) for p in pictures])
-        head = {name: writer.settings[name] for name in ('format', 'version', 'role', 'scale')}
-        writer.finish({**head, **index}, texts)
+            if n < total:
+                wanted = tuple(scale for scale in writers if done[scale] <= n)
+                under_way.append((n, pool.submit(encode_into, n, wanted, n % len(plan.slots))))
 
 
 def _disk_needed(plan, scales, workers):
@@ -101,9 +102,9 @@ def _resume(plan, writer, scale, needed):
     return pictures
 
 
-def _refuse_full_disk(unfinished, needed, say):
-    folder = os.path.dirname(next(iter(unfinished.values())).path)
-    there = sum(os.stat(os.path.join(writer.partial, 'data.mdb')).st_blocks * 512 for writer in unfinished.values())
+def _refuse_full_disk(writers, needed, say):
+    folder = os.path.dirname(next(iter(writers.values())).path)
+    there = sum(os.stat(os.path.join(writer.partial, 'data.mdb')).st_blocks * 512 for writer in writers.values())
     total, free = sum(needed.values()), shutil.disk_usage(folder).free
     say(f'The stores take {bytes_in_words(total)} in {folder}, where {bytes_in_words(free)} are free.')
     if total - there > free:

@@ -99,13 +99,14 @@ class StoreWriter:
         """Commit, write ``index.json`` and other small files, and give the store its name.
 
         Args:
-            index (dict): See `store.write_index`; the settings are added to it.
+            index (dict): What `store.write_index` is to write beside the settings, and their most telling members.
             texts (dict[str, str] | None): Other files to write: name to content.
         """
         self.commit()
         self.close()
         with self._telling():
-            write_index(self.partial, dict(index, settings=self.settings))
+            head = {name: self.settings[name] for name in ('format', 'version', 'role', 'scale')}
+            write_index(self.partial, {**head, **index, 'settings': self.settings})
             for name, text in (texts or {}).items():
                 with open(os.path.join(self.partial, name), 'w', encoding='utf-8') as file:
                     file.write(text)
