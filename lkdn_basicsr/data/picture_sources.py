@@ -215,17 +215,13 @@ def _listed_in(source, names, meta_info_file):
 
 def _pair(gt, lq, chosen, template, all_of_lq):
     """Pairs the GT pictures ``chosen`` with the LQ pictures named by the template: (n, 2) int64."""
-    try:
-        lq_names = [template.format(name) for name in gt.names]
-    except (LookupError, ValueError):
-        lq_names = None
-    if lq_names is None or '{' not in template:
+    if '{}' not in template:
         raise InputError(f"filename_tmpl: '{template}' does not say where the name goes; write '{{}}', or for example "
                          "'{}x4' where the LQ picture of 0001.png is called 0001x4.png.")
     in_lq = {name: i for i, name in enumerate(lq.names)}
     # Prepared stores and LMDBs hold both pictures of a pair under one name, whatever the template says of the files.
     same = {} if isinstance(gt, FolderSource) else in_lq
-    pairs = [(i, in_lq.get(lq_names[i], same.get(gt.names[i], -1))) for i in chosen]
+    pairs = [(i, in_lq.get(template.replace('{}', gt.names[i]), same.get(gt.names[i], -1))) for i in chosen]
     counts = f'{len(gt.names)} GT and {len(lq.names)} LQ pictures'
     alone = [gt.describe(i) for i, j in pairs if j < 0]
     if alone:
