@@ -137,13 +137,13 @@ class PairedCropDataset(Dataset):
         (gt_h, gt_w), (lq_h, lq_w) = gt_shape[:2], lq_shape[:2]
         # A test picture that is not a multiple of the scale loses its rest, as in BasicSR; in training it is refused.
         slack = 1 if self.train else self.scale
-        gt, lq = self.gt.labels[pair[0]], self.lq.labels[pair[1]]
+        gt, lq = self.gt.describe(pair[0]), self.lq.describe(pair[1])
         if not (0 <= gt_h - lq_h * self.scale < slack and 0 <= gt_w - lq_w * self.scale < slack):
-            raise InputError(f'{gt} in {self.gt.root} ({gt_h}x{gt_w}) is not {self.scale} times the size of {lq} in '
-                             f'{self.lq.root} ({lq_h}x{lq_w}); correct scale, or the pair.')
+            raise InputError(f'{gt} ({gt_h}x{gt_w}) is not {self.scale} times the size of {lq} ({lq_h}x{lq_w}); '
+                             'correct scale, or the pair.')
         if self.train and min(lq_h, lq_w) < self.lq_size:
-            raise InputError(f'{gt} in {self.gt.root} ({gt_h}x{gt_w}) is smaller than gt_size '
-                             f'{self.lq_size * self.scale}; remove the pair, or lower gt_size.')
+            raise InputError(f'{gt} ({gt_h}x{gt_w}) is smaller than gt_size {self.lq_size * self.scale}; remove the '
+                             'pair, or lower gt_size.')
 
     def _check_sizes(self):
         """Checks all pairs by the sizes that indices and headers state; a doubtful pair is decoded to make sure."""

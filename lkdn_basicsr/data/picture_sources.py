@@ -1,9 +1,9 @@
 """Where the pictures of a data set come from: raw stores, BasicSR's PNG LMDBs, plain folders, behind one interface.
 
 A source has ``root``, ``names`` (what pairs are matched by: file stems or keys), ``labels`` (what a sample reports
-as its path), ``sizes(indices)`` ((n, 2) int64, height and width, without decoding; -1 where that is not known) and
-``image(i)``, the picture as (h, w, 3) uint8 RGB. Sources hold plain data only: they pickle, and open files and maps in
-the process that uses them.
+as its path), ``sizes(indices)`` ((n, 2) int64, height and width, without decoding; -1 where that is not known),
+``image(i)``, the picture as (h, w, 3) uint8 RGB, and ``describe(i)``, what errors call it. Sources hold plain data
+only: they pickle, and open files and maps in the process that uses them.
 """
 import os
 import re
@@ -25,7 +25,7 @@ def _decode(data, what):
     """Decodes a picture as BasicSR does (8 bits, three channels): (h, w, 3) uint8 RGB."""
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if len(data) else None
     if image is None:
-        raise InputError(f'{what} is damaged or no picture; get it again, or remove it together with its pair.')
+        raise InputError(f'The picture {what} is damaged or no picture; get it again, or remove it with its pair.')
     return image
 
 
@@ -65,8 +65,8 @@ def _header_size(path):
 _environments = {}
 
 
-def _environment(root):
-    """The read-only LMDB environment of a folder, opened once a process."""
+def open_environment(root):
+    """The read-only LMDB environment of the folder ``root``, opened once in a process and then shared."""
     path = osp.realpath(root)
     if path not in _environments:
         _environments[path] = lmdb.open(path, readonly=True, lock=False, readahead=False)
@@ -86,6 +86,9 @@ class RawSource:
 
     def image(self, i):
         return self.store.image(i)
+
+    def describe(self, i):
+        return f'{self.names[i]} in {self.root}'
 
 
 class LmdbSource:
@@ -109,7 +112,7 @@ class LmdbSource:
 
     def _begin(self):
         try:
-            return _environment(self.root).begin(buffers=True)
+            return open_environment(self.root).begin(buffers=True)
         except lmdb.Error as error:
             raise InputError(f'The LMDB {self.root} cannot be read ({error}); prepare it again.') from None
 
@@ -117,12 +120,15 @@ class LmdbSource:
         return self._sizes[indices]
 
     def image(self, i):
-        what = f'The picture {self.names[i]} in {self.root}'
         with self._begin() as transaction:
             data = transaction.get(self.names[i].encode())
             if data is None:
-                raise InputError(f'{what} is listed in meta_info.txt but missing; prepare the LMDB again.')
-            return _decode(data, what)
+                raise InputError(f'The picture {self.describe(i)} is listed in meta_info.txt but missing; prepare the '
+                                 'LMDB again.')
+            return _decode(data, self.describe(i))
+
+    def describe(self, i):
+        return f'{self.names[i]} in {self.root}'
 
 
 class FolderSource:
@@ -141,7 +147,10 @@ class FolderSource:
             data = np.fromfile(self.labels[i], np.uint8)
         except OSError as error:
             raise InputError(f'The picture {self.labels[i]} cannot be read ({error.strerror}).') from None
-        return _decode(data, f'The picture {self.labels[i]}')
+        return _decode(data, self.labels[i])
+
+    def describe(self, i):
+        return self.labels[i]
 
 
 def open_sources(opt):
@@ -206,25 +215,21 @@ def _listed_in(source, names, meta_info_file):
 
 def _pair(gt, lq, chosen, template, all_of_lq):
     """Pairs the GT pictures ``chosen`` with the LQ pictures named by the template: (n, 2) int64."""
-    try:
-        lq_names = [template.format(name) for name in gt.names]
-    except (LookupError, ValueError):
-        lq_names = None
-    if lq_names is None or '{' not in template:
+    if '{}' not in template:
         raise InputError(f"filename_tmpl: '{template}' does not say where the name goes; write '{{}}', or for example "
                          "'{}x4' where the LQ picture of 0001.png is called 0001x4.png.")
     in_lq = {name: i for i, name in enumerate(lq.names)}
     # Prepared stores and LMDBs hold both pictures of a pair under one name, whatever the template says of the files.
     same = {} if isinstance(gt, FolderSource) else in_lq
-    pairs = [(i, in_lq.get(lq_names[i], same.get(gt.names[i], -1))) for i in chosen]
+    pairs = [(i, in_lq.get(template.replace('{}', gt.names[i]), same.get(gt.names[i], -1))) for i in chosen]
     counts = f'{len(gt.names)} GT and {len(lq.names)} LQ pictures'
-    alone = [gt.labels[i] for i, j in pairs if j < 0]
+    alone = [gt.describe(i) for i, j in pairs if j < 0]
     if alone:
         raise InputError(f"{lq.root} has no picture for {alone[0]} ({len(alone)} such; {counts}; filename_tmpl: "
                          f"'{template}'); add it, or correct filename_tmpl.")
     paired = {j for _, j in pairs}
     if all_of_lq and len(paired) != len(lq.names):
-        extra = next(label for j, label in enumerate(lq.labels) if j not in paired)
+        extra = next(lq.describe(j) for j in range(len(lq.names)) if j not in paired)
         raise InputError(f'{gt.root} has no picture for {extra} ({counts}); add it, or remove the other.')
     if isinstance(gt, LmdbSource):
         pairs.sort(key=lambda pair: gt.names[pair[0]])  # BasicSR's order

@@ -220,7 +220,7 @@ def test_windows_are_the_sub_images_that_basicsr_cuts(raw, basicsr_lmdb):
         assert equal(of_raw[draw], of_png[draw])
 
 
-def crop_probabilities(dataset_of_basicsr, gt, lq):
+def crop_probabilities(dataset_of_basicsr, lq):
     """The exact distribution of BasicSR's crops: a sub-image, then an origin inside it, then three flips."""
     cut = sub_images(lq, CROP_SIZE // SCALE, STEP // SCALE)
     assert sorted(cut) == [path['lq_path'] for path in dataset_of_basicsr.paths]
@@ -251,7 +251,7 @@ def test_crops_have_the_distribution_of_basicsr(tmp_path, raw, basicsr_lmdb):
         shutil.copytree(basicsr_lmdb[key], roots[key])
     theirs = PairedImageDataset(train_opt(basicsr_lmdb, **roots, io_backend={'type': 'lmdb'}))
     ours = PairedCropDataset(train_opt(raw, **WINDOWS))
-    probabilities = crop_probabilities(theirs, *make_pictures())
+    probabilities = crop_probabilities(theirs, make_pictures()[1])
     total = 4 * len(probabilities) // len(ours) * len(ours)
     counts = ({}, {})
     for draw in draws(ours, total):

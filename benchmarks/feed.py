@@ -1,0 +1,146 @@
+"""Samples a second that one core feeds to training: PairedCropDataset against BasicSR's PairedImageDataset.
+
+Both read the same pictures at GT 192 x4 with flips and turns, ours from a raw store, BasicSR's from its PNG sub-image
+LMDB, both in the page cache, each in a process of its own with one thread; median of several runs. Measured are
+
+- feed:         the data set alone, asked for one sample after the other in the sampler's order;
+- feed_batches: batches of 64 by DataLoader in the same process, so with collation;
+- feed_worker:  the same by one worker process, so with the way from there to the training process.
+
+    python benchmarks/feed.py             # pictures made of the photographs in scikit-image
+    python benchmarks/feed.py --hr DIR    # pictures of one's own
+"""
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+# The checkout's own package, installed or not.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+BATCH_SIZE = 64
+DESCRIPTION = {'feed': 'data set', 'feed_batches': 'DataLoader, 0 workers', 'feed_worker': 'DataLoader, 1 worker'}
+
+
+def measure(whose, dataroot_gt, dataroot_lq, seconds):
+    """Samples a second in this process, by measure.
+
+    Args:
+        whose (str): 'ours' or 'basicsr'.
+        dataroot_gt, dataroot_lq (str): Raw stores, or LMDBs of PNG sub-images.
+        seconds (float): How long each measure takes.
+    """
+    import cv2
+    import torch
+    from torch.utils.data import DataLoader
+
+    from lkdn_basicsr.data.paired_crop_dataset import PairedCropDataset
+    from lkdn_basicsr.data.sampler import StreamSampler
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    opt = {'name': 'feed', 'phase': 'train', 'scale': 4, 'gt_size': 192, 'use_hflip': True, 'use_rot': True,
+           'dataroot_gt': dataroot_gt, 'dataroot_lq': dataroot_lq, 'io_backend': {'type': 'lmdb'}}
+    if whose == 'ours':
+        dataset = PairedCropDataset(opt)
+        sampler = StreamSampler(len(dataset), 0, BATCH_SIZE, ratio=1000)
+    else:
+        from basicsr.data.data_sampler import EnlargedSampler
+        from basicsr.data.paired_image_dataset import PairedImageDataset
+        dataset = PairedImageDataset(opt)
+        sampler = EnlargedSampler(dataset, 1, 0, 1000)
+
+    def rate(items, size):
+        items = iter(items)
+        for _ in range(8):
+            next(items)
+        count, start = 0, time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            next(items)
+            count += size
+        return count / (time.perf_counter() - start)
+
+    for i in range(len(dataset)):
+        dataset[i]
+    return {
+        'feed': rate((dataset[i] for i in sampler), 1),
+        'feed_batches': rate(DataLoader(dataset, BATCH_SIZE, sampler=sampler), BATCH_SIZE),
+        'feed_worker': rate(DataLoader(dataset, BATCH_SIZE, sampler=sampler, num_workers=1), BATCH_SIZE),
+    }
+
+
+def measure_apart(*arguments):
+    """``measure`` in a process of its own, with one thread."""
+    command = [sys.executable, os.path.abspath(__file__), '--measure', *map(str, arguments)]
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'}
+    output = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def compare(hr, pictures, repeats, seconds):
+    """Prepares both stores in a temporary folder, and measures both data sets in turn."""
+    from pictures import photographs, write_folder
+
+    from lkdn_basicsr.data.prepare import prepare_folder
+    with tempfile.TemporaryDirectory() as folder:
+        if hr is None:
+            hr = os.path.join(folder, 'pictures')
+            os.mkdir(hr)
+            write_folder(hr, photographs(pictures))
+        roots = {'ours': prepare_folder(os.path.join(folder, 'raw'), hr, scales=[4], format='raw'),
+                 'basicsr': prepare_folder(os.path.join(folder, 'png'), hr, scales=[4], format='png')}
+        runs = {whose: [] for whose in roots}
+        for i in range(repeats):
+            for whose, (dataroot_gt, dataroot_lq) in roots.items():
+                print(f'run {i + 1} of {repeats}: {whose}', file=sys.stderr)
+                runs[whose].append(measure_apart(whose, dataroot_gt, dataroot_lq, seconds))
+    speed = {whose: {name: statistics.median(run[name] for run in of_one) for name in DESCRIPTION}
+             for whose, of_one in runs.items()}
+    return {
+        'ratio': {name: speed['ours'][name] / speed['basicsr'][name] for name in DESCRIPTION},
+        'samples_per_second': speed,
+        'runs': runs,
+        'environment': environment(),
+    }
+
+
+def environment():
+    from importlib.metadata import version
+    packages = {name: version(name) for name in ('basicsr', 'torch', 'numpy', 'opencv-python', 'lmdb')}
+    return {'machine': platform.machine(), 'cores': os.cpu_count(), 'python': platform.python_version(), **packages}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--hr', metavar='DIR', help='folder of HR pictures (default: made of photographs)')
+    parser.add_argument('--pictures', type=int, default=12, help='how many 2040x1356 pictures are made (default: 12)')
+    parser.add_argument('--repeats', type=int, default=3, help='runs of each (default: 3)')
+    parser.add_argument('--seconds', type=float, default=2, help='length of one measurement (default: 2)')
+    parser.add_argument('--json', action='store_true', help='print one JSON object')
+    parser.add_argument('--measure', nargs=4, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        whose, dataroot_gt, dataroot_lq, seconds = args.measure
+        print(json.dumps(measure(whose, dataroot_gt, dataroot_lq, float(seconds))))
+        return
+    from lkdn_basicsr.errors import InputError
+    try:
+        result = compare(args.hr, args.pictures, args.repeats, args.seconds)
+    except InputError as error:
+        sys.exit(f'Error: {error}')
+    if args.json:
+        print(json.dumps(result))
+        return
+    print(f'{"samples a second":24}{"ours":>10}{"BasicSR":>10}{"ratio":>8}')
+    for name, description in DESCRIPTION.items():
+        ours, theirs = (result['samples_per_second'][whose][name] for whose in ('ours', 'basicsr'))
+        print(f'{description:24}{ours:10,.0f}{theirs:10,.0f}{result["ratio"][name]:7.0f}x')
+    print(', '.join(f'{name} {value}' for name, value in result['environment'].items()))
+
+
+if __name__ == '__main__':
+    main()
