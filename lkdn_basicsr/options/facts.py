@@ -109,6 +109,8 @@ def _check_dataset(source, phase, dataset):
         )
     if dataset.get('filename_tmpl') is not None:
         _check_template(source, (*keys, 'filename_tmpl'), dataset)
+    if dataset['type'] == 'SingleImageDataset' and dataset.get('meta_info_file', '') is None:
+        del dataset['meta_info_file']  # BasicSR opens it whenever the key is there
     if (dataset.get('mean') is None) != (dataset.get('std') is None):
         raise source.error(keys, 'has only one of mean and std; give both or none')
     if any(value == 0 for value in dataset.get('std') or ()):
