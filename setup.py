@@ -11,6 +11,15 @@ setup(
     # torch 2.15 needs 3.11; BasicSR 1.4.2 comes as a source archive whose setup.py fails on 3.13.
     python_requires='>=3.11,<3.13',
     install_requires=[
-        'basicsr==1.4.2',
+        'basicsr==1.4.2',  # the trainer, validators and registries; brings tensorboard, scikit-image, Pillow, tqdm
+        'torch>=2.11',
+        'torchvision',  # of the same release as torch
+        'numpy>=2',
+        'opencv-python',
+        'lmdb>=1.4',
+        'pyyaml>=6',
+        'scipy<2',  # BasicSR imports scipy.ndimage.filters, which SciPy 2 drops
+        'setuptools>=77',  # BasicSR imports distutils, which Python 3.12 leaves to setuptools
     ],
+    extras_require={'test': ['pytest>=8', 'ruff']},
 )

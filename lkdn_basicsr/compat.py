@@ -4,6 +4,7 @@
 BasicSR's. A pipeline started by someone else's launcher gets the same BasicSR, once ``lkdn_basicsr`` is imported.
 """
 import functools
+import importlib.machinery
 import importlib.util
 import os
 import sys
@@ -35,22 +36,23 @@ def provide_functional_tensor():
 
     Upstream: https://github.com/XPixelGroup/BasicSR/pull/650, on master and in no release.
     """
-    from torchvision.transforms.functional import rgb_to_grayscale
-    _provide('torchvision.transforms.functional_tensor', rgb_to_grayscale=rgb_to_grayscale)
+    name = 'torchvision.transforms.functional_tensor'
+    if name not in sys.modules and importlib.util.find_spec(name) is None:
+        from torchvision.transforms.functional import rgb_to_grayscale
+        _provide(name, rgb_to_grayscale=rgb_to_grayscale)
 
 
 def provide_scipy_filters():
-    """BasicSR imports ``scipy.ndimage.filters`` (metrics/niqe.py), deprecated and to be gone in SciPy 2."""
+    """BasicSR imports ``scipy.ndimage.filters`` (metrics/niqe.py), which warns now and will be gone in SciPy 2."""
     import scipy.ndimage
     _provide('scipy.ndimage.filters', convolve=scipy.ndimage.convolve)
 
 
 def _provide(name, **contents):
-    """Put a module into ``sys.modules`` where the installed package has none, or warns that it will not have it."""
-    if name == 'scipy.ndimage.filters' or importlib.util.find_spec(name) is None:
-        module = types.ModuleType(name)
-        module.__dict__.update(contents)
-        sys.modules.setdefault(name, module)
+    module = types.ModuleType(name)
+    module.__spec__ = importlib.machinery.ModuleSpec(name, loader=None)
+    module.__dict__.update(contents)
+    sys.modules[name] = module
 
 
 def apply():

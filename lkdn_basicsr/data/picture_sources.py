@@ -14,24 +14,19 @@ import lmdb
 import numpy as np
 from PIL import Image
 
+from lkdn_basicsr.data.picture_files import pictures_in
 from lkdn_basicsr.data.store import RawStore, is_raw_store
 from lkdn_basicsr.errors import InputError
 
-_PICTURE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
 _META_LINE = re.compile(r'(?P<name>.+?)\s+\((?P<height>\d+),\s*(?P<width>\d+)(,\s*\d+)?\)')
 
 
 def _decode(data, what):
     """Decodes a picture as BasicSR does (8 bits, three channels): (h, w, 3) uint8 RGB."""
-    image = None
-    if len(data):
-        try:
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        except cv2.error:
-            pass
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if len(data) else None
     if image is None:
-        raise InputError(f'{what} is corrupt or not a picture; replace it, or remove it together with its pair.')
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        raise InputError(f'{what} is damaged or no picture; get it again, or remove it together with its pair.')
+    return image
 
 
 def _read_meta_info(path):
@@ -135,13 +130,8 @@ class FolderSource:
 
     def __init__(self, root, files=None):
         self.root = root
-        if not osp.isdir(root):
-            raise InputError(f'The folder {root} does not exist; correct dataroot_gt or dataroot_lq.')
-        if files is None:
-            files = sorted(entry.name for entry in os.scandir(root) if entry.is_file() and
-                           entry.name.lower().endswith(_PICTURE_SUFFIXES) and not entry.name.startswith('.'))
-        self.names = [osp.splitext(osp.basename(file))[0] for file in files]
-        self.labels = [osp.join(root, file) for file in files]
+        self.labels = list(pictures_in(root).values()) if files is None else [osp.join(root, file) for file in files]
+        self.names = [osp.splitext(osp.basename(path))[0] for path in self.labels]
 
     def sizes(self, indices):
         return np.array([_header_size(self.labels[i]) for i in indices], np.int64).reshape(-1, 2)
@@ -205,17 +195,8 @@ def _kind(backend, roots):
     return FolderSource
 
 
-def _by_name(source):
-    """Maps names to indices; two files of one name cannot be told apart when pairing."""
-    index = {name: i for i, name in enumerate(source.names)}
-    if len(index) != len(source.names):
-        name = next(name for i, name in enumerate(source.names) if index[name] != i)
-        raise InputError(f'{source.root} holds several pictures called {name}; rename or remove all but one.')
-    return index
-
-
 def _listed_in(source, names, meta_info_file):
-    index = _by_name(source)
+    index = {name: i for i, name in enumerate(source.names)}
     absent = [name for name in names if name not in index]
     if absent:
         raise InputError(f'{meta_info_file} lists {absent[0]}, which {source.root} does not hold ({len(absent)} such); '
@@ -232,11 +213,9 @@ def _pair(gt, lq, chosen, template, all_of_lq):
     if lq_names is None or '{' not in template:
         raise InputError(f"filename_tmpl: '{template}' does not say where the name goes; write '{{}}', or for example "
                          "'{}x4' where the LQ picture of 0001.png is called 0001x4.png.")
-    in_lq = _by_name(lq)
+    in_lq = {name: i for i, name in enumerate(lq.names)}
     # Prepared stores and LMDBs hold both pictures of a pair under one name, whatever the template says of the files.
     same = {} if isinstance(gt, FolderSource) else in_lq
-    if all_of_lq:
-        _by_name(gt)
     pairs = [(i, in_lq.get(lq_names[i], same.get(gt.names[i], -1))) for i in chosen]
     counts = f'{len(gt.names)} GT and {len(lq.names)} LQ pictures'
     alone = [gt.labels[i] for i, j in pairs if j < 0]

@@ -1,0 +1,492 @@
+import multiprocessing
+import pickle
+import random
+import shutil
+
+import cv2
+import lmdb
+import numpy as np
+import pytest
+import torch
+from basicsr.data import build_dataset
+from basicsr.data.paired_image_dataset import PairedImageDataset
+from basicsr.data.transforms import augment
+from basicsr.utils.lmdb_util import LmdbMaker
+from torch.utils.data import DataLoader
+
+from lkdn_basicsr.data.paired_crop_dataset import PairedCropDataset
+from lkdn_basicsr.data.sampler import Draw, StreamSampler
+from lkdn_basicsr.data.store import FORMAT, HEADER, VERSION, key_of, value_size, write_picture
+from lkdn_basicsr.data.store_writer import StoreWriter
+from lkdn_basicsr.errors import InputError
+
+SCALE, GT_SIZE, CROP_SIZE, STEP = 2, 16, 24, 12
+WINDOWS = {'crop_size': CROP_SIZE, 'step': STEP}
+
+
+def coordinate_picture(number, height, width):
+    """(height, width, 3) uint8: every pixel tells its row, its column, and the picture's number."""
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([rows, columns, np.full_like(rows, number)], axis=2).astype(np.uint8)
+
+
+def make_pictures(sizes=((30, 42), (26, 24), (36, 33))):
+    """LQ pictures of coordinates, and GT pictures in which each of their pixels is SCALE x SCALE pixels large."""
+    lq = {f'{i:04d}': coordinate_picture(i, *size) for i, size in enumerate(sizes)}
+    return {name: picture.repeat(SCALE, 0).repeat(SCALE, 1) for name, picture in lq.items()}, lq
+
+
+def make_raw(root, pictures):
+    writer = StoreWriter(str(root), {})
+    writer.open(2**24)
+    crcs = []
+    for i, picture in enumerate(pictures.values()):
+        value = bytearray(value_size(picture.shape))
+        write_picture(i, picture, memoryview(value))
+        crcs.append(HEADER.unpack_from(value)[-1])
+        writer.put(key_of(i), bytes(value))
+    shapes = [picture.shape for picture in pictures.values()]
+    writer.finish({'format': FORMAT, 'version': VERSION, 'names': list(pictures), 'shapes': shapes, 'crc32': crcs})
+
+
+def make_folder(root, pictures, suffix=''):
+    root.mkdir()
+    for name, picture in pictures.items():
+        cv2.imwrite(str(root / f'{name}{suffix}.png'), picture[..., ::-1])
+
+
+def make_lmdb(root, pictures):
+    maker = LmdbMaker(str(root), map_size=2**24)
+    for name, picture in pictures.items():
+        maker.put(cv2.imencode('.png', picture[..., ::-1])[1].tobytes(), name, picture.shape)
+    maker.close()
+
+
+def sub_images(pictures, crop_size, step):
+    """The sub-images that BasicSR's extract_subimages.py cuts, with threshold 0, under its names."""
+    cut = {}
+    for name, picture in pictures.items():
+        origins = []
+        for length in picture.shape[:2]:
+            origins.append(list(range(0, length - crop_size + 1, step)))
+            if origins[-1][-1] + crop_size < length:
+                origins[-1].append(length - crop_size)
+        for i, (top, left) in enumerate((top, left) for top in origins[0] for left in origins[1]):
+            cut[f'{name}_s{i + 1:03d}'] = picture[top:top + crop_size, left:left + crop_size]
+    return cut
+
+
+def make_pair(root, kind, gt, lq):
+    """Writes pictures (dictionaries by name) in one of the forms, and returns the data set options for them."""
+    root.mkdir(exist_ok=True)
+    suffix = '' if kind == 'folder' else '.lmdb'
+    for side, pictures in (('gt', gt), ('lq', lq)):
+        {'raw': make_raw, 'folder': make_folder, 'lmdb': make_lmdb}[kind](root / f'{side}{suffix}', pictures)
+    return {
+        'name': 'pairs', 'type': 'PairedCropDataset', 'scale': SCALE,
+        'dataroot_gt': str(root / f'gt{suffix}'), 'dataroot_lq': str(root / f'lq{suffix}'),
+        'io_backend': {'type': 'disk' if kind == 'folder' else 'lmdb'},
+    }
+
+
+def train_opt(opt, **more):
+    return {**opt, 'phase': 'train', 'gt_size': GT_SIZE, 'use_hflip': True, 'use_rot': True, **more}
+
+
+@pytest.fixture(scope='module')
+def raw(tmp_path_factory):
+    """Options of a raw store pair."""
+    return make_pair(tmp_path_factory.mktemp('raw'), 'raw', *make_pictures())
+
+
+@pytest.fixture(scope='module')
+def basicsr_lmdb(tmp_path_factory):
+    """Options of the PNG sub-image LMDBs that BasicSR makes of the same pictures."""
+    gt, lq = make_pictures()
+    return make_pair(tmp_path_factory.mktemp('png'), 'lmdb', sub_images(gt, CROP_SIZE, STEP),
+                     sub_images(lq, CROP_SIZE // SCALE, STEP // SCALE))
+
+
+def origin_and_flips(patch):
+    """Picture, top, left, hflip, vflip, rot90 of an LQ patch (3, size, size) of a coordinate picture."""
+    rows, columns, number = patch
+    rot90 = rows[0, 0] != rows[0, -1]
+    if rot90:
+        rows, columns = rows.T, columns.T
+    flips = columns[0, 0] > columns[0, -1], rows[0, 0] > rows[-1, 0], rot90
+    return (int(number[0, 0]), int(rows.min()), int(columns.min()), *map(int, flips))
+
+
+def draws(dataset, count, seed=0):
+    return list(StreamSampler(len(dataset), seed, 1, ratio=-(-count // len(dataset)), total_iter=count))
+
+
+def samples_of(loader):
+    return [(lq_path, lq.numpy().tobytes(), gt.numpy().tobytes()) for batch in loader
+            for lq_path, lq, gt in zip(batch['lq_path'], batch['lq'], batch['gt'], strict=True)]
+
+
+def equal(sample, other):
+    return all(torch.equal(sample[key], other[key]) for key in ('lq', 'gt'))
+
+
+# --- what a sample is -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('kind', ['raw', 'lmdb', 'folder'])
+def test_training_samples_are_matching_crops_in_bytes(tmp_path, kind):
+    dataset = build_dataset(train_opt(make_pair(tmp_path / kind, kind, *make_pictures())))
+    for draw in draws(dataset, 50):
+        sample = dataset[draw]
+        lq, gt = sample['lq'].numpy(), sample['gt'].numpy()
+        assert lq.shape == (3, GT_SIZE // SCALE, GT_SIZE // SCALE) and lq.dtype == gt.dtype == np.uint8
+        assert sample['lq'].is_contiguous() and sample['gt'].is_contiguous()
+        assert np.array_equal(gt, lq.repeat(SCALE, 1).repeat(SCALE, 2))
+        number, top, left, *_ = origin_and_flips(lq)
+        assert f'{number:04d}' in sample['lq_path'] and f'{number:04d}' in sample['gt_path']
+        assert np.array_equal(np.unique(lq[0]), np.arange(top, top + 8))
+        assert np.array_equal(np.unique(lq[1]), np.arange(left, left + 8))
+
+
+def test_flips_give_the_pixels_of_basicsr(raw):
+    """All eight combinations, on crops that BasicSR's own ``augment`` turned by the same flags."""
+    dataset, pictures = PairedCropDataset(train_opt(raw)), make_pictures()[1]
+    turned = {}
+    while len(turned) < 8:
+        marker = np.zeros((1, 1, 3), np.uint8)
+        state = random.getstate()
+        _, flags = augment(marker, return_status=True)
+        turned[tuple(map(int, flags))] = state
+    seen = set()
+    for draw in draws(dataset, 100):
+        lq = dataset[draw]['lq'].numpy()
+        number, top, left, *flags = origin_and_flips(lq)
+        crop = pictures[f'{number:04d}'][top:top + 8, left:left + 8].copy()
+        random.setstate(turned[tuple(flags)])
+        assert np.array_equal(augment(crop), lq.transpose(1, 2, 0))
+        seen.add(tuple(flags))
+    assert len(seen) == 8
+
+
+@pytest.mark.parametrize('hflip, rot', [(False, False), (True, False), (False, True)])
+def test_flips_are_drawn_only_where_asked_for(raw, hflip, rot):
+    dataset = PairedCropDataset(train_opt(raw, use_hflip=hflip, use_rot=rot))
+    flags = {origin_and_flips(dataset[draw]['lq'].numpy())[3:] for draw in draws(dataset, 100)}
+    assert flags == {(h, v, r) for h in range(hflip + 1) for v in range(rot + 1) for r in range(rot + 1)}
+
+
+def test_validation_gives_whole_pictures_in_any_form(tmp_path):
+    gt, lq = make_pictures()
+    forms = [PairedCropDataset({**make_pair(tmp_path / kind, kind, gt, lq), 'phase': 'val'})
+             for kind in ('raw', 'lmdb', 'folder')]
+    for i, name in enumerate(gt):
+        for dataset in forms:
+            assert len(dataset) == 3
+            assert np.array_equal(dataset[i]['gt'].numpy().transpose(1, 2, 0), gt[name])
+            assert np.array_equal(dataset[i]['lq'].numpy().transpose(1, 2, 0), lq[name])
+
+
+def test_validation_cuts_gt_pictures_that_are_not_multiples_of_the_scale(tmp_path):
+    gt, lq = make_pictures()
+    gt = {name: np.pad(picture, ((0, 1), (0, 1), (0, 0))) for name, picture in gt.items()}
+    dataset = PairedCropDataset({**make_pair(tmp_path, 'folder', gt, lq), 'phase': 'val'})
+    assert dataset[0]['gt'].shape == (3, 60, 84)
+
+
+def test_float_samples_are_those_of_basicsr(tmp_path):
+    rng = np.random.default_rng(0)
+    lq = {'a': rng.integers(0, 256, (20, 24, 3), np.uint8)}
+    gt = {'a': rng.integers(0, 256, (40, 48, 3), np.uint8)}
+    opt = {**make_pair(tmp_path, 'folder', gt, lq), 'phase': 'val'}
+    for more, tolerance in (({'float32': True}, 0), ({'color': 'y'}, 1e-7),
+                            ({'mean': [0.4, 0.5, 0.6], 'std': [0.2, 0.3, 0.4]}, 0)):
+        ours = PairedCropDataset({**opt, **more})[0]
+        theirs = PairedImageDataset({**opt, **more, 'io_backend': {'type': 'disk'}})[0]
+        for key in ('lq', 'gt'):
+            assert ours[key].dtype == torch.float32 and ours[key].shape == theirs[key].shape
+            # Luma is a sum of three products, added up in another order there; the rest is the same arithmetic.
+            torch.testing.assert_close(ours[key], theirs[key], rtol=0, atol=tolerance)
+
+
+# --- the same crops as BasicSR ----------------------------------------------------------------------------------------
+
+
+def test_windows_are_the_sub_images_that_basicsr_cuts(raw, basicsr_lmdb):
+    """Index by index and draw by draw, a raw store gives what the PNG sub-image LMDB gives."""
+    of_raw = PairedCropDataset(train_opt(raw, **WINDOWS))
+    of_png = PairedCropDataset(train_opt(basicsr_lmdb))
+    assert len(of_raw) == len(of_png)
+    for draw in draws(of_raw, 300):
+        assert equal(of_raw[draw], of_png[draw])
+
+
+def crop_probabilities(dataset_of_basicsr, gt, lq):
+    """The exact distribution of BasicSR's crops: a sub-image, then an origin inside it, then three flips."""
+    cut = sub_images(lq, CROP_SIZE // SCALE, STEP // SCALE)
+    assert sorted(cut) == [path['lq_path'] for path in dataset_of_basicsr.paths]
+    size = GT_SIZE // SCALE
+    origins = CROP_SIZE // SCALE - size + 1
+    probabilities = {}
+    for patch in cut.values():
+        for top in range(origins):
+            for left in range(origins):
+                origin = origin_and_flips(patch[top:top + size, left:left + size].transpose(2, 0, 1))[:3]
+                for flags in np.ndindex(2, 2, 2):
+                    key = (*origin, *flags)
+                    probabilities[key] = probabilities.get(key, 0) + 1 / (len(cut) * origins**2 * 8)
+    return probabilities
+
+
+def chi_square(counts, probabilities, total):
+    assert set(counts) <= set(probabilities)
+    return sum((counts.get(key, 0) - total * p) ** 2 / (total * p) for key, p in probabilities.items())
+
+
+def test_crops_have_the_distribution_of_basicsr(tmp_path, raw, basicsr_lmdb):
+    """Sub-image, place and flips, against the exact distribution; BasicSR's own data set passes the same test."""
+    random.seed(0)
+    roots = {}
+    for key in ('dataroot_gt', 'dataroot_lq'):  # copies, for lmdb opens an environment once in a process
+        roots[key] = str(tmp_path / f'{key}.lmdb')
+        shutil.copytree(basicsr_lmdb[key], roots[key])
+    theirs = PairedImageDataset(train_opt(basicsr_lmdb, **roots, io_backend={'type': 'lmdb'}))
+    ours = PairedCropDataset(train_opt(raw, **WINDOWS))
+    probabilities = crop_probabilities(theirs, *make_pictures())
+    total = 4 * len(probabilities) // len(ours) * len(ours)
+    counts = ({}, {})
+    for draw in draws(ours, total):
+        key = origin_and_flips(ours[draw]['lq'].numpy())
+        counts[0][key] = counts[0].get(key, 0) + 1
+        key = origin_and_flips((theirs[draw]['lq'].numpy() * 255).round())
+        counts[1][key] = counts[1].get(key, 0) + 1
+    freedom = len(probabilities) - 1
+    assert len(counts[0]) > 0.95 * len(probabilities)
+    for of_one in counts:
+        # Chi-square has mean `freedom` and deviation sqrt(2 * freedom): within five deviations. Below the mean too, for
+        # indices are drawn without repetition.
+        assert abs(chi_square(of_one, probabilities, total) - freedom) < 5 * (2 * freedom) ** 0.5
+
+
+def test_a_picture_smaller_than_a_window_is_one_window(tmp_path):
+    gt, lq = make_pictures([(8, 100), (12, 9)])
+    dataset = PairedCropDataset(train_opt(make_pair(tmp_path, 'raw', gt, lq), crop_size=160, step=40))
+    assert dataset.windows[:, 0].tolist() == [0, 0, 1]  # 100 LQ columns: windows of 80 from 0 and from 20
+    origins = {origin_and_flips(dataset[draw]['lq'].numpy())[:3] for draw in draws(dataset, 3000)}
+    assert origins == {(0, 0, left) for left in range(93)} | {(1, top, left) for top in range(5) for left in (0, 1)}
+
+
+# --- one stream for workers, ranks and restarts -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('num_workers', [1, 2, 8])
+def test_a_thousand_samples_are_the_same_for_any_number_of_workers(raw, num_workers):
+    dataset = PairedCropDataset(train_opt(raw, **WINDOWS))
+
+    def stream(workers):
+        sampler = StreamSampler(len(dataset), 5, 20, ratio=100, total_iter=50)
+        return samples_of(DataLoader(dataset, 20, sampler=sampler, num_workers=workers))
+
+    alone = stream(0)
+    assert len(alone) == 1000 and len(set(alone)) > 500
+    assert stream(num_workers) == alone
+
+
+def test_samples_depend_on_the_seed(raw):
+    dataset = PairedCropDataset(train_opt(raw, **WINDOWS))
+    first, second = (samples_of(DataLoader(dataset, 10, sampler=draws(dataset, 100, seed))) for seed in (0, 1))
+    assert sum(a == b for a, b in zip(first, second, strict=True)) < 10
+
+
+def test_ranks_get_the_samples_of_one_rank(raw):
+    dataset = PairedCropDataset(train_opt(raw, **WINDOWS))
+
+    def stream(world_size, rank):
+        sampler = StreamSampler(len(dataset), 5, 12 // world_size, world_size, rank, ratio=20, total_iter=20)
+        return samples_of(DataLoader(dataset, 12 // world_size, sampler=sampler))
+
+    one, ranks = stream(1, 0), [stream(4, rank) for rank in range(4)]
+    assert [ranks[i % 4][i // 4] for i in range(len(one))] == one
+
+
+@pytest.mark.parametrize('kind', ['raw', 'lmdb'])
+@pytest.mark.parametrize('method', ['spawn', 'forkserver'])
+def test_workers_may_be_spawned(tmp_path, kind, method):
+    dataset = PairedCropDataset(train_opt(make_pair(tmp_path, kind, *make_pictures())))
+    expected = samples_of(DataLoader(dataset, 4, sampler=draws(dataset, 8)))  # the map is open here as well
+    context = multiprocessing.get_context(method)
+    loader = DataLoader(dataset, 4, sampler=draws(dataset, 8), num_workers=1, multiprocessing_context=context)
+    assert samples_of(loader) == expected
+
+
+def test_a_pickled_data_set_carries_no_pictures(raw):
+    dataset = PairedCropDataset(train_opt(raw))
+    dataset[0]
+    copy = pickle.loads(pickle.dumps(dataset))
+    draw = Draw(1, 99, 3)
+    assert equal(copy[draw], dataset[draw])
+    assert len(pickle.dumps(dataset)) < 10_000
+
+
+def test_plain_indices_draw_from_pythons_random(raw):
+    """As somebody else's sampler gives them; BasicSR seeds ``random`` in every worker."""
+    dataset = PairedCropDataset(train_opt(raw))
+    random.seed(1)
+    first = [dataset[0]['lq'] for _ in range(20)]
+    random.seed(1)
+    assert all(torch.equal(dataset[0]['lq'], lq) for lq in first)
+    assert len({lq.numpy().tobytes() for lq in first}) > 5
+
+
+@pytest.mark.parametrize('kind', ['raw', 'lmdb'])
+def test_training_and_validation_share_a_store(tmp_path, kind):
+    """lmdb refuses to open an environment twice in a process; LQ and GT may be the same one too."""
+    opt = make_pair(tmp_path, kind, *make_pictures())
+    train, val = PairedCropDataset(train_opt(opt)), PairedCropDataset({**opt, 'phase': 'val'})
+    same = PairedCropDataset({**opt, 'phase': 'val', 'scale': 1, 'dataroot_lq': opt['dataroot_gt']})
+    assert train[Draw(0, 0, 0)]['gt'].shape == (3, 16, 16)
+    assert val[0]['gt'].shape == (3, 60, 84)
+    assert equal({'lq': same[0]['gt'], 'gt': same[0]['gt']}, same[0])
+    loader = DataLoader(val, 1, num_workers=1)
+    assert next(iter(loader))['gt'].shape == (1, 3, 60, 84)
+
+
+# --- which pictures ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('kind', ['raw', 'lmdb', 'folder'])
+def test_a_meta_info_file_chooses_pictures(tmp_path, kind):
+    opt = make_pair(tmp_path, kind, *make_pictures())
+    (tmp_path / 'meta.txt').write_text('0002.png (72,66,3)\n0000.png (60,84,3)\n')
+    dataset = PairedCropDataset({**opt, 'phase': 'val', 'meta_info_file': str(tmp_path / 'meta.txt')})
+    numbers = {int(dataset[i]['lq'][2, 0, 0]) for i in range(len(dataset))}
+    assert len(dataset) == 2 and numbers == {0, 2}
+
+
+def test_lq_files_are_found_by_the_template(tmp_path):
+    gt, lq = make_pictures()
+    make_folder(tmp_path / 'gt', gt)
+    make_folder(tmp_path / 'lq', lq, 'x2')
+    (tmp_path / 'gt' / '.DS_Store').write_bytes(b'')
+    (tmp_path / 'gt' / 'readme.txt').write_text('not a picture')
+    dataset = PairedCropDataset({'dataroot_gt': str(tmp_path / 'gt'), 'dataroot_lq': str(tmp_path / 'lq'),
+                                 'filename_tmpl': '{}x2', 'scale': SCALE, 'phase': 'val'})
+    assert [int(dataset[i]['lq'][2, 0, 0]) for i in range(3)] == [0, 1, 2]
+    assert dataset[0]['lq_path'] == str(tmp_path / 'lq' / '0000x2.png')
+
+
+def test_keys_that_differ_after_a_dot_are_different_pictures(tmp_path):
+    gt, lq = ({f'a.{name}': picture for name, picture in side.items()} for side in make_pictures())
+    dataset = PairedCropDataset({**make_pair(tmp_path, 'lmdb', gt, lq), 'phase': 'val'})
+    assert [int(dataset[i]['gt'][2, 0, 0]) for i in range(3)] == [0, 1, 2]
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+def refuse(opt, *words):
+    """Asserts that the data set, or else one of its samples, is refused with one sentence that holds these words."""
+    with pytest.raises(InputError) as error:
+        dataset = PairedCropDataset(opt)
+        for i in range(len(dataset)):
+            dataset[i]
+    message = str(error.value)
+    assert '\n' not in message and all(word in message for word in words), message
+
+
+def refuse_at_once(opt, *words):
+    with pytest.raises(InputError) as error:
+        PairedCropDataset(opt)
+    message = str(error.value)
+    assert '\n' not in message and all(word in message for word in words), message
+
+
+def test_missing_and_empty_folders_are_named(tmp_path):
+    opt = train_opt(make_pair(tmp_path / 'a', 'folder', *make_pictures()))
+    (tmp_path / 'empty').mkdir()
+    refuse_at_once({**opt, 'dataroot_gt': str(tmp_path / 'none')}, 'dataroot_gt', str(tmp_path / 'none'))
+    refuse_at_once({**opt, 'dataroot_lq': str(tmp_path / 'empty')}, str(tmp_path / 'empty'), 'no picture')
+    refuse_at_once({key: value for key, value in opt.items() if key != 'dataroot_lq'}, 'dataroot_lq')
+    refuse_at_once({**opt, 'io_backend': {'type': 'lmdb'}}, str(tmp_path / 'a' / 'gt'), 'LMDB')
+    refuse_at_once({**opt, 'io_backend': {'type': 'raw'}}, str(tmp_path / 'a' / 'gt'))
+    refuse_at_once({**opt, 'io_backend': {'type': 'petrel'}}, 'petrel', 'raw, lmdb or disk')
+    refuse_at_once({**opt, 'meta_info_file': str(tmp_path / 'meta.txt')}, str(tmp_path / 'meta.txt'))
+
+
+@pytest.mark.parametrize('kind', ['raw', 'lmdb', 'folder'])
+def test_pictures_without_a_pair_are_named(tmp_path, kind):
+    gt, lq = make_pictures()
+    one_less = {name: picture for name, picture in lq.items() if name != '0001'}
+    renamed = {('other' if name == '0001' else name): picture for name, picture in lq.items()}
+    refuse_at_once(train_opt(make_pair(tmp_path / 'a', kind, gt, one_less)), '0001', '3 GT and 2 LQ')
+    refuse_at_once(train_opt(make_pair(tmp_path / 'b', kind, gt, renamed)), '0001', '3 GT and 3 LQ')
+    del gt['0001']
+    refuse_at_once(train_opt(make_pair(tmp_path / 'c', kind, gt, lq)), '0001', '2 GT and 3 LQ')
+
+
+def test_a_template_without_a_place_for_the_name_is_refused(tmp_path):
+    """'{x4}' is what the official option file of LKDN-S has."""
+    opt = train_opt(make_pair(tmp_path, 'folder', *make_pictures()))
+    for template in ('{x4}', 'x4', '{', '{1}'):
+        refuse_at_once({**opt, 'filename_tmpl': template}, 'filename_tmpl', template)
+
+
+def test_mixed_forms_are_refused(tmp_path):
+    gt, lq = make_pictures()
+    raw, folder = make_pair(tmp_path / 'a', 'raw', gt, lq), make_pair(tmp_path / 'b', 'folder', gt, lq)
+    refuse_at_once(train_opt({**raw, 'dataroot_lq': folder['dataroot_lq']}), folder['dataroot_lq'], 'same form')
+
+
+@pytest.mark.parametrize('phase', ['train', 'val'])
+@pytest.mark.parametrize('kind', ['raw', 'lmdb', 'folder'])
+def test_pairs_of_another_scale_are_named(tmp_path, kind, phase):
+    gt, lq = make_pictures()
+    lq['0001'] = lq['0001'][:-3]
+    refuse_at_once(train_opt(make_pair(tmp_path, kind, gt, lq), phase=phase), '0001', '52x48', '23x24', 'scale')
+
+
+@pytest.mark.parametrize('kind', ['raw', 'lmdb', 'folder'])
+def test_pictures_smaller_than_the_patch_are_named(tmp_path, kind):
+    gt, lq = make_pictures([(30, 42), (7, 30)])
+    refuse_at_once(train_opt(make_pair(tmp_path, kind, gt, lq)), '0001', '14x60', 'gt_size 16')
+
+
+@pytest.mark.parametrize('damage', ['empty', 'cut', 'text', 'header', 'middle'])
+@pytest.mark.parametrize('phase', ['train', 'val'])
+def test_corrupt_files_are_named(tmp_path, phase, damage):
+    opt = train_opt(make_pair(tmp_path, 'folder', *make_pictures()), phase=phase)
+    path = tmp_path / 'lq' / '0001.png'
+    data = path.read_bytes()
+    damaged = {'empty': b'', 'cut': data[:len(data) // 2], 'text': b'not a picture', 'header': bytes(20) + data[20:],
+               'middle': data[:60] + bytes(40) + data[100:]}
+    path.write_bytes(damaged[damage])
+    # Only damage in the middle of a file needs the picture to be decoded; the rest is seen before training starts.
+    (refuse if damage == 'middle' else refuse_at_once)(opt, str(path), 'damaged')
+
+
+def test_corrupt_and_missing_entries_of_an_lmdb_are_named(tmp_path):
+    opt = train_opt(make_pair(tmp_path, 'lmdb', *make_pictures()))
+    with lmdb.open(opt['dataroot_lq']) as environment, environment.begin(write=True) as transaction:
+        transaction.put(b'0001', b'junk')
+    refuse(opt, '0001', opt['dataroot_lq'], 'damaged')
+
+
+def test_an_unfinished_lmdb_is_refused(tmp_path):
+    """As BasicSR's scripts leave one behind when they are killed or meet a bad picture."""
+    opt = train_opt(make_pair(tmp_path, 'lmdb', *make_pictures()))
+    meta_info = tmp_path / 'lq.lmdb' / 'meta_info.txt'
+    lines = meta_info.read_text()
+    meta_info.write_text(lines + '0003.png (20,20,3) 1\n')
+    refuse_at_once(opt, opt['dataroot_lq'], '3 of the 4')
+    meta_info.write_text('')
+    refuse_at_once(opt, str(meta_info), 'names no pictures')
+
+
+@pytest.mark.parametrize('more, words', [
+    ({'gt_size': 15}, ('gt_size: 15', 'multiple of the scale, 2')),
+    ({'gt_size': None}, ('gt_size',)),
+    ({'crop_size': 25}, ('crop_size: 25',)),
+    ({'step': 0}, ('step: 0',)),
+    ({'crop_size': 12}, ('crop_size: 12', 'gt_size: 16')),
+])
+def test_sizes_that_do_not_fit_are_refused(raw, more, words):
+    refuse_at_once(train_opt(raw, **more), *words)

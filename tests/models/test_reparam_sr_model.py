@@ -1,0 +1,185 @@
+"""The model class: training steps, EMA, checkpoints of every form, and the fused network that is tested and saved."""
+import math
+
+import pytest
+import torch
+from basicsr.archs import build_network
+from basicsr.models import build_model
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import nn
+
+from lkdn_basicsr import archs, checkpoints, reparam
+from lkdn_basicsr.errors import InputError
+
+NETWORK = dict(type='LKDN', num_feat=8, num_atten=8, num_block=1, upscale=2)
+TRAINING_FORM = dict(conv='BSConvU_rep', upsampler='pixelshuffle_rep')
+
+
+@pytest.fixture
+def opt(tmp_path):
+    """Options as BasicSR's pipelines give them to a model class, for training."""
+    for name in ('models', 'states'):
+        (tmp_path / name).mkdir()
+    return dict(
+        name='test', model_type='ReparamSRModel', num_gpu=0, is_train=True, dist=False, rank=0, world_size=1, scale=2,
+        network_g=dict(NETWORK, **TRAINING_FORM),
+        path=dict(models=str(tmp_path / 'models'), training_states=str(tmp_path / 'states')),
+        train=dict(
+            ema_decay=0.5, optim_g=dict(type='Adan', lr=1e-3), total_iter=10,
+            scheduler=dict(type='MultiStepLR', milestones=[6], gamma=0.5), pixel_opt=dict(type='L1Loss')),
+        val=dict(save_img=False, metrics=dict(psnr=dict(type='calculate_psnr', crop_border=2, test_y_channel=True))),
+    )  # yapf: disable
+
+
+def batch(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return {'lq': torch.rand(2, 3, 8, 8, generator=generator), 'gt': torch.rand(2, 3, 16, 16, generator=generator)}
+
+
+def train(model, iterations):
+    for i in iterations:
+        model.update_learning_rate(i, model.opt['train'].get('warmup_iter', -1))
+        model.feed_data(batch(i))
+        model.optimize_parameters(i)
+
+
+def test_saved_beside_the_checkpoint_is_the_fused_ema_network(opt, tmp_path):
+    model = build_model(opt)
+    train(model, range(1, 4))
+    model.save(0, 3)
+    model.save(-1, -1)
+    names = sorted(path.name for path in (tmp_path / 'models').iterdir())
+    assert names == ['net_g_3.pth', 'net_g_3_fused.pth', 'net_g_latest.pth', 'net_g_latest_fused.pth']
+
+    saved = checkpoints.load(tmp_path / 'models/net_g_3.pth')
+    fused = checkpoints.load(tmp_path / 'models/net_g_3_fused.pth')
+    assert set(saved) == {'params', 'params_ema'} and set(fused) == {'params'}
+    assert any(not torch.equal(saved['params'][key], value) for key, value in saved['params_ema'].items())
+    expected = reparam.fuse_state_dict(saved['params_ema'])
+    assert all(torch.equal(fused['params'][key], value) for key, value in expected.items())
+    assert archs.config_from_state_dict(fused)[1]['conv'] == 'BSConvU'
+
+
+def test_ema_is_the_running_mean_of_the_parameters(opt):
+    model = build_model(opt)
+    expected = {name: p.clone() for name, p in model.net_g.named_parameters()}
+    for i in (1, 2):
+        train(model, [i])
+        expected = {name: 0.5 * expected[name] + 0.5 * p for name, p in model.net_g.named_parameters()}
+    for name, p in model.net_g_ema.named_parameters():
+        torch.testing.assert_close(p, expected[name], rtol=0, atol=1e-7)  # float32 rounding of values below 1
+
+
+def test_ema_has_the_buffers_too(opt):
+    if 'NetWithBuffers' not in ARCH_REGISTRY:
+
+        @ARCH_REGISTRY.register()
+        class NetWithBuffers(nn.Sequential):
+
+            def __init__(self):
+                super().__init__(nn.Conv2d(3, 12, 3, padding=1), nn.BatchNorm2d(12), nn.PixelShuffle(2))
+
+    opt['network_g'] = dict(type='NetWithBuffers')
+    model = build_model(opt)
+    train(model, [1])
+    assert not torch.equal(model.net_g[1].running_mean, torch.zeros(12))
+    assert torch.equal(model.net_g_ema[1].running_mean, model.net_g[1].running_mean)
+
+
+@pytest.mark.parametrize('described', [{}, TRAINING_FORM], ids=['network fused', 'network in training form'])
+@pytest.mark.parametrize('form', ['training', 'fused'])
+@pytest.mark.parametrize('wrapping', ['flat', 'params', 'params_ema', 'DataParallel'])
+def test_any_checkpoint_is_tested_in_a_network_of_either_form(opt, tmp_path, described, form, wrapping):
+    torch.manual_seed(0)
+    network = build_network(dict(NETWORK, **TRAINING_FORM)).eval()
+    state = network.state_dict() if form == 'training' else reparam.fuse(network).state_dict()
+    if wrapping == 'DataParallel':
+        state = {f'module.{key}': value for key, value in state.items()}
+    torch.save(state if wrapping == 'flat' else {wrapping.replace('DataParallel', 'params'): state}, tmp_path / 'net.pth')
+
+    opt.update(is_train=False, network_g=dict(NETWORK, **described))
+    opt['path'].update(pretrain_network_g=str(tmp_path / 'net.pth'),
+                       param_key_g=None if wrapping == 'flat' else 'params_ema')  # yapf: disable
+    model = build_model(opt)
+    model.feed_data(batch())
+    model.test()
+    with torch.no_grad():
+        expected = network(batch()['lq'])
+    torch.testing.assert_close(model.output, expected, rtol=0, atol=1e-5)  # float32, through ten layers
+
+
+def test_flat_checkpoint_starts_training_with_ema(opt, tmp_path):
+    network = build_network(opt['network_g'])
+    torch.save(network.state_dict(), tmp_path / 'net.pth')
+    opt['path'].update(pretrain_network_g=str(tmp_path / 'net.pth'), param_key_g=None)
+    model = build_model(opt)
+    for loaded in (model.net_g, model.net_g_ema):
+        assert all(torch.equal(value, network.state_dict()[key]) for key, value in loaded.state_dict().items())
+
+
+def test_fused_checkpoint_cannot_start_training_with_branches(opt, tmp_path):
+    torch.save(reparam.fuse(build_network(opt['network_g'])).state_dict(), tmp_path / 'net.pth')
+    opt['path'].update(pretrain_network_g=str(tmp_path / 'net.pth'), param_key_g=None)
+    with pytest.raises(InputError, match='net.pth is fused'):
+        build_model(opt)
+
+
+@pytest.mark.parametrize('strict', [True, False])
+def test_checkpoint_of_another_network_is_refused_with_the_difference(opt, tmp_path, strict):
+    torch.save({'params': nn.Conv2d(3, 3, 1).state_dict()}, tmp_path / 'net.pth')
+    opt['path'].update(pretrain_network_g=str(tmp_path / 'net.pth'), strict_load_g=strict)
+    with pytest.raises(InputError, match='net.pth .*fea_conv.pw.weight'):
+        build_model(opt)
+
+
+def test_warm_up_ends_at_the_full_rate_and_milestones_inside_it_count(opt):
+    opt['train'].update(warmup_iter=4, scheduler=dict(type='MultiStepLR', milestones=[2, 6], gamma=0.5))
+    model, rates = build_model(opt), []
+    for i in range(1, 10):
+        train(model, [i])
+        rates += model.get_current_learning_rate()
+    # Milestone n halves from iteration n + 1 on, as in BasicSR; warm-up is a factor of i / 4 before iteration 4.
+    assert rates == pytest.approx([1e-3 * f for f in (1 / 4, 2 / 4, 3 / 8, 1 / 2, 1 / 2, 1 / 2, 1 / 4, 1 / 4, 1 / 4)])
+
+
+def test_loss_that_is_not_finite_stops_before_it_reaches_the_weights(opt):
+    model = build_model(opt)
+    before = {key: value.clone() for key, value in model.net_g.state_dict().items()}
+    data = batch()
+    data['gt'][0, 0, 0, 0] = math.nan
+    model.feed_data(data)
+    with pytest.raises(InputError, match='nan at iteration 7'):
+        model.optimize_parameters(7)
+    assert all(torch.equal(value, before[key]) for key, value in model.net_g.state_dict().items())
+
+
+def test_bytes_become_floats_on_the_device(opt):
+    model = build_model(opt)
+    data = {key: (value * 255).round() for key, value in batch().items()}
+    model.feed_data({key: value.byte() for key, value in data.items()})
+    assert model.lq.dtype == model.gt.dtype == torch.float32
+    assert torch.equal(model.gt, data['gt'] / 255) and torch.equal(model.lq, data['lq'] / 255)
+
+
+@pytest.mark.parametrize('name', ['Adan', 'Adam', 'AdamW', 'SGD', 'RMSprop'])
+def test_every_optimizer_works_by_its_class_name(opt, name):
+    opt['train']['optim_g'] = dict(type=name, lr=1e-3)
+    model = build_model(opt)
+    train(model, [1, 2])
+    assert type(model.optimizer_g).__name__ == name
+    assert opt['train']['optim_g']['type'] == model.opt['train']['optim_g']['type'] == name  # nothing taken out
+
+
+def test_resumed_state_continues_the_optimizer_and_the_schedule(opt, tmp_path):
+    model = build_model(opt)
+    train(model, range(1, 9))
+    model.save(0, 8)
+    opt['path']['pretrain_network_g'] = str(tmp_path / 'models/net_g_8.pth')
+    resumed = build_model(opt)
+    resumed.resume_training(torch.load(tmp_path / 'states/8.state', weights_only=True))
+    for m in (model, resumed):
+        train(m, [9, 10])
+    assert resumed.get_current_learning_rate() == model.get_current_learning_rate() == [5e-4]
+    for name in ('net_g', 'net_g_ema'):
+        states = [getattr(m, name).state_dict() for m in (model, resumed)]
+        assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
