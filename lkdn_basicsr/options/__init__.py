@@ -47,8 +47,8 @@ def parse_options(root_path, is_train=True, argv=None):
 
     Returns:
         tuple[OrderedDict, argparse.Namespace]: The options with what BasicSR derives (``dist``, ``rank``,
-        ``world_size``, ``auto_resume``, ``is_train``, ``num_gpu`` as a number, a phase and a scale for each data set, the
-        paths of the run), and the arguments.
+        ``world_size``, ``auto_resume``, ``is_train``, ``num_gpu`` as a number, a phase and a scale for each data set,
+        the paths of the run), and the arguments.
 
     Raises:
         InputError: On the first thing that is wrong, in one sentence with file, line and key.
@@ -68,10 +68,10 @@ def parse_options(root_path, is_train=True, argv=None):
     if launch.rank == 0:
         for note in source.notes:
             logging.getLogger('basicsr').warning(note)
-    shapes = check_networks(source)
+    check_networks(source)
     if launch.rank == 0:  # the others would read the same files; they wait for this rank when the group is formed
         check_data(source, launch.world_size)
-        check_weights(source, shapes, is_train, _resumes(opt))
+        check_weights(source, is_train, _resumes(opt))
 
     opt['dist'] = launch.launcher != 'none'
     if opt['dist']:

@@ -10,6 +10,8 @@ import lmdb
 from basicsr.data import DATASET_REGISTRY
 from PIL import Image
 
+from lkdn_basicsr.data.picture_sources import FolderSource
+from lkdn_basicsr.data.store import is_raw_store
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.options.check import REFUSALS, one_line, registered
 from lkdn_basicsr.options.facts import PAIRED
@@ -25,8 +27,8 @@ def check_data(source, world_size=1):
     """Checks the data sets of an option file; reads, and changes nothing.
 
     Args:
-        source (OptionFile): Options that have passed ``check_options`` and ``check_facts``, with ``phase`` and ``scale``
-            in each data set.
+        source (OptionFile): Options that have passed ``check_options`` and ``check_facts``, with ``phase`` and
+            ``scale`` in each data set.
         world_size (int): Number of ranks. Default: 1.
 
     Raises:
@@ -45,13 +47,40 @@ def check_data(source, world_size=1):
         if dataset['type'] == 'SingleImageDataset':
             _read_single(source, keys, dataset)
             continue
-        pairs = _read_pairs(source, keys, dataset)
-        for gt_name, gt_size, lq_name, lq_size in pairs:
-            _check_pair(source, keys, dataset, gt_name, gt_size, lq_name, lq_size)
+        if dataset['type'] == 'PairedCropDataset':
+            pairs, samples = _open_crops(source, keys, dataset)
+        else:
+            pairs = _read_pairs(source, keys, dataset)
+            samples = len(pairs)
+            for gt_name, gt_size, lq_name, lq_size in pairs:
+                _check_pair(source, keys, dataset, gt_name, gt_size, lq_name, lq_size)
         if dataset['phase'] == 'train':
-            _check_batch(source, keys, dataset, len(pairs), world_size)
+            _check_batch(source, keys, dataset, len(pairs), samples, world_size)
         else:
             _check_metrics(source, phase, pairs)
+
+
+def _open_crops(source, keys, dataset):
+    """The pairs of a PairedCropDataset, as ``_read_pairs`` has them, and its number of samples.
+
+    It pairs pictures and compares their sizes itself when it is made; only whether files are whole is left to see.
+    """
+    try:
+        crops = registered(DATASET_REGISTRY)[dataset['type']](deepcopy(dataset))
+    except REFUSALS as err:
+        raise source.error(keys, f'cannot be opened: {one_line(err)}') from err
+    sides = [(side, crops.pairs[:, i]) for i, side in enumerate((crops.gt, crops.lq))]
+    for side, indices in sides:
+        if isinstance(side, FolderSource):
+            _sizes(source, keys, [side.labels[i] for i in indices])
+    named = [
+        [
+            (side.labels[i], tuple(size) if min(size) >= 0 else None)
+            for i, size in zip(indices, side.sizes(indices).tolist(), strict=True)
+        ]
+        for side, indices in sides
+    ]
+    return [(*gt, *lq) for gt, lq in zip(*named, strict=True)], len(crops)
 
 
 def _check_pair(source, keys, dataset, gt_name, gt_size, lq_name, lq_size):
@@ -81,30 +110,20 @@ def _by(size):
     return f'{size[1]}x{size[0]}'
 
 
-def _check_batch(source, keys, dataset, pictures, world_size):
-    samples = pictures
-    if dataset['type'] == 'PairedCropDataset':  # its samples are windows of the pictures
-        try:
-            samples = len(registered(DATASET_REGISTRY)[dataset['type']](deepcopy(dataset)))
-        except REFUSALS as err:
-            raise source.error(keys, f'cannot be opened: {one_line(err)}') from err
-    batch = dataset['batch_size_per_gpu']
-    if world_size == 1:
-        batch *= max(source.opt['num_gpu'], 1)
-    # As BasicSR deals them out: each rank gets its share, rounded up, and drops what does not fill a batch.
-    share = -(-int(samples * dataset.get('dataset_enlarge_ratio', 1)) // world_size)
-    if share < batch:
+def _check_batch(source, keys, dataset, pictures, samples, world_size):
+    batch = dataset['batch_size_per_gpu'] * (world_size if world_size > 1 else max(source.opt['num_gpu'], 1))
+    samples = int(samples * dataset.get('dataset_enlarge_ratio', 1))
+    if samples < batch:
         raise source.error(
             (*keys, 'batch_size_per_gpu'),
-            f'is {dataset["batch_size_per_gpu"]}, but {pictures} pictures give '
-            f'no more than {share} samples for a batch of {batch}; make the batch smaller, or raise '
-            'dataset_enlarge_ratio',
+            f'is {dataset["batch_size_per_gpu"]}, but {pictures} pictures give only {samples} samples for a batch of '
+            f'{batch}; make the batch smaller, or raise dataset_enlarge_ratio',
         )
 
 
 def _check_metrics(source, phase, pairs):
     val = source.opt.get('val') or {}
-    smallest = min((min(size), name) for name, size, _, _ in pairs if size is not None) if pairs[0][1] else None
+    smallest = min(((min(size), name) for name, size, _, _ in pairs if size is not None), default=None)
     for name, metric in (val.get('metrics') or {}).items():
         needed = _LEAST_SIDE.get(metric['type'], 1)
         border = metric.get('crop_border', 0)
@@ -119,24 +138,18 @@ def _check_metrics(source, phase, pairs):
 def _read_pairs(source, keys, dataset):
     """list of (gt name, gt size, lq name, lq size), in BasicSR's order; sizes are (height, width) or None."""
     roots = [dataset[key] for key in ('dataroot_gt', 'dataroot_lq')]
-    kinds = [_kind(root) for root in roots]
-    if kinds[0] != kinds[1]:
-        raise source.error(keys, f'mixes {kinds[0]} ({roots[0]}) and {kinds[1]} ({roots[1]}); give two of one kind')
     backend = dataset['io_backend']['type']
-    if dataset['type'] == 'PairedImageDataset' and (kinds[0] == 'an LMDB') != (backend == 'lmdb'):
-        other = 'lmdb' if kinds[0] == 'an LMDB' else 'disk'
-        if kinds[0] == 'a raw store':
-            raise source.error(
-                (*keys, 'type'), f'is PairedImageDataset, but {roots[0]} is a raw store; use PairedCropDataset'
-            )
-        raise source.error((*keys, 'io_backend', 'type'), f'is {backend}, but {roots[0]} is {kinds[0]}; use {other}')
-    if kinds[0] == 'a folder':
+    for key, root in zip(('dataroot_gt', 'dataroot_lq'), roots, strict=True):
+        if is_raw_store(root):
+            raise source.error((*keys, key), f'is {root}, a raw store; read it with type: PairedCropDataset')
+        if backend == 'disk' and osp.isfile(osp.join(root, 'data.mdb')):
+            raise source.error((*keys, key), f'is {root}, an LMDB; set io_backend:type to lmdb')
+    if backend == 'disk':
         return _pairs_of_folders(source, keys, dataset)
-    read = _read_lmdb if kinds[0] == 'an LMDB' else _read_raw
     sizes = []
     for key, root in zip(('dataroot_gt', 'dataroot_lq'), roots, strict=True):
         try:
-            sizes.append(read(root))
+            sizes.append(_read_lmdb(root))
         except InputError as err:
             raise source.error((*keys, key), f'is {root}, which {err}') from err
     gt, lq = sizes
@@ -149,26 +162,6 @@ def _read_pairs(source, keys, dataset):
             'stores from the same pictures',
         )
     return [(name, gt[name], name, lq[name]) for name in sorted(gt)]
-
-
-def _kind(root):
-    try:
-        from lkdn_basicsr.data.store import is_raw_store
-    except ImportError:
-        is_raw_store = None
-    if is_raw_store is not None and is_raw_store(root):
-        return 'a raw store'
-    return 'an LMDB' if root.rstrip('/').endswith('.lmdb') else 'a folder'
-
-
-def _read_raw(root):
-    from lkdn_basicsr.data.store import RawStore
-
-    try:
-        store = RawStore(root)
-    except REFUSALS as err:
-        raise InputError(f'cannot be read: {one_line(err)}') from err
-    return {name: tuple(int(side) for side in shape[:2]) for name, shape in zip(store.names, store.shapes, strict=True)}
 
 
 def _read_lmdb(root):

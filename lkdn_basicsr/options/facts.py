@@ -5,6 +5,7 @@ import inspect
 import re
 
 from basicsr.metrics import METRIC_REGISTRY
+from basicsr.models import MODEL_REGISTRY
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from lkdn_basicsr.options.check import registered
@@ -89,6 +90,14 @@ def _check_phases(source, is_train):
 
 def _check_dataset(source, phase, dataset):
     keys = ('datasets', phase)
+    model = registered(MODEL_REGISTRY)[source.opt['model_type']]
+    floats = dataset.get('float32') or dataset.get('color') == 'y' or dataset.get('mean')
+    if dataset['type'] == 'PairedCropDataset' and not floats and model.__module__.startswith('basicsr.'):
+        raise source.error(
+            (*keys, 'type'),
+            f'is PairedCropDataset, which gives bytes, and {source.opt["model_type"]} '
+            'wants floats; add `float32: true` to the data set, or use model_type: ReparamSRModel',
+        )
     scale = source.opt.get('scale', dataset.get('scale'))
     if dataset['type'] in PAIRED and scale is None:
         raise source.error((), 'has no scale, which paired data need; add `scale: 4` or the scale of your network')
@@ -100,6 +109,8 @@ def _check_dataset(source, phase, dataset):
         )
     if dataset.get('filename_tmpl') is not None:
         _check_template(source, (*keys, 'filename_tmpl'), dataset)
+    if dataset['type'] == 'SingleImageDataset' and dataset.get('meta_info_file', '') is None:
+        del dataset['meta_info_file']  # BasicSR opens it whenever the key is there
     if (dataset.get('mean') is None) != (dataset.get('std') is None):
         raise source.error(keys, 'has only one of mean and std; give both or none')
     if any(value == 0 for value in dataset.get('std') or ()):

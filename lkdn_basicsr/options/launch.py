@@ -50,8 +50,8 @@ def init_distributed(launcher, dist_params=None):
 
     Args:
         launcher (str): ``pytorch`` or ``slurm``.
-        dist_params (dict | None): ``backend``, ``timeout`` in seconds, and for slurm ``port``. On a machine without GPUs
-            the backend is gloo.
+        dist_params (dict | None): ``backend``, ``timeout`` in seconds, and for slurm ``port``. Without GPUs the
+            backend is gloo.
 
     Raises:
         InputError: The environment does not say where the first rank is.

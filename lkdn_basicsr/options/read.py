@@ -52,6 +52,7 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers  # so that the text '1e-3' gets its quotes
 _Dumper.add_representer(OrderedDict, lambda dumper, data: dumper.represent_dict(data.items()))
 _Dumper.add_representer(tuple, lambda dumper, data: dumper.represent_list(data))
 
@@ -107,8 +108,8 @@ def hint(word, known):
 
 def _construct(text, source):
     """Parses one YAML document; returns its value and the lines of its keys. ``source`` begins the messages."""
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         lines = {}
         if node is not None:
@@ -122,14 +123,12 @@ def _construct(text, source):
         raise InputError(f'{source}{line} is not YAML ({err.problem or err.context}); correct that line') from err
     except RecursionError as err:
         raise InputError(f'{source} is not an option file: it is nested too deeply') from err
+    except InputError:
+        raise
     except ValueError as err:  # as in !!int abc
-        if isinstance(err, InputError):
-            raise
         raise InputError(
             f'{source} holds a value that does not fit its tag ({err}); correct or remove the tag'
         ) from err
-    finally:
-        loader.dispose()
 
 
 def _walk(node, keys, lines, source, count, parents):

@@ -112,7 +112,17 @@ SECTIONS = {
         Option('pin_memory', 'bool', ABSENT, None, 'Page-locked batches; false on a CPU.'),
         Option('persistent_workers', 'bool', ABSENT, None, 'Keep workers over epochs; needs at least one worker.'),
     ),
-    'datasets.* (PairedCropDataset)': _PAIRED,
+    'datasets.* (PairedCropDataset)': (
+        *_PAIRED,
+        Option('crop_size', 'int', ABSENT, '[1, inf)',
+               'Raw stores: side of the sub-images, in HR pixels, out of which patches are drawn. Default: 480.'),
+        Option('step', 'int', ABSENT, '[1, inf)',
+               'Raw stores: distance of the sub-images, in HR pixels. Default: 240.'),
+        Option('thresh', 'int', ABSENT, '[0, inf)',
+               'Raw stores: a rest of a picture that is no wider than this gets no sub-image. Default: 0.'),
+        Option('float32', 'bool', ABSENT, None,
+               'Pictures as floats in [0, 1], for models other than ReparamSRModel. Default: false.'),
+    ),
     'datasets.* (PairedImageDataset)': _PAIRED,
     'datasets.* (SingleImageDataset)': (
         Option('dataroot_lq', 'text', REQUIRED, None, 'Folder or LMDB of the pictures.'), *_PICTURES),
