@@ -3,6 +3,8 @@
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
 $python scripts/demo.py data
+$python scripts/prepare_df2k.py --hr datasets/demo/train/HR --out datasets/demo/train --scale 4
+$python scripts/prepare_benchmark.py --hr datasets/demo/held_out/HR --out datasets/demo/held_out --scale 4
 $python -m lkdn_basicsr.train -opt options/demo_LKDN_x4.yml
 # The weights with their branches, in BasicSR's own model class; then the fused file that training left beside them.
 $python -m lkdn_basicsr.test -opt options/demo_test_LKDN_x4.yml
