@@ -1,8 +1,8 @@
 """Checkpoint files: finding the weights in one, fetching the official ones, and fitting them to a network."""
 import os
+import zipfile
 
 import torch
-from basicsr.utils.registry import ARCH_REGISTRY
 
 from lkdn_basicsr import reparam
 from lkdn_basicsr.errors import InputError
@@ -50,6 +50,11 @@ def load(path):
         InputError: the file is missing, damaged, or not a dictionary.
     """
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()  # torch.load does not look at the checksums, and loads wrong numbers
+            if damaged:
+                raise ValueError(f'{damaged} does not match its checksum')
         checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError:
         raise InputError(f'checkpoint {path} is not there: give the path of a .pth file') from None
@@ -57,10 +62,10 @@ def load(path):
         if 'weights_only' in str(error) or 'Weights only' in str(error):
             raise InputError(f'checkpoint {path} holds more than tensors, which could run code when it is loaded: save '
                              'its state_dict() anew with torch.save') from None
-        raise InputError(f'checkpoint {path} is damaged or not a PyTorch checkpoint: copy or download it again') from None
+        raise InputError(f'checkpoint {path} is damaged, or no PyTorch checkpoint: copy or download it again') from None
     if not isinstance(checkpoint, dict):
-        raise InputError(f'checkpoint {path} holds a {type(checkpoint).__name__}, not a state dict: give a .pth file of '
-                         'BasicSR\'s form')
+        raise InputError(f'checkpoint {path} holds a {type(checkpoint).__name__}, not a state dict: give a .pth file '
+                         'of BasicSR\'s form')
     return checkpoint
 
 
@@ -136,10 +141,9 @@ def describe_mismatch(network_opt, path, param_key='params', strict=True, is_tra
     Raises:
         InputError: the file is missing or damaged.
     """
+    from lkdn_basicsr.options.weights import build_network
     checkpoint = load(path)
-    with torch.device('meta'):  # no memory, no time, no random numbers
-        options = dict(network_opt)
-        network = ARCH_REGISTRY.get(options.pop('type'))(**options)
+    network = build_network(network_opt)
     if model_type == 'ReparamSRModel':
         weights, _ = pick_weights(checkpoint, param_key)
     elif param_key is None:
@@ -148,6 +152,9 @@ def describe_mismatch(network_opt, path, param_key='params', strict=True, is_tra
         weights = checkpoint.get(param_key, checkpoint.get('params'))
         if weights is None:
             return f'it has no {param_key}; set path:param_key_g to ~ for a flat file, or model_type: ReparamSRModel'
+    if not isinstance(weights, dict):
+        return f'it holds a {type(weights).__name__} where the weights should be'
+    weights = {name.removeprefix('module.'): value for name, value in weights.items()}
     if not strict:
         wanted, found = _shapes(network.state_dict()), _shapes(weights)
         return None if wanted.items() & found.items() else _difference(wanted, found)
@@ -159,5 +166,5 @@ def describe_mismatch(network_opt, path, param_key='params', strict=True, is_tra
         return ('it is fused and network_g is in training form, whose branches cannot be got back; give a checkpoint '
                 'in training form, or conv: BSConvU and upsampler: pixelshuffledirect')
     if model_type != 'ReparamSRModel' and _shapes(network.state_dict()) != _shapes(weights):
-        return f'one of them is fused and the other is not, which model_type: ReparamSRModel takes, {model_type} does not'
+        return f'one of them is fused and the other is not; {model_type} does not take that, ReparamSRModel does'
     return None

@@ -11,6 +11,7 @@ from basicsr.metrics import METRIC_REGISTRY
 from basicsr.models import MODEL_REGISTRY, lr_scheduler
 from basicsr.utils.registry import ARCH_REGISTRY
 
+from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.optim import Adan
 from lkdn_basicsr.options.read import hint, is_finite, nearest
 from lkdn_basicsr.options.schema import ABSENT, CLOSED_MODELS, KINDS, OTHER_DATASETS, REQUIRED, SECTIONS, Option
@@ -52,7 +53,8 @@ def _short(value):
 def one_line(err):
     """An exception as the middle of a sentence."""
     text = ' '.join(str(err).split()).rstrip('.')
-    return text if len(text) <= 200 else f'{text[:197]}...'
+    # Ours are sentences with a remedy at the end; others may be pages.
+    return text if isinstance(err, InputError) or len(text) <= 200 else f'{text[:197]}...'
 
 
 def is_ours(target):

@@ -1,4 +1,5 @@
 """A small training file, a small test file, and the pictures that they name."""
+
 import copy
 
 import numpy as np
@@ -103,6 +104,7 @@ def train_options(root):
 
 def small_network():
     from basicsr.archs.srresnet_arch import MSRResNet
+
     torch.manual_seed(0)
     return MSRResNet(num_feat=4, num_block=1, upscale=2)
 

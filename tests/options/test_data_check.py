@@ -29,7 +29,7 @@ def refused(tmp_path, opt):
 
 def cut(path, part):
     data = path.read_bytes()
-    path.write_bytes(data[:int(len(data) * part)])
+    path.write_bytes(data[: int(len(data) * part)])
 
 
 def flip(path):
@@ -38,14 +38,18 @@ def flip(path):
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize('damage', [
-    lambda path: path.write_bytes(b''),
-    lambda path: path.write_bytes(b'this is no picture'),
-    lambda path: cut(path, 0.5),
-    lambda path: cut(path, 0.99),
-    lambda path: cut(path, 0.01),
-    flip,
-], ids=['empty', 'text', 'half', 'end missing', 'header missing', 'flipped bit'])
+@pytest.mark.parametrize(
+    'damage',
+    [
+        lambda path: path.write_bytes(b''),
+        lambda path: path.write_bytes(b'this is no picture'),
+        lambda path: cut(path, 0.5),
+        lambda path: cut(path, 0.99),
+        lambda path: cut(path, 0.01),
+        flip,
+    ],
+    ids=['empty', 'text', 'half', 'end missing', 'header missing', 'flipped bit'],
+)
 @pytest.mark.parametrize('kind', ['PairedImageDataset', 'PairedCropDataset'])
 def test_damaged_pictures_are_named(tmp_path, opt, damage, kind):
     opt['datasets']['train'].update(type=kind, float32=True)
@@ -65,6 +69,7 @@ def test_damage_is_seen_in_sets_too_large_to_read(tmp_path, opt, monkeypatch):
 @pytest.mark.parametrize('whole', [True, False])
 def test_sizes_are_those_that_opencv_reads(tmp_path, whole):
     import cv2
+
     pixels = np.zeros((5, 9, 3), np.uint8)
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -154,7 +159,9 @@ def lmdb_opt(tmp_path, opt):
     write_lmdb(tmp_path / 'gt.lmdb', ['a', 'b', 'c'], (24, 26))
     write_lmdb(tmp_path / 'lq.lmdb', ['a', 'b', 'c'], (12, 13))
     train = opt['datasets']['train']
-    train.update(dataroot_gt=str(tmp_path / 'gt.lmdb'), dataroot_lq=str(tmp_path / 'lq.lmdb'), io_backend={'type': 'lmdb'})
+    train.update(
+        dataroot_gt=str(tmp_path / 'gt.lmdb'), dataroot_lq=str(tmp_path / 'lq.lmdb'), io_backend={'type': 'lmdb'}
+    )
     return opt
 
 
@@ -170,15 +177,18 @@ def test_lmdb_that_was_not_finished(tmp_path, lmdb_opt):
     assert 'has no meta_info.txt' in refused(tmp_path, lmdb_opt)
 
 
-@pytest.mark.parametrize('side, change, said', [
-    ('gt', lambda path: write_lmdb(path, [], (24, 26), ['a', 'b', 'c', 'd']), 'holds 3 pictures, but'),
-    ('lq', lambda path: write_lmdb(path, ['d'], (12, 13), 'abcd'), 'd is in'),
-    ('lq', lambda path: write_lmdb(path, [], (6, 6), 'abc'), 'differ in scale: a is 26x24, a is 6x6'),
-    ('lq', lambda path: write_lmdb(path, ['d'], (12, 13), ['a', 'b', 'c', 'a.x']), 'names a twice'),
-    ('gt', lambda path: cut(path / 'data.mdb', 0.5), 'is cut short'),
-    ('gt', lambda path: (path / 'data.mdb').write_bytes(b'x' * 100), 'is damaged'),
-    ('gt', lambda path: (path / 'data.mdb').unlink(), 'has no data.mdb'),
-])
+@pytest.mark.parametrize(
+    'side, change, said',
+    [
+        ('gt', lambda path: write_lmdb(path, [], (24, 26), ['a', 'b', 'c', 'd']), 'holds 3 pictures, but'),
+        ('lq', lambda path: write_lmdb(path, ['d'], (12, 13), 'abcd'), 'd is in'),
+        ('lq', lambda path: write_lmdb(path, [], (6, 6), 'abc'), 'differ in scale: a is 26x24, a is 6x6'),
+        ('lq', lambda path: write_lmdb(path, ['d'], (12, 13), ['a', 'b', 'c', 'a.x']), 'names a twice'),
+        ('gt', lambda path: cut(path / 'data.mdb', 0.5), 'is cut short'),
+        ('gt', lambda path: (path / 'data.mdb').write_bytes(b'x' * 100), 'is damaged'),
+        ('gt', lambda path: (path / 'data.mdb').unlink(), 'has no data.mdb'),
+    ],
+)
 def test_lmdb_that_is_wrong(tmp_path, lmdb_opt, side, change, said):
     change(tmp_path / f'{side}.lmdb')
     assert said in refused(tmp_path, lmdb_opt)

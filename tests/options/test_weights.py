@@ -11,9 +11,8 @@ from tests.options.files import small_network, test_options, train_options, writ
 
 
 class Planted:
-
     def __reduce__(self):
-        return os.mkdir, ('planted', )
+        return os.mkdir, ('planted',)
 
 
 @pytest.fixture
@@ -31,6 +30,7 @@ def parse(tmp_path, monkeypatch):
         opt = test_options(tmp_path, file)
         opt['path'].update(path)
         return parse_options(str(tmp_path), False, ['-opt', write_options(tmp_path / 'x.yml', opt)])[0]
+
     return parse
 
 
@@ -46,8 +46,18 @@ def test_forms_that_load(parse):
 def test_files_that_are_refused(parse, tmp_path):
     torch.save({'params': small_network().state_dict()}, tmp_path / 'whole.pth')
     whole = (tmp_path / 'whole.pth').read_bytes()
-    for content in (b'', b'hello', whole[:100], whole[:len(whole) // 2], whole[:-10], pickle.dumps([1]), [1, 2],
-                    {'other': {}}, {'params': {'a.weight': torch.zeros(3)}}, {'params': 3}):
+    for content in (
+        b'',
+        b'hello',
+        whole[:100],
+        whole[: len(whole) // 2],
+        whole[:-10],
+        pickle.dumps([1]),
+        [1, 2],
+        {'other': {}},
+        {'params': {'a.weight': torch.zeros(3)}},
+        {'params': 3},
+    ):
         with pytest.raises(InputError, match=r'x\.yml, line \d+: path:pretrain_network_g is .*') as caught:
             parse(content)
         assert '\n' not in str(caught.value) and 'net.pth' in str(caught.value)
@@ -87,14 +97,39 @@ def test_pretrained_weights_matter_only_when_training_starts(tmp_path, auto_resu
             parse_options(str(tmp_path), True, argv)
 
 
-@pytest.mark.parametrize('options', [
-    {'type': 'LKDN_S', 'num_feat': 8, 'num_atten': 8, 'num_block': 1},
-    {'type': 'SwinIR', 'embed_dim': 12, 'depths': [1], 'num_heads': [2], 'window_size': 4},
-    {'type': 'ECBSR', 'num_in_ch': 1, 'num_out_ch': 1, 'num_block': 1, 'num_channel': 4, 'with_idt': True,
-     'act_type': 'prelu', 'scale': 2},
-], ids=lambda options: options['type'])
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'type': 'LKDN_S', 'num_feat': 8, 'num_atten': 8, 'num_block': 1},
+        {'type': 'SwinIR', 'embed_dim': 12, 'depths': [1], 'num_heads': [2], 'window_size': 4},
+        {
+            'type': 'ECBSR',
+            'num_in_ch': 1,
+            'num_out_ch': 1,
+            'num_block': 1,
+            'num_channel': 4,
+            'with_idt': True,
+            'act_type': 'prelu',
+            'scale': 2,
+        },
+    ],
+    ids=lambda options: options['type'],
+)
 def test_networks_build_with_or_without_memory(options):
     state = torch.get_rng_state()
     names = {parameter.device.type for parameter in build_network(options).parameters()}
     assert names in ({'meta'}, {'cpu'})
     assert names == {'cpu'} or torch.equal(state, torch.get_rng_state())
+
+
+def test_one_flipped_bit_is_seen(parse, tmp_path):
+    torch.save({'params': small_network().state_dict()}, tmp_path / 'whole.pth')
+    data = bytearray((tmp_path / 'whole.pth').read_bytes())
+    start = data.index(small_network().state_dict()['conv_first.weight'].numpy().tobytes())
+    data[start + 5] ^= 1
+    with pytest.raises(InputError, match='path:pretrain_network_g is unusable'):
+        parse(bytes(data))
+
+
+def test_weights_saved_under_a_wrapper(parse):
+    parse({'params': {f'module.{name}': value for name, value in small_network().state_dict().items()}})

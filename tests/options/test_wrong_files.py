@@ -1,4 +1,5 @@
 """Each wrong option file gives one sentence that names the file and the key, and leaves the disk as it was."""
+
 import os
 
 import pytest
@@ -12,8 +13,11 @@ DELETE = object()
 
 
 def snapshot(root):
-    return sorted((os.path.join(folder, name), os.path.getsize(os.path.join(folder, name)))
-                  for folder, _, names in os.walk(root) for name in names)
+    return sorted(
+        (os.path.join(folder, name), os.path.getsize(os.path.join(folder, name)))
+        for folder, _, names in os.walk(root)
+        for name in names
+    )
 
 
 def change(opt, keys, value):
@@ -138,17 +142,29 @@ TRAIN_CASES = [  # the keys that are set, the value, and what the sentence must 
     ('train:warmup_iter', 100, ['train:warmup_iter is 100']),
     ('train:warmup_iter', 60, ['train:warmup_iter is 60', 'first milestone comes at 50']),
     ('train:scheduler:milestones', [80, 50], ['milestones is [80, 50]']),
-    ('train:scheduler', {'type': 'CosineAnnealingRestartLR', 'periods': [40, 40], 'restart_weights': [1, 1]},
-     ['train:scheduler:periods add up to 80, less than total_iter 100']),
+    (
+        'train:scheduler',
+        {'type': 'CosineAnnealingRestartLR', 'periods': [40, 40], 'restart_weights': [1, 1]},
+        ['train:scheduler:periods add up to 80, less than total_iter 100'],
+    ),
     ('train:scheduler', {'type': 'CosineAnnealingRestartLR', 'periods': [60, 60]}, ['train:scheduler', 'same length']),
     ('train:optim_g', {'type': 'Adan', 'lr': 1e-3, 'betas': [0.9, 0.99]}, ['betas has 2 values, but Adan takes 3']),
     ('train:optim_g:betas', [0.98, 0.92, 0.99], ['betas has 3 values, but Adam takes 2']),
-    ('datasets:val_2', {'name': 'Held', 'type': 'PairedImageDataset', 'dataroot_gt': 'a', 'dataroot_lq': 'b'},
-     ['datasets:val_2:name is Held']),
-    ('datasets:test_1', {'name': 'T', 'type': 'PairedImageDataset', 'dataroot_gt': 'a', 'dataroot_lq': 'b'},
-     ['datasets:test_1 cannot be used in training']),
-    ('datasets:train_2', {'name': 'T', 'type': 'SingleImageDataset', 'dataroot_lq': 'b', 'num_worker_per_gpu': 1},
-     ['datasets:train_2 cannot be used in training']),
+    (
+        'datasets:val_2',
+        {'name': 'Held', 'type': 'PairedImageDataset', 'dataroot_gt': 'a', 'dataroot_lq': 'b'},
+        ['datasets:val_2:name is Held'],
+    ),
+    (
+        'datasets:test_1',
+        {'name': 'T', 'type': 'PairedImageDataset', 'dataroot_gt': 'a', 'dataroot_lq': 'b'},
+        ['datasets:test_1 cannot be used in training'],
+    ),
+    (
+        'datasets:train_2',
+        {'name': 'T', 'type': 'SingleImageDataset', 'dataroot_lq': 'b', 'num_worker_per_gpu': 1},
+        ['datasets:train_2 cannot be used in training'],
+    ),
     ('datasets:train:prefetch_mode', 'cuda', ['prefetch_mode is cuda', 'pin_memory']),
     ('datasets:train:persistent_workers', True, ['persistent_workers needs workers']),
     ('datasets:val:persistent_workers', True, ['datasets:val:persistent_workers needs workers']),
@@ -190,8 +206,16 @@ TEST_CASES = [
     ('path:pretrain_network_g', DELETE, ['path has no pretrain_network_g']),
     ('path:pretrain_network_g', None, ['path has no pretrain_network_g']),
     ('path:param_key_gg', 'params', ['path:param_key_gg is not known', 'param_key_g']),
-    ('datasets:train', {'name': 'T', 'type': 'SingleImageDataset', 'dataroot_lq': 'b'}, ['run it with lkdn_basicsr.train']),
-    ('datasets:sets', {'name': 'T', 'type': 'SingleImageDataset', 'dataroot_lq': 'b'}, ['datasets:sets cannot be used']),
+    (
+        'datasets:train',
+        {'name': 'T', 'type': 'SingleImageDataset', 'dataroot_lq': 'b'},
+        ['run it with lkdn_basicsr.train'],
+    ),
+    (
+        'datasets:sets',
+        {'name': 'T', 'type': 'SingleImageDataset', 'dataroot_lq': 'b'},
+        ['datasets:sets cannot be used'],
+    ),
     ('datasets:test_2:name', 'Held', ['datasets:test_2:name is Held', 'test_1']),
     ('datasets:test_1:type', 'SingleImageDataset', ['datasets:test_1:dataroot_gt is not known']),
     ('datasets', {}, ['datasets has no data set']),
