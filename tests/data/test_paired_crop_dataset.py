@@ -458,11 +458,23 @@ def test_corrupt_files_are_named(tmp_path, phase, damage):
     (refuse if damage == 'middle' else refuse_at_once)(opt, str(path), 'damaged')
 
 
-def test_corrupt_and_missing_entries_of_an_lmdb_are_named(tmp_path):
+@pytest.mark.parametrize('num_workers', [0, 1])
+def test_mistakes_found_by_a_worker_are_told_as_one_sentence(tmp_path, num_workers):
+    dataset = PairedCropDataset(train_opt(make_pair(tmp_path, 'folder', *make_pictures())))
+    for path in (tmp_path / 'lq').iterdir():
+        path.write_bytes(b'overwritten after the start')
+    with pytest.raises(InputError) as error:
+        list(DataLoader(dataset, 1, num_workers=num_workers))
+    assert str(error.value).startswith(f'The picture {tmp_path}') and '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('key, word', [(b'0001', 'damaged'), (b'0003', 'missing')])
+def test_corrupt_and_missing_entries_of_an_lmdb_are_named(tmp_path, key, word):
     opt = train_opt(make_pair(tmp_path, 'lmdb', *make_pictures()))
     with lmdb.open(opt['dataroot_lq']) as environment, environment.begin(write=True) as transaction:
-        transaction.put(b'0001', b'junk')
-    refuse(opt, '0001', opt['dataroot_lq'], 'damaged')
+        transaction.delete(b'0001')
+        transaction.put(key, b'junk')
+    refuse(opt, '0001', opt['dataroot_lq'], word)
 
 
 def test_an_unfinished_lmdb_is_refused(tmp_path):
