@@ -1,0 +1,33 @@
+"""Pictures for the benchmarks: the size of DF2K's, and as hard to compress."""
+import cv2
+import numpy as np
+from skimage import data
+
+_PHOTOGRAPHS = ('astronaut', 'chelsea', 'coffee', 'rocket')
+_TILE = 300  # no photograph is less high or wide
+
+
+def photographs(count, height=1356, width=2040, seed=0):
+    """Yields ``count`` pictures, (height, width, 3) uint8 RGB, made of the photographs in scikit-image's wheel.
+
+    Each is a mosaic of random pieces at their own resolution, flipped and turned. Enlarged photographs would be smooth,
+    and their PNG smaller and faster than that of real pictures; repeated ones would compress by their repetition.
+    """
+    rng = np.random.default_rng(seed)
+    sources = [getattr(data, name)() for name in _PHOTOGRAPHS]
+    for _ in range(count):
+        picture = np.empty((height, width, 3), np.uint8)
+        for top in range(0, height, _TILE):
+            for left in range(0, width, _TILE):
+                source = sources[rng.integers(len(sources))]
+                y, x = (rng.integers(length - _TILE + 1) for length in source.shape[:2])
+                tile = np.rot90(source[y:y + _TILE, x:x + _TILE], rng.integers(4))[:, ::rng.choice((1, -1))]
+                target = picture[top:top + _TILE, left:left + _TILE]
+                target[...] = tile[:target.shape[0], :target.shape[1]]
+        yield picture
+
+
+def write_folder(folder, pictures):
+    """Writes pictures as ``0001.png``, … into an existing folder."""
+    for i, picture in enumerate(pictures):
+        cv2.imwrite(f'{folder}/{i + 1:04d}.png', picture[..., ::-1])
