@@ -16,12 +16,16 @@ from lkdn_basicsr.errors import InputError
 
 
 def _turned(image, hflip, vflip, rot90):
-    """BasicSR's ``augment`` for given flags: (h, w, 3) uint8, any row stride, to a contiguous array of its own."""
-    if hflip or vflip:
-        image = cv2.flip(image, -1 if hflip and vflip else 1 if hflip else 0)
+    """BasicSR's ``augment`` for given flags: (h, w, 3) uint8, any row stride, to a contiguous array of its own.
+
+    Of equal ways the one that OpenCV does fastest: rows are swapped rather than the pixels in them.
+    """
     if rot90:
-        return cv2.transpose(image)
-    return image if image.flags.owndata else image.copy()
+        image = cv2.transpose(cv2.flip(image, 0) if vflip else image)
+        return cv2.flip(image, 0, image) if hflip else image
+    if hflip or vflip:
+        return cv2.flip(image, -1 if hflip and vflip else 1 if hflip else 0)
+    return image.copy()
 
 
 def _planes(image):

@@ -3,6 +3,7 @@ import collections
 import dataclasses
 import os
 import struct
+import warnings
 
 import cv2
 import numpy as np
@@ -92,7 +93,7 @@ def look_at(path):
     if data.startswith(SIGNATURE):
         return _look_at_png(path, data)
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(action='ignore'), Image.open(path) as image:
             image.load()
             mode, (width, height) = image.mode, image.size
             turned = image.getexif().get(0x0112, 1) >= 5

@@ -86,7 +86,7 @@ def read_index(path):
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f'{path} is not a store of lkdn_basicsr (it has no index.json); make one with '
                          'scripts/prepare_df2k.py, or correct the path.') from None
-    except (ValueError, KeyError, AttributeError):  # not JSON, not UTF-8, not ours
+    except (ValueError, KeyError, AttributeError, TypeError):  # not JSON, not UTF-8, not ours
         raise InputError(f'{file_name} is damaged; copy the store again or prepare it again.') from None
     if stored != _checksum(content):
         raise InputError(f'{file_name} does not match its own checksum; copy the store again or prepare it again.')

@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 import pickle
 import random
 import shutil
@@ -15,9 +16,8 @@ from basicsr.utils.lmdb_util import LmdbMaker
 from torch.utils.data import DataLoader
 
 from lkdn_basicsr.data.paired_crop_dataset import PairedCropDataset
+from lkdn_basicsr.data.prepare import prepare_folder
 from lkdn_basicsr.data.sampler import Draw, StreamSampler
-from lkdn_basicsr.data.store import FORMAT, HEADER, VERSION, key_of, value_size, write_picture
-from lkdn_basicsr.data.store_writer import StoreWriter
 from lkdn_basicsr.errors import InputError
 
 SCALE, GT_SIZE, CROP_SIZE, STEP = 2, 16, 24, 12
@@ -37,16 +37,11 @@ def make_pictures(sizes=((30, 42), (26, 24), (36, 33))):
 
 
 def make_raw(root, pictures):
-    writer = StoreWriter(str(root), {})
-    writer.open(2**24)
-    crcs = []
-    for i, picture in enumerate(pictures.values()):
-        value = bytearray(value_size(picture.shape))
-        write_picture(i, picture, memoryview(value))
-        crcs.append(HEADER.unpack_from(value)[-1])
-        writer.put(key_of(i), bytes(value))
-    shapes = [picture.shape for picture in pictures.values()]
-    writer.finish({'format': FORMAT, 'version': VERSION, 'names': list(pictures), 'shapes': shapes, 'crc32': crcs})
+    parts = root.with_suffix('.parts')
+    parts.mkdir()
+    make_folder(parts / 'pictures', pictures)
+    store, = prepare_folder(str(parts), str(parts / 'pictures'), scales=(), workers=1)
+    os.rename(store, root)
 
 
 def make_folder(root, pictures, suffix=''):
@@ -252,7 +247,7 @@ def test_crops_have_the_distribution_of_basicsr(tmp_path, raw, basicsr_lmdb):
     theirs = PairedImageDataset(train_opt(basicsr_lmdb, **roots, io_backend={'type': 'lmdb'}))
     ours = PairedCropDataset(train_opt(raw, **WINDOWS))
     probabilities = crop_probabilities(theirs, make_pictures()[1])
-    total = 4 * len(probabilities) // len(ours) * len(ours)
+    total = 2 * len(probabilities) // len(ours) * len(ours)
     counts = ({}, {})
     for draw in draws(ours, total):
         key = origin_and_flips(ours[draw]['lq'].numpy())
@@ -260,7 +255,7 @@ def test_crops_have_the_distribution_of_basicsr(tmp_path, raw, basicsr_lmdb):
         key = origin_and_flips((theirs[draw]['lq'].numpy() * 255).round())
         counts[1][key] = counts[1].get(key, 0) + 1
     freedom = len(probabilities) - 1
-    assert len(counts[0]) > 0.95 * len(probabilities)
+    assert len(counts[0]) > 0.8 * len(probabilities)
     for of_one in counts:
         # Chi-square has mean `freedom` and deviation sqrt(2 * freedom): within five deviations. Below the mean too, for
         # indices are drawn without repetition.
@@ -278,6 +273,7 @@ def test_a_picture_smaller_than_a_window_is_one_window(tmp_path):
 # --- one stream for workers, ranks and restarts -----------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings('ignore:This DataLoader will create 8 worker processes')
 @pytest.mark.parametrize('num_workers', [1, 2, 8])
 def test_a_thousand_samples_are_the_same_for_any_number_of_workers(raw, num_workers):
     dataset = PairedCropDataset(train_opt(raw, **WINDOWS))
@@ -308,8 +304,7 @@ def test_ranks_get_the_samples_of_one_rank(raw):
     assert [ranks[i % 4][i // 4] for i in range(len(one))] == one
 
 
-@pytest.mark.parametrize('kind', ['raw', 'lmdb'])
-@pytest.mark.parametrize('method', ['spawn', 'forkserver'])
+@pytest.mark.parametrize('kind, method', [('raw', 'spawn'), ('lmdb', 'forkserver')])
 def test_workers_may_be_spawned(tmp_path, kind, method):
     dataset = PairedCropDataset(train_opt(make_pair(tmp_path, kind, *make_pictures())))
     expected = samples_of(DataLoader(dataset, 4, sampler=draws(dataset, 8)))  # the map is open here as well
@@ -463,11 +458,23 @@ def test_corrupt_files_are_named(tmp_path, phase, damage):
     (refuse if damage == 'middle' else refuse_at_once)(opt, str(path), 'damaged')
 
 
-def test_corrupt_and_missing_entries_of_an_lmdb_are_named(tmp_path):
+@pytest.mark.parametrize('num_workers', [0, 1])
+def test_mistakes_found_by_a_worker_are_told_as_one_sentence(tmp_path, num_workers):
+    dataset = PairedCropDataset(train_opt(make_pair(tmp_path, 'folder', *make_pictures())))
+    for path in (tmp_path / 'lq').iterdir():
+        path.write_bytes(b'overwritten after the start')
+    with pytest.raises(InputError) as error:
+        list(DataLoader(dataset, 1, num_workers=num_workers))
+    assert str(error.value).startswith(f'The picture {tmp_path}') and '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('key, word', [(b'0001', 'damaged'), (b'0003', 'missing')])
+def test_corrupt_and_missing_entries_of_an_lmdb_are_named(tmp_path, key, word):
     opt = train_opt(make_pair(tmp_path, 'lmdb', *make_pictures()))
     with lmdb.open(opt['dataroot_lq']) as environment, environment.begin(write=True) as transaction:
-        transaction.put(b'0001', b'junk')
-    refuse(opt, '0001', opt['dataroot_lq'], 'damaged')
+        transaction.delete(b'0001')
+        transaction.put(key, b'junk')
+    refuse(opt, '0001', opt['dataroot_lq'], word)
 
 
 def test_an_unfinished_lmdb_is_refused(tmp_path):
