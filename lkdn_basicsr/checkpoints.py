@@ -125,11 +125,11 @@ def _difference(wanted, found):
     return f'the checkpoint has {next(iter(found.keys() - wanted.keys()))} and the network has not'
 
 
-def describe_mismatch(network_opt, path, param_key='params', strict=True, is_train=False, model_type='ReparamSRModel'):
-    """Why a model class could not load a checkpoint into a network, before either is built in earnest.
+def describe_mismatch(network, path, param_key='params', strict=True, is_train=False, model_type='ReparamSRModel'):
+    """Why a model class could not load a checkpoint into a network, before it is built in earnest.
 
     Args:
-        network_opt (dict): ``network_g``: ``type`` and arguments.
+        network (nn.Module): as ``network_g`` describes it; it may be on the meta device.
         path (str): of the checkpoint.
         param_key (str | None), strict (bool): ``path:param_key_g`` and ``path:strict_load_g``.
         is_train (bool): training needs the branches of a network in training form.
@@ -141,9 +141,7 @@ def describe_mismatch(network_opt, path, param_key='params', strict=True, is_tra
     Raises:
         InputError: the file is missing or damaged.
     """
-    from lkdn_basicsr.options.weights import build_network
     checkpoint = load(path)
-    network = build_network(network_opt)
     if model_type == 'ReparamSRModel':
         weights, _ = pick_weights(checkpoint, param_key)
     elif param_key is None:

@@ -48,7 +48,6 @@ def run(task):
         pipeline = getattr(importlib.import_module(f'basicsr.{task}'), f'{task}_pipeline')
         pipeline(os.getcwd())
     except InputError as error:
-        # A worker process of the data loader sends its traceback along; its last line is the sentence.
-        sys.exit(f'{prog}: error: {str(error).strip().rsplit("InputError: ", 1)[-1]}')
+        sys.exit(f'{prog}: error: {error}')
     except KeyboardInterrupt:
         sys.exit(130)

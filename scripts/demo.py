@@ -11,7 +11,7 @@ DATA = Path('datasets/demo')
 RESULTS = Path('results')
 SCALE = 4
 
-# Photographs with detail to learn from, the grey ones of textures; scikit-image's drawings, pages and masks are left out.
+# Photographs with detail to learn from, the grey ones of textures; no drawings, pages or masks.
 TRAIN = ('brick', 'chelsea', 'coffee', 'coins', 'grass', 'gravel', 'ihc', 'moon', 'motorcycle_left', 'motorcycle_right')
 HELD_OUT = ('astronaut', 'camera', 'rocket')
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from basicsr.utils.logger import initialized_logger
 
 from lkdn_basicsr import cli
 from lkdn_basicsr.data import imresize
@@ -61,13 +62,18 @@ def home(tmp_path, monkeypatch):
         common, name='tested', datasets=dict(test_1=data_set('val')),
         path=dict(pretrain_network_g='experiments/run/models/net_g_latest.pth', param_key_g='params_ema'),
         val=dict(save_img=True, metrics=metrics)))  # yapf: disable
+    forget_the_log()
     yield tmp_path
+    forget_the_log()
+
+
+def forget_the_log():
+    """BasicSR opens its log file once in a process; each test has one of its own."""
+    initialized_logger.clear()
     logger = logging.getLogger('basicsr')
     for handler in list(logger.handlers):
         handler.close()
         logger.removeHandler(handler)
-    from basicsr.utils import logger as basicsr_logger
-    basicsr_logger.initialized_logger.clear()
 
 
 def write(path, options):
@@ -103,7 +109,8 @@ def test_trained_network_is_tested_in_either_form_with_one_result(home, monkeypa
     run(monkeypatch, 'train', '-opt', 'train.yml')
     assert run(monkeypatch, 'test', '-opt', 'test.yml') is None
     fused = ['name=fused', 'network_g:conv=BSConvU', 'network_g:upsampler=pixelshuffledirect',
-             'path:param_key_g=params', 'path:pretrain_network_g=experiments/run/models/net_g_latest_fused.pth']  # yapf: disable
+             'path:param_key_g=params',
+             'path:pretrain_network_g=experiments/run/models/net_g_latest_fused.pth']  # yapf: disable
     assert run(monkeypatch, 'test', '-opt', 'test.yml', '--force_yml', *fused) is None
     pictures = [cv2.imread(f'results/{name}/visualization/val/00_{name}.png') for name in ('tested', 'fused')]
     assert np.array_equal(*pictures) and pictures[0].shape == (32, 32, 3)

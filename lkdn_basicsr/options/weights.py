@@ -77,7 +77,7 @@ def check_weights(source, is_train, resuming):
             raise source.error(('path', key), f'is {file}, which is not there: {one_line(err)}') from err
         _load(source, ('path', key), file)
         reason = checkpoints.describe_mismatch(
-            options,
+            build_network(options),
             file,
             path.get(f'param_key_{suffix}', 'params'),
             path.get(f'strict_load_{suffix}', True),
