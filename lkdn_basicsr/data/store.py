@@ -11,6 +11,7 @@ LMDB gives the atomic commits that make writing resumable. Reading needs none of
 open an environment twice in a process, forked children included. So the environment is opened once, for as long as it
 takes to ask where the values lie, and pictures are then views into an ordinary read-only memory map of the same file.
 """
+import ctypes
 import json
 import mmap
 import os
@@ -224,18 +225,18 @@ def _offsets(path, mapped):
     """Ask LMDB where each picture's value lies in ``data.mdb``."""
     environment = lmdb.open(path, readonly=True, lock=False, readahead=False, create=False)
     try:
-        if (environment.info()['last_pgno'] + 1) * environment.stat()['psize'] > len(mapped):
+        page = environment.stat()['psize']
+        if (environment.info()['last_pgno'] + 1) * page > len(mapped):
             raise ValueError('it is cut short')
-        addresses, first = {}, None
+        addresses, shift = {}, 0
         with environment.begin(buffers=True) as transaction:
             for key, value in transaction.cursor():
-                addresses[int(bytes(key))] = np.frombuffer(value, np.uint8).ctypes.data
-                if first is None and int(bytes(key)) == 0:
-                    first = bytes(value[:HEADER.size])
+                addresses[int(bytes(key))] = address = np.frombuffer(value, np.uint8).ctypes.data
+                if not shift:
+                    # LMDB tells addresses in a map of its own. How far they are from places in the file is told by the
+                    # page's number, with which each of its pages begins.
+                    start = address - address % page
+                    shift = ctypes.c_size_t.from_address(start).value * page - start
     finally:
         environment.close()
-    if first is None:
-        return {}
-    # LMDB tells addresses in a map of its own. Picture 0, found in ours, says how far apart the two maps are.
-    shift = mapped.find(first) - addresses[0]
     return {number: address + shift for number, address in addresses.items()}
