@@ -112,10 +112,10 @@ class ReparamSRModel(SRModel):
                 setattr(self, name, getattr(self, name).float().div_(255))
 
     def optimize_parameters(self, current_iter):
-        """One step. A loss that is not finite stops the run before it reaches the weights.
+        """One step. A loss or gradient that is not finite stops the run before it reaches the weights.
 
         Raises:
-            InputError: the loss is NaN or infinite.
+            InputError: the loss, or a gradient, is NaN or infinite.
         """
         self.optimizer_g.zero_grad()
         self.output = self.net_g(self.lq)
@@ -130,10 +130,13 @@ class ReparamSRModel(SRModel):
         total = sum(losses.values())
         total.backward()
 
+        # Over ranks gradients are shared, so that all stop where one of them has a loss that is not a number.
+        gradient = torch.nn.utils.get_total_norm([p.grad for p in self.net_g.parameters() if p.grad is not None])
+        for what, value in (('loss', total), ('norm of the gradient', gradient)):
+            if not torch.isfinite(value):
+                raise InputError(f'the {what} is {value.item()} at iteration {current_iter}: lower train:optim_g:lr or '
+                                 'add train:warmup_iter, and go on from the last checkpoint with --auto_resume')
         self.log_dict = self.reduce_loss_dict(losses)
-        if not torch.isfinite(total):
-            raise InputError(f'the loss is {total.item()} at iteration {current_iter}: lower train:optim_g:lr or add '
-                             'train:warmup_iter, and go on from the last checkpoint with --auto_resume')
         self.optimizer_g.step()
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)
@@ -162,16 +165,7 @@ class ReparamSRModel(SRModel):
             self.output = net(self.lq)
 
     def nondist_validation(self, dataloader, current_iter, tb_logger, save_img):
-        """Validate by the fused network, which is made once for all pictures.
-
-        BasicSR validates once more at the end of training; a data set that has been validated at this very iteration
-        is passed over then.
-        """
-        done = self.__dict__.setdefault('_validated_at', {})
-        name = dataloader.dataset.opt['name']
-        if self.is_train and done.get(name) == current_iter:
-            return
-        done[name] = current_iter
+        """Validate by the fused network, which is made once for all pictures."""
         self._validated_network = self.fused_network()
         try:
             super().nondist_validation(dataloader, current_iter, tb_logger, save_img)
@@ -179,7 +173,7 @@ class ReparamSRModel(SRModel):
             del self._validated_network
 
     def save(self, epoch, current_iter):
-        """Save ``net_g_*.pth`` and the training state as BasicSR does, and ``net_g_*_fused.pth``, ready to use."""
-        super().save(epoch, current_iter)
+        """Save ``net_g_*_fused.pth``, ready to use, and ``net_g_*.pth`` and the training state as BasicSR does."""
         label = 'latest' if current_iter == -1 else current_iter
         self.save_network(self.fused_network(), 'net_g', f'{label}_fused')
+        super().save(epoch, current_iter)

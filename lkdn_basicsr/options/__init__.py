@@ -14,6 +14,7 @@ from lkdn_basicsr.options.facts import check_facts
 from lkdn_basicsr.options.launch import init_distributed, read_launch, seed_everything
 from lkdn_basicsr.options.read import dump_yaml, force_options, load_yaml, read_option_file
 from lkdn_basicsr.options.weights import check_networks, check_weights
+from lkdn_basicsr.resume import state_files
 
 __all__ = [
     'parse_options',
@@ -62,7 +63,9 @@ def parse_options(root_path, is_train=True, argv=None):
     args.launcher = launch.launcher
 
     opt = source.opt
-    opt['auto_resume'], opt['is_train'] = args.auto_resume, is_train
+    # Ranks that torchrun --max-restarts starts again go on from the last checkpoint, asked or not.
+    restarted = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0
+    opt['auto_resume'], opt['is_train'] = is_train and (args.auto_resume or restarted), is_train
     source.notes += settle_devices(opt)
     derive(opt, root_path, is_train, args.debug)
     if launch.rank == 0:
@@ -77,6 +80,7 @@ def parse_options(root_path, is_train=True, argv=None):
     if opt['dist']:
         init_distributed(launch.launcher, opt.get('dist_params'))
     opt['rank'], opt['world_size'] = launch.rank, launch.world_size
+    opt['seed_is_drawn'] = opt['manual_seed'] is None  # a resume goes on with the one that was drawn then
     opt['manual_seed'] = seed_everything(opt['manual_seed'], launch.rank)
     return opt, args
 
@@ -141,7 +145,6 @@ def _resumes(opt):
     """Whether training will go on from a state, so that it does not read the pretrained weights."""
     if not opt['is_train']:
         return False
-    states = opt['path']['training_states']
-    if opt['auto_resume']:
-        return osp.isdir(states) and any(name.endswith('.state') for name in os.listdir(states))
+    if opt['auto_resume'] and state_files(opt['path']['training_states']):
+        return True
     return opt['path'].get('resume_state') is not None
