@@ -1,9 +1,11 @@
 """Trainings in processes of their own, to be killed. They are forked from one that has imported everything."""
+import functools
 import multiprocessing
 import os
 import signal
 import socket
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
 
 import torch
@@ -17,6 +19,7 @@ CONTEXT.set_forkserver_preload([__name__])
 
 def train(folder, arguments, environment, die_at):
     """``python -m lkdn_basicsr.train`` below ``folder``; SIGKILL at a call number of what makes files durable."""
+    multiprocessing.set_start_method('fork', force=True)  # for workers, as in a process that a user starts
     os.chdir(folder)
     os.environ.update(environment)
     out = os.open('out.txt', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -47,6 +50,7 @@ def _die_in_a_save(number):
 
 def start(folder, *arguments, ranks=1, die_at=None):
     """Start a training; returns its processes, one for each rank, launched as torchrun does."""
+    _import_once()
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
@@ -59,6 +63,19 @@ def start(folder, *arguments, ranks=1, die_at=None):
             str(folder), ['-opt', 'train.yml', *arguments], environment, die_at if rank == 0 else None)))
         processes[-1].start()
     return processes
+
+
+@functools.cache
+def _import_once():
+    """Start the process that imports everything: Python 3.11 does not hand it the module search path."""
+    path = os.environ.get('PYTHONPATH')
+    os.environ['PYTHONPATH'] = os.pathsep.join(sys.path)
+    try:
+        forkserver.ensure_running()
+    finally:
+        del os.environ['PYTHONPATH']
+        if path is not None:
+            os.environ['PYTHONPATH'] = path
 
 
 def finish(processes, timeout=120):
