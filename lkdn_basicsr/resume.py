@@ -109,7 +109,8 @@ def restore(model, state):
             optimizer.load_state_dict(state['optimizers'][k])
         if override:
             for group, settings in zip(optimizer.param_groups, fresh[k]):
-                group.update((name, settings[name]) for name in [*optimizer.defaults, 'initial_lr'])
+                group.update((name, value) for name, value in settings.items()
+                             if name in optimizer.defaults or name == 'initial_lr')  # yapf: disable
     for k, scheduler in enumerate(model.schedulers):
         if not override:
             scheduler.load_state_dict(state['schedulers'][k])
