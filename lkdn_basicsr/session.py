@@ -135,8 +135,8 @@ class Session:
         for note in self.notes:
             logger.info(note)
         if self.resume_state is not None:
-            # With another batch it is another one than before.
-            self._epoch = self.resume_state['epoch'] = sampler.start_epoch
+            self._epoch = self.resume_state['epoch']  # should the state be saved once more
+            self.resume_state['epoch'] = sampler.start_epoch  # with another batch the loop is in another one
 
     # ------------------------------------------------ between iterations ------------------------------------------- #
 

@@ -135,7 +135,8 @@ def stop_after(folder, *arguments, ranks=1):
     children.finish(processes)
 
 
-BASICSR = dict(model_type='SRModel', datasets__train__type='PairedImageDataset', datasets__val__type='PairedImageDataset')
+BASICSR = dict(
+    model_type='SRModel', datasets__train__type='PairedImageDataset', datasets__val__type='PairedImageDataset')
 
 
 @pytest.mark.parametrize('kind', [{}, BASICSR], ids=['PairedCropDataset', 'PairedImageDataset'])
