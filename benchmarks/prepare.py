@@ -6,8 +6,8 @@ core, in turn; medians of several runs. Importing is not timed. Measured are
 
 - prepare_raw, prepare_png:  BasicSR's time over ours, for our raw stores and for our PNG sub-images;
 - disk:                      bytes of our raw stores over those of BasicSR's LMDBs;
-- memory:                    peak memory of prepare (raw) for 10 times as many pictures over that for these; proportional
-                             set sizes, so that what processes share counts once.
+- memory:                    peak memory of prepare (raw) for ten times as many pictures over that for these
+                             (proportional set sizes, so that what processes share counts once).
 
     python benchmarks/prepare.py             # pictures made of the photographs in scikit-image
     python benchmarks/prepare.py --hr DIR    # pictures of one's own, 480 pixels or more on each side
