@@ -40,9 +40,9 @@ class LKDN(nn.Module):
                  conv='BSConvU',
                  upsampler='pixelshuffledirect'):
         super().__init__()
-        for name, number, least in (('num_in_ch', num_in_ch, 1), ('num_out_ch', num_out_ch, 1), ('num_feat', num_feat, 2),
-                                    ('num_atten', num_atten, 1), ('num_block', num_block, 1), ('upscale', upscale, 1),
-                                    ('num_in', num_in, 1)):  # yapf: disable
+        for name, number, least in (('num_in_ch', num_in_ch, 1), ('num_out_ch', num_out_ch, 1),
+                                    ('num_feat', num_feat, 2), ('num_atten', num_atten, 1),
+                                    ('num_block', num_block, 1), ('upscale', upscale, 1), ('num_in', num_in, 1)):
             if number < least or int(number) != number:
                 raise ValueError(f'{name}: {number} is not a whole number from {least} on')
         if conv not in CONVS:
