@@ -220,6 +220,11 @@ def test_verify_names_the_picture_with_a_flipped_byte(tmp_path, hr, options):
         verify(gt)
     name = 'b' if not options else key.decode()
     assert f'\n  {name}' in str(error.value) and str(error.value).count('\n') == 1
+    behind = whole.index(value) + len(value)
+    data.write_bytes(whole[:behind] + b'x' + whole[behind + 1:])
+    if len(value) > 4096:
+        with pytest.raises(InputError, match=f'{name} is followed by bytes that are not its own'):
+            verify(gt)
     data.write_bytes(whole)
     verify(gt)
 
