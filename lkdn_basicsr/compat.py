@@ -7,8 +7,10 @@ import functools
 import importlib.machinery
 import importlib.util
 import os
+import random
 import sys
 import types
+from collections import OrderedDict
 
 from lkdn_basicsr.errors import InputError
 
@@ -57,12 +59,18 @@ def _provide(name, **contents):
 
 def apply():
     """Replace the functions of BasicSR that are wrong for us. Idempotent."""
+    import basicsr.data
     import basicsr.test
     import basicsr.train
+    from basicsr.data.prefetch_dataloader import PrefetchGenerator
     from basicsr.models.base_model import BaseModel
+    from basicsr.models.sr_model import SRModel
     from basicsr.utils import options as basicsr_options
     from basicsr.utils.registry import DATASET_REGISTRY
 
+    from lkdn_basicsr import progress
+    from lkdn_basicsr.data import prefetch
+    from lkdn_basicsr.models import validation
     from lkdn_basicsr.options import parse_options
 
     # Options are read unsafely and looked at only when the old experiment has been moved away (defects: exec and eval
@@ -73,6 +81,25 @@ def apply():
     basicsr.train.create_train_val_dataloader = create_train_val_dataloader
     BaseModel.get_optimizer = get_optimizer
     BaseModel.model_to_device = model_to_device
+    BaseModel.load_network = load_network
+    BaseModel.reduce_loss_dict = reduce_loss_dict
+    if not hasattr(SRModel.optimize_parameters, '__wrapped__'):
+        SRModel.optimize_parameters = refuse_what_is_not_finite(SRModel.optimize_parameters)
+
+    # Validation on the first rank alone runs into the timeout of the others.
+    SRModel.nondist_validation = validation.validate
+    SRModel.dist_validation = validation.validate_distributed
+
+    # A wrong ETA, TensorBoard off for `no_debug_run`; workers started twice; a reader that waits for a dead thread.
+    basicsr.train.MessageLogger = progress.ProgressLogger
+    basicsr.train.init_tb_loggers = progress.init_tb_loggers
+    basicsr.train.CPUPrefetcher = prefetch.Prefetcher
+    basicsr.train.CUDAPrefetcher = prefetch.DevicePrefetcher
+    PrefetchGenerator.run = prefetch.run_generator
+    PrefetchGenerator.__next__ = prefetch.next_of_generator
+    basicsr.data.worker_init_fn = seed_worker
+    for module in (basicsr.train, basicsr.test):
+        module.build_model = build_model
     for _, dataset in DATASET_REGISTRY:
         if dataset.__module__.startswith('basicsr.'):
             dataset.__reduce_ex__ = reduce_dataset
@@ -114,6 +141,60 @@ def model_to_device(model, net):
     if model.opt['num_gpu'] > 1:
         return DataParallel(net)
     return net
+
+
+def load_network(model, net, load_path, strict=True, param_key='params'):
+    """BasicSR loads what does not match its checksum, and leaves it to an environment variable if a file may run code.
+    """
+    from basicsr.utils import get_root_logger
+
+    from lkdn_basicsr import checkpoints
+    net = model.get_bare_model(net)
+    weights, key = checkpoints.pick_weights(checkpoints.load(load_path), param_key)
+    get_root_logger().info(f'Loading {type(net).__name__} model from {load_path}, with param key: [{key}].')
+    weights = dict(weights)  # of which the next line renames those that differ in size
+    model._print_different_keys_loading(net, weights, strict)
+    net.load_state_dict(weights, strict=strict)
+
+
+def reduce_loss_dict(model, losses):
+    """BasicSR gives the mean over the ranks to the first one, and something else to the others."""
+    import torch
+    values = torch.stack([value.detach().mean() for value in losses.values()])
+    if model.opt['dist']:
+        torch.distributed.all_reduce(values)
+        values /= model.opt['world_size']
+    return OrderedDict(zip(losses, values.tolist()))
+
+
+def refuse_what_is_not_finite(optimize_parameters):
+    """BasicSR trains on with NaN and saves it."""
+
+    @functools.wraps(optimize_parameters)
+    def checked(model, current_iter):
+        from lkdn_basicsr.models.reparam_sr_model import check_finite
+        optimize_parameters(model, current_iter)
+        check_finite(model.log_dict, current_iter)
+
+    return checked
+
+
+def seed_worker(worker_id, num_workers, rank, seed):
+    """BasicSR gives a worker the same random numbers in every epoch. PairedCropDataset does not use them."""
+    import numpy as np
+    import torch
+    words = np.random.SeedSequence([seed, rank, torch.initial_seed()]).generate_state(2)
+    random.seed(int(words[0]))
+    np.random.seed(int(words[1]))
+
+
+def build_model(opt):
+    """BasicSR's, where the log has been opened: what is in effect is written beside it."""
+    from basicsr.models import build_model as build
+
+    from lkdn_basicsr.options.effective import record_effective
+    record_effective(opt)
+    return build(opt)
 
 
 def load_resume_state(opt):

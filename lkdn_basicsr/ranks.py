@@ -1,0 +1,93 @@
+"""What the ranks of a distributed run tell each other beside their gradients. A process alone talks to itself."""
+import atexit
+import json
+import os
+import sys
+import time
+from datetime import timedelta
+
+import torch.distributed as dist
+from basicsr.utils.dist_util import get_dist_info
+
+# Ranks wait for each other where one has more to do: it downloads weights, or its validation pictures are larger. The
+# timeout of the gradients' group must not end that; a rank that dies closes its connections, which is noticed at once.
+PATIENCE = timedelta(days=30)
+
+_store = None
+_patient = None
+
+
+def meet(rank, world_size):
+    """Finds the other ranks, by what the launcher put into the environment; makes no process group yet."""
+    global _store
+    _store = next(dist.rendezvous('env://', rank, world_size))[0]
+
+
+def join(rank, world_size, backend, timeout=None):
+    """Makes the process group, which is left when the program ends well.
+
+    Args:
+        rank, world_size (int): After :func:`meet`.
+        backend (str): ``nccl`` or ``gloo``.
+        timeout (float | None): Seconds after which a collective gives up. Default: None, torch's.
+    """
+    global _patient
+    limit = {} if timeout is None else {'timeout': timedelta(seconds=timeout)}
+    dist.init_process_group(backend, store=_store, rank=rank, world_size=world_size, **limit)
+    # gloo also where the gradients go by NCCL, which would keep a GPU busy with waiting.
+    _patient = dist.new_group(backend='gloo', timeout=PATIENCE)
+    atexit.register(_leave)
+
+
+def _leave():
+    # After a failure the others may be in a collective that never ends; then the end of the process is the better end.
+    if dist.is_initialized() and not hasattr(sys, 'last_type'):
+        try:
+            gather(None)  # the first rank may keep the store, which the others still need
+        except RuntimeError:  # one is gone already, and says why
+            return
+        dist.destroy_process_group()
+
+
+def gather(value):
+    """The values of all ranks, in their order, on every rank. Waits for the slowest as long as it takes.
+
+    Args:
+        value (object): Anything that pickles.
+
+    Returns:
+        list: One value a rank.
+    """
+    world_size = get_dist_info()[1]
+    if world_size == 1:
+        return [value]
+    values = [None] * world_size
+    dist.all_gather_object(values, value, group=_patient)
+    return values
+
+
+def fail(reason):
+    """Makes known why this rank ends, to the other ranks and in torchrun's report.
+
+    Args:
+        reason (str): A sentence.
+
+    Returns:
+        bool: Whether this rank is the first to fail, and so the one to show why. What happens to the others is the
+        same, or comes of it.
+    """
+    atexit.unregister(_leave)
+    rank = get_dist_info()[0]
+    first = mine = f'{rank} {reason}'
+    if _store is not None:
+        try:
+            first = _store.compare_set('lkdn failed', '', mine).decode()
+        except RuntimeError:  # the rank that kept the store is gone
+            pass
+    report = os.environ.get('TORCHELASTIC_ERROR_FILE')
+    if report:
+        # What torch's @record writes, less the traceback, in place of which torchrun then shows the message.
+        message = {'message': first.partition(' ')[2], 'extraInfo': {'timestamp': str(int(time.time()))}}
+        with open(report, 'w') as file:
+            json.dump({'message': message}, file)
+    return first == mine
