@@ -1,5 +1,7 @@
 """Checkpoint files: finding the weights in one, fetching the official ones, and fitting them to a network."""
+import logging
 import os
+import socket
 import zipfile
 
 import torch
@@ -35,12 +37,17 @@ def ensure(path):
         raise InputError(f'checkpoint {path} is not there: give the path of a .pth file, or one of the names that are '
                          f'downloaded, {", ".join(OFFICIAL_SHA256)}')
     url = f'{OFFICIAL_URL}/{name}'
-    os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
+    logging.getLogger('basicsr').warning(f'Downloading {url} to {path}')
+    timeout = socket.getdefaulttimeout()
     try:
+        socket.setdefaulttimeout(30)  # torch.hub sets none, and some networks swallow what they do not let through
+        os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
         torch.hub.download_url_to_file(url, path, hash_prefix=OFFICIAL_SHA256[name])
     except (OSError, RuntimeError) as error:  # no network and HTTP errors are OSErrors, a wrong sum is a RuntimeError
         raise InputError(f'{name} could not be downloaded ({error}): fetch {url} on another machine, or from the '
                          f'authors\' repository github.com/stella-von/LKDN, and put it at {path}') from None
+    finally:
+        socket.setdefaulttimeout(timeout)
 
 
 def load(path):
@@ -125,7 +132,8 @@ def _difference(wanted, found):
     return f'the checkpoint has {next(iter(found.keys() - wanted.keys()))} and the network has not'
 
 
-def describe_mismatch(network, path, param_key='params', strict=True, is_train=False, model_type='ReparamSRModel'):
+def describe_mismatch(network, path, param_key='params', strict=True, is_train=False, model_type='ReparamSRModel',
+                      ema=False):
     """Why a model class could not load a checkpoint into a network, before it is built in earnest.
 
     Args:
@@ -134,6 +142,8 @@ def describe_mismatch(network, path, param_key='params', strict=True, is_train=F
         param_key (str | None), strict (bool): ``path:param_key_g`` and ``path:strict_load_g``.
         is_train (bool): training needs the branches of a network in training form.
         model_type (str): ReparamSRModel takes any form of a checkpoint, others what BasicSR's load_network takes.
+        ema (bool): there are EMA weights to load, which BasicSR's SRModel looks for under ``params_ema`` whatever
+            ``param_key_g`` says.
 
     Returns:
         str | None: a clause without a full stop; None if it fits.
@@ -146,6 +156,9 @@ def describe_mismatch(network, path, param_key='params', strict=True, is_train=F
         weights, _ = pick_weights(checkpoint, param_key)
     elif param_key is None:
         weights = checkpoint
+        if ema and is_train and not {'params_ema', 'params'} & set(checkpoint):
+            return (f'it is flat, and {model_type} with train:ema_decay looks for params_ema in it; '
+                    'model_type: ReparamSRModel takes it')
     else:
         weights = checkpoint.get(param_key, checkpoint.get('params'))
         if weights is None:

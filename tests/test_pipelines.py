@@ -12,7 +12,7 @@ import torch
 import yaml
 from basicsr.utils.logger import initialized_logger
 
-from lkdn_basicsr import cli
+from lkdn_basicsr import archs, cli
 from lkdn_basicsr.data import imresize
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -190,6 +190,9 @@ def damage(path):
     ('train', ['path:pretrain_network_g=none.pth'], 'none.pth'),
     ('train', ['path:pretrain_network_g=short.pth'], 'short.pth'),
     ('train', ['path:pretrain_network_g=other.pth'], 'other.pth'),
+    ('train', ['path:pretrain_network_g=flat.pth', 'path:param_key_g=~', 'model_type=SRModel',
+               'datasets:train:type=PairedImageDataset', 'datasets:val:type=PairedImageDataset'],
+     'flat.*ReparamSRModel'),
     ('test', ['path:pretrain_network_g=other.pth'], 'other.pth'),
     ('test', ['path:pretrain_network_g=damaged.pth'], 'damaged.pth'),
     ('test', ['path:pretrain_network_g=~'], 'pretrain_network_g'),
@@ -198,6 +201,8 @@ def test_bad_input_is_one_sentence_and_changes_nothing(home, monkeypatch, capsys
     (home / 'empty.yml').touch()
     (home / 'empty').mkdir()
     torch.save({'params': torch.nn.Conv2d(3, 3, 1).state_dict()}, 'other.pth')
+    torch.save(archs.LKDN(num_feat=8, num_atten=8, num_block=1, upscale=2, conv='BSConvU_rep',
+                          upsampler='pixelshuffle_rep').state_dict(), 'flat.pth')  # yapf: disable
     whole = (home / 'other.pth').read_bytes()
     (home / 'short.pth').write_bytes(whole[:len(whole) // 2])
     torch.save({'params': {'w': torch.zeros(5000)}}, 'damaged.pth')

@@ -3,7 +3,6 @@ import concurrent.futures.process
 import contextlib
 import dataclasses
 import math
-import mmap
 import multiprocessing.connection
 import os
 import signal
@@ -133,44 +132,42 @@ def _compare(picture, scale, path):
     return [f"{path} is not MATLAB's bicubic of {picture.hr}: {differing:,} of {lr[..., 0].size:,} pixels differ"]
 
 
-def sample_size(n):
-    """Bytes of the entries of a picture at each scale, for an estimate."""
-    picture = _plan.pictures[n]
-    entries = _encode(n, (1, *_plan.scales), mmap.mmap(-1, room_for(_plan, picture)))
-    return {scale: sum(end - begin for _, begin, end in found) for scale, found in entries.items()}
-
-
-def room_for(plan, picture):
-    return sum(plan.format[scale].capacity(plan.cropped(picture, scale)) for scale in (1, *plan.scales))
+def estimate(n):
+    """Bytes that the entries of picture ``n`` will take, by scale."""
+    return {scale: _plan.format[scale].estimate(image) for scale, image in _images(n, (1, *_plan.scales))}
 
 
 def encode_into(n, scales, slot):
-    return _encode(n, scales, _plan.slots[slot])
-
-
-def _encode(n, scales, buffer):
-    """Fill the buffer with the entries of picture ``n`` for the stores of some scales (1 is HR).
+    """Fill a slot with the entries of picture ``n`` for the stores of some scales (1 is HR).
 
     Returns:
-        dict[int, list]: Scale to entries: key, begin and end in the buffer.
+        dict[int, list]: Scale to entries: key, begin and end in the slot.
     """
-    picture, order = _plan.pictures[n], _plan.format[1].order
-    buffer, filled, entries = memoryview(buffer), 0, {}
-    height, width = _plan.cropped(picture)
-    hr = None
-    if any(scale == 1 or scale not in picture.lr for scale in scales):
-        hr = _read_as_checked(picture.hr, order, height, width)
-    for scale in scales:
-        if scale == 1:
-            image = hr
-        elif scale in picture.lr:
-            image = _read_as_checked(picture.lr[scale], order, height // scale, width // scale)
-        else:
-            image = imresize(hr, 1 / scale)
-        found = _plan.format[scale].encode(n, picture.name, image, buffer[filled:])
+    buffer, filled, entries = memoryview(_plan.slots[slot]), 0, {}
+    for scale, image in _images(n, scales):
+        found = _plan.format[scale].encode(n, _plan.pictures[n].name, image, buffer[filled:])
         entries[scale] = [(key, filled + begin, filled + end) for key, begin, end in found]
         filled = entries[scale][-1][2]
     return entries
+
+
+def room_for(plan, picture):
+    """Bytes of a slot that suffice for a picture."""
+    return sum(plan.format[scale].capacity(plan.cropped(picture, scale)) for scale in (1, *plan.scales))
+
+
+def _images(n, scales):
+    """Yield each scale with what its store holds of picture ``n``."""
+    picture, order = _plan.pictures[n], _plan.format[1].order
+    if any(scale not in picture.lr for scale in scales):  # always so for HR
+        hr = _read_as_checked(picture.hr, order, *_plan.cropped(picture))
+    for scale in scales:
+        if scale == 1:
+            yield scale, hr
+        elif scale in picture.lr:
+            yield scale, _read_as_checked(picture.lr[scale], order, *_plan.cropped(picture, scale))
+        else:
+            yield scale, imresize(hr, 1 / scale)
 
 
 def _read_as_checked(path, order, height, width):

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import tqdm
 
-from lkdn_basicsr.data.prepare_work import encode_into, room_for, sample_size, workers_with
+from lkdn_basicsr.data.prepare_work import encode_into, estimate, room_for, workers_with
 from lkdn_basicsr.errors import InputError
 
 COMMIT_BYTES = 64 << 20
@@ -29,7 +29,7 @@ def write_stores(plan, writers, workers, say, progress):
     """
     try:
         needed = _disk_needed(plan, writers, workers)
-        done = {scale: _resume(plan, writer, scale, needed[scale]) for scale, writer in writers.items()}
+        done = {scale: _resume(plan, writer, scale) for scale, writer in writers.items()}
         _refuse_full_disk(writers, needed, say)
         if any(done.values()):
             say(f'Going on after {min(done.values()):,} of {len(plan.pictures):,} pictures.')
@@ -81,20 +81,23 @@ def _disk_needed(plan, scales, workers):
         return {scale: sum(-(-(size + 16) // page) * page for size in sizes[scale]) + (1 << 20) for scale in scales}
     sample = sorted({round(n) for n in np.linspace(0, len(areas) - 1, 8)})
     with workers_with(plan, workers) as pool:
-        measured = list(pool.map(sample_size, sample))
+        measured = list(pool.map(estimate, sample))
     per_pixel = {scale: sum(sizes[scale] for sizes in measured) / sum(areas[n] for n in sample) for scale in scales}
-    return {scale: int(per_pixel[scale] * sum(areas) * 1.1) + (1 << 20) for scale in scales}
+    # An entry ends in a page that is half empty on average. A tenth more, for the sample may be off.
+    pages = mmap.PAGESIZE // 2 * sum(plan.format[1].entries(plan.cropped(picture)) for picture in plan.pictures)
+    return {scale: int((per_pixel[scale] * sum(areas) + pages) * 1.1) + (1 << 20) for scale in scales}
 
 
-def _resume(plan, writer, scale, needed):
+def _resume(plan, writer, scale):
     """Open a store; returns how many pictures it holds already."""
     format = plan.format[scale]
-    capacity = sum(format.capacity(plan.cropped(picture, scale)) + 2 * mmap.PAGESIZE for picture in plan.pictures)
-    entries = writer.open(max(needed, capacity) + (64 << 20) + 4096 * sum(
-        format.entries(plan.cropped(picture, scale)) for picture in plan.pictures))
+    shapes = [plan.cropped(picture, scale) for picture in plan.pictures]
+    # Address space is free, so twice what could be needed, for LMDB's own pages and those it has no use for any more.
+    entries = writer.open(2 * sum(format.capacity(shape) + mmap.PAGESIZE * format.entries(shape) for shape in shapes)
+                          + (64 << 20))
     pictures = 0
-    while entries > 0:
-        entries -= format.entries(plan.cropped(plan.pictures[pictures], scale))
+    while entries > 0 and pictures < len(shapes):
+        entries -= format.entries(shapes[pictures])
         pictures += 1
     if entries:
         raise InputError(f'{writer.partial} holds part of a picture only, as no interruption leaves it; delete it to '

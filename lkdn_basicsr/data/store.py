@@ -11,6 +11,7 @@ LMDB gives the atomic commits that make writing resumable. Reading needs none of
 open an environment twice in a process, forked children included. So the environment is opened once, for as long as it
 takes to ask where the values lie, and pictures are then views into an ordinary read-only memory map of the same file.
 """
+import ctypes
 import json
 import mmap
 import os
@@ -176,11 +177,10 @@ class RawStore:
 
     def _find(self, number):
         shape = tuple(self.shapes[number].tolist())
-        mapped, offsets = _map(self.path)
-        size = HEADER.size + int(np.prod(shape))
-        start = offsets.get(number)
+        mapped, places = _map(self.path)
+        start, size = places.get(key_of(number), (0, 0))
         # Nothing outside the file may be touched: that would be a bus error, not an exception.
-        if start is None or not 0 <= start <= len(mapped) - size:
+        if size != value_size(shape) or not 0 <= start <= len(mapped) - size:
             raise InputError(f'{self.path} has lost its picture {number} ({self.names[number]}); copy the store again '
                              'or prepare it again.')
         if read_header(mapped[start:start + HEADER.size]) != (number, shape, self.index['crc32'][number]):
@@ -200,7 +200,7 @@ _LOCK = threading.Lock()
 
 
 def _map(path):
-    """The memory map of a store's data and where in it each picture's value begins; one for each file in a process.
+    """The memory map of a store's data and where in it its values lie; one for each file in a process.
 
     A forked child inherits them, which is sound for a read-only map. Views keep their map alive.
     """
@@ -214,28 +214,41 @@ def _map(path):
                     mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
                     # Crops are scattered: reading ahead would fetch what nobody asked for.
                     mapped.madvise(mmap.MADV_RANDOM)
-                    _MAPS[identity] = mapped, _offsets(path, mapped)
+                    _MAPS[identity] = mapped, locate(path, mapped)[0]
                 return _MAPS[identity]
     except (OSError, ValueError, lmdb.Error) as error:
         raise InputError(f'{data} cannot be read ({error}); copy the store again or prepare it again.') from None
 
 
-def _offsets(path, mapped):
-    """Ask LMDB where each picture's value lies in ``data.mdb``."""
+def locate(path, mapped):
+    """Ask LMDB where in ``data.mdb`` the values lie.
+
+    Args:
+        path (str): Folder of the store.
+        mapped (mmap.mmap): Its ``data.mdb``.
+
+    Returns:
+        tuple[dict[bytes, tuple[int, int]], int]: Key to begin and size, and LMDB's page size, all in bytes.
+
+    Raises:
+        ValueError: The file is cut short.
+        lmdb.Error: It is damaged.
+    """
     environment = lmdb.open(path, readonly=True, lock=False, readahead=False, create=False)
     try:
-        if (environment.info()['last_pgno'] + 1) * environment.stat()['psize'] > len(mapped):
+        page = environment.stat()['psize']
+        if (environment.info()['last_pgno'] + 1) * page > len(mapped):
             raise ValueError('it is cut short')
-        addresses, first = {}, None
+        places, shift = {}, 0
         with environment.begin(buffers=True) as transaction:
             for key, value in transaction.cursor():
-                addresses[int(bytes(key))] = np.frombuffer(value, np.uint8).ctypes.data
-                if first is None and int(bytes(key)) == 0:
-                    first = bytes(value[:HEADER.size])
+                address = np.frombuffer(value, np.uint8).ctypes.data
+                if not shift:
+                    # LMDB tells addresses in a map of its own. How far they are from places in the file is told by the
+                    # page's number, with which each of its pages begins.
+                    start = address - address % page
+                    shift = ctypes.c_size_t.from_address(start).value * page - start
+                places[bytes(key)] = address + shift, len(value)
     finally:
         environment.close()
-    if first is None:
-        return {}
-    # LMDB tells addresses in a map of its own. Picture 0, found in ours, says how far apart the two maps are.
-    shift = mapped.find(first) - addresses[0]
-    return {number: address + shift for number, address in addresses.items()}
+    return places, page

@@ -98,14 +98,25 @@ class PngFormat:
 
     def encode(self, number, name, image, buffer):
         entries, begin = [], 0
-        for key, (top, left) in zip(self.keys(name, image.shape[:2]), self.windows(image.shape[:2]), strict=True):
-            window = image[top:top + self.crop_size, left:left + self.crop_size]
-            png = cv2.imencode('.png', np.ascontiguousarray(window), PNG_OPTIONS)[1]
+        for key, window in zip(self.keys(name, image.shape[:2]), self.windows(image.shape[:2]), strict=True):
+            png = self._png(image, window)
             end = begin + png.size
             buffer[begin:end] = memoryview(png).cast('B')
             entries.append((key.encode(), begin, end))
             begin = end
         return entries
+
+    def estimate(self, image):
+        """Bytes that the entries of a picture will take, judged by a few of them."""
+        some = self.windows(image.shape[:2])
+        some = some[::max(1, len(some) // 4)]
+        sizes = [self._png(image, window).size for window in some]
+        return sum(sizes) * self.entries(image.shape[:2]) // len(sizes)
+
+    def _png(self, image, window):
+        top, left = window
+        window = image[top:top + self.crop_size, left:left + self.crop_size]
+        return cv2.imencode('.png', np.ascontiguousarray(window), PNG_OPTIONS)[1]
 
     def listing(self, keys):
         """BasicSR's meta_info.txt, in the order of the file names, as BasicSR lists them."""

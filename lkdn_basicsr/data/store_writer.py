@@ -54,8 +54,9 @@ class StoreWriter:
             raise InputError(f'{self.partial} cannot be written ({error.strerror}); make it writable or choose another '
                              '--out.') from None
         # Not WRITEMAP: on a full disk that would end in a bus error, where a plain write fails with an exception.
-        self._environment = lmdb.open(self.partial, map_size=map_size, lock=False, readahead=False)
-        self._transaction = self._environment.begin(write=True)
+        with self._telling():
+            self._environment = lmdb.open(self.partial, map_size=map_size, lock=False, readahead=False)
+            self._transaction = self._environment.begin(write=True)
         return self._environment.stat()['entries']
 
     def _create(self):
@@ -67,9 +68,7 @@ class StoreWriter:
             raise InputError(f'{self.path} is being written by another process; wait for it to end.') from None
         if begun_settings(self.path) is None:
             # Killed before the settings were down: nothing in the folder can be trusted, and nothing of value is there.
-            for name in ('data.mdb', 'settings.json'):
-                if os.path.exists(os.path.join(self.partial, name)):
-                    os.remove(os.path.join(self.partial, name))
+            self._remove('data.mdb')
             temporary = os.path.join(self.partial, 'settings.tmp')
             with open(temporary, 'w', encoding='utf-8') as file:
                 json.dump(self.settings, file)
@@ -113,13 +112,17 @@ class StoreWriter:
                     file.flush()
                     os.fsync(file.fileno())
             # Interrupted from here on, the folder is known by the settings in its index.
-            os.remove(os.path.join(self.partial, 'settings.json'))
-            os.remove(os.path.join(self.partial, 'lock'))
+            self._remove('settings.json', 'settings.tmp', 'lock')
             flush_folder(self.partial)
             os.rename(self.partial, self.path)
             flush_folder(os.path.dirname(self.path))
         self._lock.close()
         self.finished = True
+
+    def _remove(self, *names):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(os.path.join(self.partial, name))
 
     def close(self):
         """Let go of the files; what was not committed is dropped."""
@@ -169,7 +172,7 @@ def begun_settings(path):
     try:
         with open(os.path.join(partial, 'settings.json'), encoding='utf-8') as file:
             return json.load(file)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         has_index = os.path.exists(os.path.join(partial, 'index.json'))
         return read_index(partial)['settings'] if has_index else None
     except ValueError:

@@ -1,12 +1,13 @@
 """Read everything in a store again and compare it with the checksums that were taken when it was made."""
+import mmap
 import os
 import zlib
 
 import lmdb
 import tqdm
 
+from lkdn_basicsr.data import store
 from lkdn_basicsr.data.png import png_chunks
-from lkdn_basicsr.data.store import FORMAT, RawStore, read_index
 from lkdn_basicsr.data.store_formats import PNG_FORMAT, PngFormat
 from lkdn_basicsr.errors import InputError
 
@@ -21,50 +22,72 @@ def verify(path, progress=False):
     Raises:
         InputError: It is no store, or something in it is missing or damaged; all of it is listed.
     """
-    index = read_index(path)
-    if index.get('format') == FORMAT:
-        problems = _verify_raw(path, progress)
+    index = store.read_index(path)
+    problems = []
+    if index.get('format') == store.FORMAT:
+        checks = _raw_checks(store.RawStore(path))
     elif index.get('format') == PNG_FORMAT:
-        problems = _verify_png(path, index, progress)
+        format = PngFormat(*(index['settings'][name] for name in ('crop_size', 'step', 'thresh')))
+        checks = _png_checks(index, format)
+        problems += _compare_listing(path, format, checks)
     else:
         raise InputError(f'{path} is a store of format {index.get("format")}, which this release does not know; update '
                          'lkdn_basicsr.')
+    problems += _check_values(path, checks, progress)
     if problems:
-        raise InputError(f'{path} is damaged ({len(problems)} of its pictures); copy or prepare it again:\n  '
+        raise InputError(f'{path} is damaged ({len(problems)} of its entries); copy or prepare it again:\n  '
                          + '\n  '.join(problems))
 
 
-def _verify_raw(path, progress):
-    store, problems = RawStore(path), []
-    for number, name in enumerate(tqdm.tqdm(store.names, 'Verifying', unit='picture', disable=not progress)):
-        try:
-            if zlib.crc32(store.image(number)) != store.index['crc32'][number]:
-                problems.append(f'{name}: its pixels do not match their checksum')
-        except InputError as error:
-            problems.append(f'{name}: {error}')
-    return problems
+def _raw_checks(raw):
+    """Key to name and check, a function that raises ValueError where the entry's value is not what it should be."""
+    def check(value, number):
+        header = store.read_header(value)
+        if header != (number, tuple(raw.shapes[number]), raw.index['crc32'][number]):
+            raise ValueError('has a header that is not that of the index')
+        if zlib.crc32(value[store.HEADER.size:]) != header[2]:
+            raise ValueError('has pixels that do not match their checksum')
+
+    return {store.key_of(n): (name, lambda value, n=n: check(value, n)) for n, name in enumerate(raw.names)}
 
 
-def _verify_png(path, index, progress):
-    settings = index['settings']
-    format = PngFormat(settings['crop_size'], settings['step'], settings['thresh'])
-    expected = [key for name, shape in zip(index['names'], index['shapes'], strict=True)
-                for key in format.keys(name, shape[:2])]
-    problems = []
+def _png_checks(index, format):
+    """The same for sub-images: a PNG brings its checksums along."""
+    return {key.encode(): (key, png_chunks) for name, shape in zip(index['names'], index['shapes'], strict=True)
+            for key in format.keys(name, shape[:2])}
+
+
+def _compare_listing(path, format, checks):
     try:
         with open(os.path.join(path, 'meta_info.txt'), encoding='utf-8') as file:
-            if file.read() != format.listing(expected):
-                problems.append('meta_info.txt: it does not list the pictures of index.json')
-        environment = lmdb.open(path, readonly=True, lock=False, create=False)
-    except (OSError, lmdb.Error) as error:
-        return [str(error)]
-    with environment, environment.begin(buffers=True) as transaction:
-        for key in tqdm.tqdm(expected, 'Verifying', unit='sub-image', disable=not progress):
-            try:
-                value = transaction.get(key.encode())
-                if value is None:
-                    raise ValueError('is missing')
-                png_chunks(value)
-            except (ValueError, lmdb.Error) as problem:
-                problems.append(f'{key} {problem}')
-    return problems
+            listing = file.read()
+    except (OSError, ValueError) as error:
+        return [f'meta_info.txt cannot be read ({error})']
+    if listing != format.listing(name for name, _ in checks.values()):
+        return ['meta_info.txt does not list the pictures of index.json']
+    return []
+
+
+def _check_values(path, checks, progress):
+    problems = []
+    try:
+        with open(os.path.join(path, 'data.mdb'), 'rb') as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        mapped.madvise(mmap.MADV_SEQUENTIAL)
+        places, page = store.locate(path, mapped)
+    except (OSError, ValueError, lmdb.Error) as error:
+        return [f'data.mdb cannot be read ({error})']
+    data = memoryview(mapped)
+    for key, (name, check) in tqdm.tqdm(checks.items(), 'Verifying', unit='entry', disable=not progress):
+        start, size = places.pop(key, (0, 0))
+        end = start + size
+        try:
+            if not store.HEADER.size < end <= len(data):
+                raise ValueError('is missing')
+            check(data[start:end])
+            # LMDB fills the last page of a value that has several with zeros.
+            if size > page and any(data[end:-(-end // page) * page]):
+                raise ValueError('is followed by bytes that are not its own')
+        except ValueError as problem:
+            problems.append(f'{name} {problem}')
+    return problems + [f'{key.decode(errors="replace")} is in data.mdb but not in index.json' for key in places]

@@ -87,6 +87,7 @@ def check_weights(source, is_train, resuming, fetch=True):
             path.get(f'strict_load_{suffix}', True),
             is_train,
             source.opt['model_type'],
+            ema=is_train and source.opt['train'].get('ema_decay', 0) > 0,
         )
         if reason:
             raise source.error(('path', key), f'is {file}, which does not fit {network}: {reason}')

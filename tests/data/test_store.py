@@ -12,7 +12,7 @@ from lkdn_basicsr.data.prepare import prepare_folder
 from lkdn_basicsr.data.store import RawStore, is_raw_store, write_index
 from lkdn_basicsr.errors import InputError
 
-SIZES = [(40, 64), (64, 40), (48, 48), (8, 8)]
+SIZES = [(40, 64), (64, 40), (48, 48), (8, 8)]  # the last shares a page of LMDB with others
 
 
 @pytest.fixture

@@ -1,0 +1,231 @@
+"""From folders of HR and LR x4 pictures to LMDBs: `prepare` against BasicSR's two steps.
+
+BasicSR's way is its scripts' extract_subimages (its work restated here, as the scripts are not in its package), then
+its make_lmdb_from_imgs, reading in parallel; all on the same pictures, each in a process of its own with one worker a
+core, in turn; medians of several runs. Importing is not timed. Measured are
+
+- prepare_raw, prepare_png:  BasicSR's time over ours, for our raw stores and for our PNG sub-images;
+- disk:                      bytes of our raw stores over those of BasicSR's LMDBs;
+- memory:                    peak memory of prepare (raw) for ten times as many pictures over that for these
+                             (proportional set sizes, so that what processes share counts once).
+
+    python benchmarks/prepare.py             # pictures made of the photographs in scikit-image
+    python benchmarks/prepare.py --hr DIR    # pictures of one's own, 480 pixels or more on each side
+"""
+import argparse
+import contextlib
+import io
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+# The checkout's own package, installed or not.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+WAYS = ('raw', 'png', 'basicsr')
+
+
+def extract_one(path, folder, crop_size, step):
+    """What BasicSR's extract_subimages.py does to one picture, with its settings: PNG level 3, threshold 0."""
+    import cv2
+    import numpy as np
+
+    from lkdn_basicsr.data.windows import sub_image_origins
+    name = os.path.splitext(os.path.basename(path))[0].replace('x4', '')
+    image = cv2.imread(path, cv2.IMREAD_UNCHANGED)
+    index = 0
+    for top in sub_image_origins(image.shape[0], crop_size, step):
+        for left in sub_image_origins(image.shape[1], crop_size, step):
+            index += 1
+            window = np.ascontiguousarray(image[top:top + crop_size, left:left + crop_size])
+            cv2.imwrite(f'{folder}/{name}_s{index:03d}.png', window, [cv2.IMWRITE_PNG_COMPRESSION, 3])
+
+
+def basicsr_way(hr, lr, out, workers):
+    """BasicSR's two steps for HR and LR, with as many processes as there are cores."""
+    import multiprocessing
+
+    from basicsr.utils.lmdb_util import make_lmdb_from_imgs
+    for source, name, scale in ((hr, 'HR_sub', 1), (lr, 'LR_sub', 4)):
+        folder = os.path.join(out, name)
+        os.makedirs(folder)
+        with multiprocessing.get_context('fork').Pool(workers) as pool:
+            jobs = [pool.apply_async(extract_one, (os.path.join(source, file), folder, 480 // scale, 240 // scale))
+                    for file in sorted(os.listdir(source))]
+            for job in jobs:
+                job.get()
+        files = sorted(os.listdir(folder))
+        keys = [file.split('.png')[0] for file in files]
+        make_lmdb_from_imgs(folder, f'{folder}.lmdb', files, keys, multiprocessing_read=True, n_thread=workers)
+
+
+def measure(way, hr, lr, out, workers):
+    """Do it in this process: seconds, bytes on disk, peak memory in bytes."""
+    import lkdn_basicsr  # noqa: F401  BasicSR can be imported only after it
+    if way == 'basicsr':
+        import basicsr.utils.lmdb_util  # noqa: F401
+    from lkdn_basicsr.data.prepare import prepare_folder
+    with peak_memory() as peak:
+        start = time.perf_counter()
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            if way == 'basicsr':
+                basicsr_way(hr, lr, out, workers)
+            else:
+                prepare_folder(out, hr, lr, scales=[4], format=way, workers=workers)
+        seconds = time.perf_counter() - start
+    stores = [os.path.join(out, name) for name in os.listdir(out) if name.endswith('.lmdb')]
+    disk = sum(os.stat(entry).st_blocks * 512 for store in stores for entry in os.scandir(store))
+    return {'seconds': seconds, 'disk': disk, 'memory': max(peak)}
+
+
+@contextlib.contextmanager
+def peak_memory():
+    """Yields a list that grows by the memory of this process and its children, in bytes, ten times a second."""
+    samples, done = [], threading.Event()
+
+    def family(pid):
+        with open(f'/proc/{pid}/task/{pid}/children') as file:
+            return [pid] + [one for child in file.read().split() for one in family(child)]
+
+    def sample():
+        while not done.wait(0.1):
+            total = 0
+            with contextlib.suppress(OSError):  # a child that has just ended
+                for pid in family(os.getpid()):
+                    with open(f'/proc/{pid}/smaps_rollup') as file:
+                        total += sum(int(line.split()[1]) << 10 for line in file if line.startswith('Pss:'))
+                samples.append(total)
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        time.sleep(0.2)
+        done.set()
+        thread.join()
+
+
+def measure_apart(way, hr, lr, workers, folder):
+    """``measure`` in a process of its own."""
+    with tempfile.TemporaryDirectory(dir=folder) as out:
+        command = [sys.executable, os.path.abspath(__file__), '--measure', way, hr, lr, out, str(workers)]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def make_lr(hr, lr):
+    import cv2
+
+    from lkdn_basicsr.data import imresize
+    for file in sorted(os.listdir(hr)):
+        image = cv2.imread(os.path.join(hr, file))
+        height, width = (side - side % 4 for side in image.shape[:2])
+        name = os.path.splitext(file)[0]
+        cv2.imwrite(os.path.join(lr, f'{name}x4.png'), imresize(image[:height, :width], 1 / 4))
+
+
+def link_copies(source, target, copies):
+    """As many pictures, under different names, at no cost."""
+    for file in os.listdir(source):
+        for n in range(copies):
+            os.symlink(os.path.join(source, file), os.path.join(target, f'{n}_{file}'))
+
+
+def compare(hr, pictures, repeats, workers, work):
+    from pictures import photographs, write_folder
+
+    from lkdn_basicsr.data.windows import sub_image_origins
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        folders = {name: os.path.join(folder, name) for name in ('hr', 'lr', 'many_hr', 'many_lr')}
+        for path in folders.values():
+            os.mkdir(path)
+        if hr is None:
+            print(f'making {pictures} pictures', file=sys.stderr)
+            write_folder(folders['hr'], photographs(pictures))
+        else:
+            link_copies(os.path.abspath(hr), folders['hr'], 1)
+        make_lr(folders['hr'], folders['lr'])
+        for name in ('hr', 'lr'):
+            link_copies(folders[name], folders[f'many_{name}'], 10)
+        runs = {way: [] for way in WAYS}
+        for n in range(repeats):
+            for way in WAYS:
+                print(f'run {n + 1} of {repeats}: {way}', file=sys.stderr)
+                runs[way].append(measure_apart(way, folders['hr'], folders['lr'], workers, folder))
+        print('ten times as many pictures: raw', file=sys.stderr)
+        many = measure_apart('raw', folders['many_hr'], folders['many_lr'], workers, folder)
+        samples = count_windows(folders['hr'], sub_image_origins)
+        count = len(os.listdir(folders['hr']))
+    median = {way: {name: statistics.median(run[name] for run in runs[way]) for name in runs[way][0]} for way in WAYS}
+    return {
+        'ratio': {
+            'prepare_raw': median['basicsr']['seconds'] / median['raw']['seconds'],
+            'prepare_png': median['basicsr']['seconds'] / median['png']['seconds'],
+            'disk': median['raw']['disk'] / median['basicsr']['disk'],
+            'memory': many['memory'] / median['raw']['memory'],
+        },
+        'pictures': count,
+        'samples': samples,
+        'samples_per_second_per_core': {way: samples / median[way]['seconds'] / workers for way in WAYS},
+        'bytes_on_disk': {way: median[way]['disk'] for way in WAYS},
+        'peak_memory': {**{way: median[way]['memory'] for way in WAYS}, 'raw, ten times as many': many['memory']},
+        'runs': runs,
+        'environment': environment(workers),
+    }
+
+
+def count_windows(hr, sub_image_origins):
+    from lkdn_basicsr.data.picture_files import look_at
+    shapes = [look_at(os.path.join(hr, file)) for file in os.listdir(hr)]
+    return sum(len(sub_image_origins(height)) * len(sub_image_origins(width)) for height, width in shapes)
+
+
+def environment(workers):
+    from importlib.metadata import version
+    packages = {name: version(name) for name in ('basicsr', 'torch', 'numpy', 'opencv-python', 'lmdb')}
+    return {'machine': platform.machine(), 'workers': workers, 'python': platform.python_version(), **packages}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--hr', metavar='DIR', help='folder of HR pictures (default: made of photographs)')
+    parser.add_argument('--pictures', type=int, default=30, help='how many 2040x1356 pictures are made (default: 30)')
+    parser.add_argument('--repeats', type=int, default=3, help='runs of each (default: 3)')
+    parser.add_argument('--workers', type=int, default=len(os.sched_getaffinity(0)),
+                        help='processes (default: one a core)')
+    parser.add_argument('--work', metavar='DIR', help='where to put some gigabytes for a while (default: as tempfile)')
+    parser.add_argument('--json', action='store_true', help='print one JSON object')
+    parser.add_argument('--measure', nargs=5, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        *paths, workers = args.measure
+        print(json.dumps(measure(*paths, int(workers))))
+        return
+    from lkdn_basicsr.errors import InputError
+    try:
+        result = compare(args.hr, args.pictures, args.repeats, args.workers, args.work)
+    except InputError as error:
+        sys.exit(f'Error: {error}')
+    if args.json:
+        print(json.dumps(result))
+        return
+    print(f'{result["pictures"]} pictures, {result["samples"]:,} pairs of sub-images, {args.workers} workers')
+    print(f'{"":10}{"pairs/s/core":>14}{"MB on disk":>12}{"peak MB":>10}{"BasicSR / ours":>16}')
+    for way in WAYS:
+        ratio = f'{result["ratio"][f"prepare_{way}"]:.1f}x' if way != 'basicsr' else ''
+        print(f'{way:10}{result["samples_per_second_per_core"][way]:14,.1f}{result["bytes_on_disk"][way] / 1e6:12,.0f}'
+              f'{result["peak_memory"][way] / 1e6:10,.0f}{ratio:>16}')
+    print(f'disk, raw against BasicSR: {result["ratio"]["disk"]:.2f}x; '
+          f'memory for ten times as many pictures: {result["ratio"]["memory"]:.2f}x')
+    print(', '.join(f'{name} {value}' for name, value in result['environment'].items()))
+
+
+if __name__ == '__main__':
+    main()
