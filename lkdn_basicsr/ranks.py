@@ -13,13 +13,15 @@ from basicsr.utils.dist_util import get_dist_info
 # timeout of the gradients' group must not end that; a rank that dies closes its connections, which is noticed at once.
 PATIENCE = timedelta(days=30)
 
+_rank = 0
 _store = None
 _patient = None
 
 
 def meet(rank, world_size):
     """Finds the other ranks, by what the launcher put into the environment; makes no process group yet."""
-    global _store
+    global _rank, _store
+    _rank = rank
     _store = next(dist.rendezvous('env://', rank, world_size))[0]
 
 
@@ -32,6 +34,9 @@ def join(rank, world_size, backend, timeout=None):
         timeout (float | None): Seconds after which a collective gives up. Default: None, torch's.
     """
     global _patient
+    # Some ranks start later than others; the timeout, which may be short, is not for that.
+    _store.set(f'lkdn rank {rank}', '')
+    _store.wait([f'lkdn rank {other}' for other in range(world_size)], dist.default_pg_timeout)
     limit = {} if timeout is None else {'timeout': timedelta(seconds=timeout)}
     dist.init_process_group(backend, store=_store, rank=rank, world_size=world_size, **limit)
     # gloo also where the gradients go by NCCL, which would keep a GPU busy with waiting.
@@ -77,8 +82,7 @@ def fail(reason):
         same, or comes of it.
     """
     atexit.unregister(_leave)
-    rank = get_dist_info()[0]
-    first = mine = f'{rank} {reason}'
+    first = mine = f'{_rank} {reason}'
     if _store is not None:
         try:
             first = _store.compare_set('lkdn failed', '', mine).decode()
