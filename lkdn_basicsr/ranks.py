@@ -1,13 +1,18 @@
 """What the ranks of a distributed run tell each other beside their gradients. A process alone talks to itself."""
 import atexit
+import ctypes
 import json
 import os
+import signal
 import sys
 import time
+import uuid
 from datetime import timedelta
 
 import torch.distributed as dist
 from basicsr.utils.dist_util import get_dist_info
+
+from lkdn_basicsr.errors import InputError
 
 # Ranks wait for each other where one has more to do: it downloads weights, or its validation pictures are larger. The
 # timeout of the gradients' group must not end that; a rank that dies closes its connections, which is noticed at once.
@@ -22,7 +27,41 @@ def meet(rank, world_size):
     """Finds the other ranks, by what the launcher put into the environment; makes no process group yet."""
     global _rank, _store
     _rank = rank
-    _store = next(dist.rendezvous('env://', rank, world_size))[0]
+    _end_with_agent()
+    store = next(dist.rendezvous('env://', rank, world_size))[0]
+    _store = dist.PrefixStore(f'lkdn {_attempt(store, rank, world_size)}', store)
+
+
+def _attempt(store, rank, world_size):
+    """A name for this start of the ranks, that all of them have and no earlier start had.
+
+    torchrun keeps its store over restarts, and in it the addresses of ranks that are no more, which gloo would call.
+    What a rank reads in the store may be just as old; so each asks under a name of its own, and the first one answers.
+    """
+    name = uuid.uuid4().hex
+    if rank > 0:
+        store.set(f'lkdn asks {rank}', name)
+        attempt = store.get(f'lkdn answer {name}').decode()
+        store.set(f'lkdn has {attempt} {rank}', '')
+        return attempt
+    missing, deadline = set(range(1, world_size)), time.monotonic() + dist.default_pg_timeout.total_seconds()
+    while missing:
+        for other in list(missing):
+            if store.check([f'lkdn has {name} {other}']):
+                missing.remove(other)
+            elif store.check([f'lkdn asks {other}']):
+                store.set(f'lkdn answer {store.get(f"lkdn asks {other}").decode()}', name)
+        if time.monotonic() > deadline:
+            raise InputError(f'rank {min(missing)} of {world_size} has not started: look at its log, or start fewer')
+        time.sleep(0.05)
+    return name
+
+
+def _end_with_agent():
+    """A torchrun that is killed leaves its ranks running, and one started in its place finds the GPUs taken."""
+    if 'TORCHELASTIC_RUN_ID' in os.environ and sys.platform == 'linux':
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def join(rank, world_size, backend, timeout=None):
