@@ -10,6 +10,7 @@ import os
 import random
 import sys
 import types
+import warnings
 from collections import OrderedDict
 
 from lkdn_basicsr.errors import InputError
@@ -135,6 +136,8 @@ def model_to_device(model, net):
     from torch.nn.parallel import DataParallel, DistributedDataParallel
     net = net.to(model.device)
     if model.opt['dist']:
+        # Of depthwise kernels, whose gradients it copies; they are few.
+        warnings.filterwarnings('ignore', 'Grad strides do not match bucket view strides')
         device_ids = [torch.cuda.current_device()] if model.device.type == 'cuda' else None
         find_unused_parameters = model.opt.get('find_unused_parameters', False)
         return DistributedDataParallel(net, device_ids=device_ids, find_unused_parameters=find_unused_parameters)

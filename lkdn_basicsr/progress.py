@@ -30,8 +30,9 @@ class ProgressLogger(MessageLogger):
         self.mark = None  # (iteration, time) from which speed is measured: the first line, so without the start-up
         self.bar, self._opened = None, contextlib.ExitStack()
         if get_dist_info()[0] == 0 and sys.stderr.isatty():
-            self.bar = tqdm(
-                total=self.max_iters, initial=start_iter, desc=self.exp_name, dynamic_ncols=True, smoothing=0.02)
+            # Some terminals state no width; tqdm then shows nothing.
+            width = {'dynamic_ncols': True} if os.get_terminal_size(sys.stderr.fileno()).columns else {'ncols': 100}
+            self.bar = tqdm(total=self.max_iters, initial=start_iter, desc=self.exp_name, smoothing=0.02, **width)
             self._opened.callback(self.bar.close)
             self._opened.enter_context(logging_redirect_tqdm([self.logger]))  # lines above the bar, not through it
         ProgressLogger.current = self
@@ -69,7 +70,8 @@ class ProgressLogger(MessageLogger):
             log_vars.pop(key) for key in ('epoch', 'iter', 'lrs', 'time', 'data_time'))
         eta = datetime.timedelta(seconds=int(self._seconds_left(iteration, seconds)))
         line = (f'[{self.exp_name[:5]}..][epoch:{epoch:3d}, iter:{iteration:8,d}, '
-                f'lr:({"".join(f"{lr:.3e}," for lr in lrs)})] [eta: {eta}, time (data): {seconds:.3f} ({waiting:.3f})] ')
+                f'lr:({"".join(f"{lr:.3e}," for lr in lrs)})] '
+                f'[eta: {eta}, time (data): {seconds:.3f} ({waiting:.3f})] ')
         self.logger.info(line + ''.join(f'{key}: {value:.4e} ' for key, value in log_vars.items()))
 
         share = waiting / seconds if seconds else 0.0

@@ -15,8 +15,8 @@ from lkdn_basicsr.options.effective import RunOptions, differences_from_shipped
 from lkdn_basicsr.options.facts import check_facts
 from lkdn_basicsr.options.launch import init_distributed, meet_ranks, read_launch, seed_everything
 from lkdn_basicsr.options.read import dump_yaml, force_options, load_yaml, read_option_file
+from lkdn_basicsr.options.report import report
 from lkdn_basicsr.options.weights import check_networks, check_weights
-from lkdn_basicsr.check_only import report
 
 __all__ = [
     'parse_options',
@@ -74,7 +74,7 @@ def parse_options(root_path, is_train=True, argv=None):
     opt.differences = differences_from_shipped(source, is_train)
     source.opt = opt
     opt['auto_resume'], opt['is_train'] = args.auto_resume, is_train
-    source.notes += settle_devices(opt) + _forbid_pickles()
+    source.notes += settle_devices(opt) + _forbid_pickles() + _warn_of_shared_store()
     derive(opt, root_path, is_train, args.debug)
     opt['dist'] = launch.launcher != 'none'
     if opt['dist']:
@@ -108,8 +108,17 @@ def _check_on_first_rank(source, launch, is_train, fetch):
 
 def _refuse_restarts_from_nothing(args, is_train):
     if is_train and not args.auto_resume and int(os.environ.get('TORCHELASTIC_MAX_RESTARTS', 0)) > 0:
-        raise InputError('torchrun --max-restarts needs --auto_resume, without which a restart begins the training anew; '
-                         'add it to the command')
+        raise InputError('torchrun --max-restarts needs --auto_resume, without which a restart begins the training '
+                         'anew; add it to the command')
+
+
+def _warn_of_shared_store():
+    """Agents of torchrun that live on do not tell a new one where the ranks meet (seen in torch 2.15)."""
+    env, name = os.environ, 'TORCH_DISABLE_SHARE_RDZV_TCP_STORE'
+    several = int(env.get('GROUP_WORLD_SIZE', 1)) > 1 and int(env.get('TORCHELASTIC_MAX_RESTARTS', 0)) > 0
+    if several and env.get('TORCHELASTIC_USE_AGENT_STORE') == 'True':
+        return [f'A node that fails can be replaced only if torchrun is started with {name}=1 in the environment.']
+    return []
 
 
 def _forbid_pickles():

@@ -84,8 +84,8 @@ def init_distributed(launch, num_gpu, dist_params=None):
     if num_gpu:
         present, local_rank = torch.cuda.device_count(), int(os.environ['LOCAL_RANK'])
         if backend == 'nccl' and local_rank >= present:
-            raise InputError(f'LOCAL_RANK is {local_rank}, but this machine has {present} GPUs; start no more ranks than '
-                             'that on it, or set num_gpu: 0')
+            raise InputError(f'LOCAL_RANK is {local_rank}, but this machine has {present} GPUs; start no more ranks '
+                             'than that on it, or set num_gpu: 0')
         torch.cuda.set_device(local_rank % present)
     ranks.join(launch.rank, launch.world_size, backend, dist_params.get('timeout'))
 

@@ -25,7 +25,8 @@ def report(opt):
         except InputError:
             raise
         except Exception as error:  # a data set of someone else
-            raise InputError(f'datasets:{phase}: the first sample cannot be read ({error}); look at its files') from error
+            raise InputError(f'datasets:{phase}: the first sample cannot be read ({error}); look at '
+                             'its files') from error
         pictures = len(getattr(dataset, 'pairs', dataset))
         of = '' if pictures == len(dataset) else f', {len(dataset)} sub-images'
         sides = ', '.join(f'{key} {"x".join(map(str, sample[key].shape))}' for key in ('lq', 'gt') if key in sample)
