@@ -6,8 +6,10 @@ core, in turn; medians of several runs. Importing is not timed. Measured are
 
 - prepare_raw, prepare_png:  BasicSR's time over ours, for our raw stores and for our PNG sub-images;
 - disk:                      bytes of our raw stores over those of BasicSR's LMDBs;
-- memory:                    peak memory of prepare (raw) for ten times as many pictures over that for these
-                             (proportional set sizes, so that what processes share counts once).
+- memory:                    peak memory of prepare (raw) for 300 pictures over that for 30 (links to these pictures;
+                             proportional set sizes, so that what processes share counts once);
+- imresize:                  BasicSR's time for bicubic x1/2, x1/3 or x1/4 of a 2040x1356 picture over ours, whichever
+                             scale is the least.
 
     python benchmarks/prepare.py             # pictures made of the photographs in scikit-image
     python benchmarks/prepare.py --hr DIR    # pictures of one's own, 480 pixels or more on each side
@@ -29,6 +31,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 WAYS = ('raw', 'png', 'basicsr')
+SCALES = (2, 3, 4)
 
 
 def extract_one(path, folder, crop_size, step):
@@ -84,6 +87,29 @@ def measure(way, hr, lr, out, workers):
     return {'seconds': seconds, 'disk': disk, 'memory': max(peak)}
 
 
+def measure_imresize(whose):
+    """Seconds for a 2040x1356 picture in this process, at each scale."""
+    import numpy as np
+
+    import lkdn_basicsr  # noqa: F401  BasicSR can be imported only after it
+    if whose == 'ours':
+        from lkdn_basicsr.data import imresize
+    else:
+        from basicsr.utils.matlab_functions import imresize
+    image = np.random.default_rng(0).integers(0, 256, (1356, 2040, 3), dtype=np.uint8)
+    if whose == 'basicsr':
+        image = image.astype(np.float32) / 255
+    seconds = []
+    for scale in SCALES:
+        runs = []
+        for _ in range(9):
+            start = time.perf_counter()
+            imresize(image, 1 / scale)
+            runs.append(time.perf_counter() - start)
+        seconds.append(statistics.median(runs))
+    return seconds
+
+
 @contextlib.contextmanager
 def peak_memory():
     """Yields a list that grows by the memory of this process and its children, in bytes, ten times a second."""
@@ -120,6 +146,12 @@ def measure_apart(way, hr, lr, workers, folder):
     return json.loads(output.splitlines()[-1])
 
 
+def measure_imresize_apart(whose):
+    command = [sys.executable, os.path.abspath(__file__), '--measure-imresize', whose]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(output.splitlines()[-1])
+
+
 def make_lr(hr, lr):
     import cv2
 
@@ -131,11 +163,15 @@ def make_lr(hr, lr):
         cv2.imwrite(os.path.join(lr, f'{name}x4.png'), imresize(image[:height, :width], 1 / 4))
 
 
-def link_copies(source, target, copies):
-    """As many pictures, under different names, at no cost."""
-    for file in os.listdir(source):
-        for n in range(copies):
-            os.symlink(os.path.join(source, file), os.path.join(target, f'{n}_{file}'))
+def link(source, target, count=None):
+    """The pictures of a folder, or as many as asked for by repeating them, under other names and at no cost."""
+    from lkdn_basicsr.data.picture_files import pictures_in
+    paths = list(pictures_in(source).values())
+    os.mkdir(target)
+    for n in range(count or len(paths)):
+        round_, place = divmod(n, len(paths))
+        os.symlink(os.path.abspath(paths[place]), os.path.join(target, f'{round_}_{os.path.basename(paths[place])}'))
+    return target
 
 
 def compare(hr, pictures, repeats, workers, work):
@@ -143,39 +179,45 @@ def compare(hr, pictures, repeats, workers, work):
 
     from lkdn_basicsr.data.windows import sub_image_origins
     with tempfile.TemporaryDirectory(dir=work) as folder:
-        folders = {name: os.path.join(folder, name) for name in ('hr', 'lr', 'many_hr', 'many_lr')}
-        for path in folders.values():
-            os.mkdir(path)
-        if hr is None:
-            print(f'making {pictures} pictures', file=sys.stderr)
-            write_folder(folders['hr'], photographs(pictures))
+        own, hr, lr = hr, os.path.join(folder, 'hr'), os.path.join(folder, 'lr')
+        os.mkdir(lr)
+        if own:
+            link(own, hr)
         else:
-            link_copies(os.path.abspath(hr), folders['hr'], 1)
-        make_lr(folders['hr'], folders['lr'])
-        for name in ('hr', 'lr'):
-            link_copies(folders[name], folders[f'many_{name}'], 10)
+            os.mkdir(hr)
+            print(f'making {pictures} pictures', file=sys.stderr)
+            write_folder(hr, photographs(pictures))
+        make_lr(hr, lr)
         runs = {way: [] for way in WAYS}
         for n in range(repeats):
             for way in WAYS:
                 print(f'run {n + 1} of {repeats}: {way}', file=sys.stderr)
-                runs[way].append(measure_apart(way, folders['hr'], folders['lr'], workers, folder))
-        print('ten times as many pictures: raw', file=sys.stderr)
-        many = measure_apart('raw', folders['many_hr'], folders['many_lr'], workers, folder)
-        samples = count_windows(folders['hr'], sub_image_origins)
-        count = len(os.listdir(folders['hr']))
+                runs[way].append(measure_apart(way, hr, lr, workers, folder))
+        memory = {}
+        for count in (30, 300):
+            print(f'memory for {count} pictures', file=sys.stderr)
+            links = [link(source, f'{source}_{count}', count) for source in (hr, lr)]
+            memory[count] = measure_apart('raw', *links, workers, folder)['memory']
+        samples = count_windows(hr, sub_image_origins)
+        count = len(os.listdir(hr))
+    print('imresize', file=sys.stderr)
+    resize = {whose: measure_imresize_apart(whose) for whose in ('ours', 'basicsr')}
     median = {way: {name: statistics.median(run[name] for run in runs[way]) for name in runs[way][0]} for way in WAYS}
     return {
         'ratio': {
             'prepare_raw': median['basicsr']['seconds'] / median['raw']['seconds'],
             'prepare_png': median['basicsr']['seconds'] / median['png']['seconds'],
             'disk': median['raw']['disk'] / median['basicsr']['disk'],
-            'memory': many['memory'] / median['raw']['memory'],
+            'memory': memory[300] / memory[30],
+            'imresize': min(theirs / ours for ours, theirs in zip(resize['ours'], resize['basicsr'], strict=True)),
         },
         'pictures': count,
         'samples': samples,
         'samples_per_second_per_core': {way: samples / median[way]['seconds'] / workers for way in WAYS},
         'bytes_on_disk': {way: median[way]['disk'] for way in WAYS},
-        'peak_memory': {**{way: median[way]['memory'] for way in WAYS}, 'raw, ten times as many': many['memory']},
+        'peak_memory': {**{way: median[way]['memory'] for way in WAYS},
+                        **{f'raw, {count} pictures': peak for count, peak in memory.items()}},
+        'imresize_seconds': {whose: dict(zip(SCALES, seconds, strict=True)) for whose, seconds in resize.items()},
         'runs': runs,
         'environment': environment(workers),
     }
@@ -203,7 +245,11 @@ def main():
     parser.add_argument('--work', metavar='DIR', help='where to put some gigabytes for a while (default: as tempfile)')
     parser.add_argument('--json', action='store_true', help='print one JSON object')
     parser.add_argument('--measure', nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument('--measure-imresize', help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.measure_imresize:
+        print(json.dumps(measure_imresize(args.measure_imresize)))
+        return
     if args.measure:
         *paths, workers = args.measure
         print(json.dumps(measure(*paths, int(workers))))
@@ -223,7 +269,11 @@ def main():
         print(f'{way:10}{result["samples_per_second_per_core"][way]:14,.1f}{result["bytes_on_disk"][way] / 1e6:12,.0f}'
               f'{result["peak_memory"][way] / 1e6:10,.0f}{ratio:>16}')
     print(f'disk, raw against BasicSR: {result["ratio"]["disk"]:.2f}x; '
-          f'memory for ten times as many pictures: {result["ratio"]["memory"]:.2f}x')
+          f'memory for 300 pictures against 30: {result["ratio"]["memory"]:.2f}x')
+    for scale in SCALES:
+        ours, theirs = (result['imresize_seconds'][whose][scale] for whose in ('ours', 'basicsr'))
+        print(f'imresize 2040x1356 x1/{scale}: {ours * 1e3:.0f} ms, BasicSR {theirs * 1e3:.0f} ms, '
+              f'{theirs / ours:.1f}x')
     print(', '.join(f'{name} {value}' for name, value in result['environment'].items()))
 
 

@@ -30,12 +30,15 @@ if [[ ! -x $python || "$(cat .venv/installed 2>/dev/null)" != "$wanted" ]]; then
       "(Debian: apt install python3-venv)"
   fi
   echo "Installing lkdn_basicsr and what it needs, torch among it (about 6 GB with its CUDA libraries)"
-  # The variable, unlike the option, also reaches the environment in which pip builds BasicSR's source archive.
-  PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $python -m pip install -e '.[test]'
+  export PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1
+  # BasicSR is a source archive that wants torch to be built. With torch there first and no isolated build environment,
+  # pip does not install a second torch for that.
+  $python -m pip install setuptools cython numpy torch torchvision
+  $python -m pip install --no-build-isolation -e '.[test]'
   if ! problem=$($python -c 'import cv2' 2>&1) && grep -q '\.so' <<<"$problem"; then
     echo "OpenCV does not load (${problem##*$'\n'}); taking the build without a display"
     $python -m pip uninstall -y opencv-python
-    PIP_CONSTRAINT=constraints.txt $python -m pip install opencv-python-headless
+    $python -m pip install opencv-python-headless
   fi
   $python -c 'import lkdn_basicsr' || die "the environment is incomplete: remove .venv and run this again"
   echo "$wanted" >.venv/installed

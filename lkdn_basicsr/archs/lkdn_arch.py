@@ -24,6 +24,9 @@ class LKDN(nn.Module):
         conv (str): the block that is distilled through, BSConvU | BSConvU_idt | BSConvU_rep. The last has branches
             that ``reparam.fuse`` removes. Default: BSConvU.
         upsampler (str): pixelshuffledirect | pixelshuffle_rep, the latter with branches. Default: pixelshuffledirect.
+
+    Raises:
+        ValueError: an argument is out of its range, or not one of those named.
     """
 
     def __init__(self,
@@ -37,6 +40,11 @@ class LKDN(nn.Module):
                  conv='BSConvU',
                  upsampler='pixelshuffledirect'):
         super().__init__()
+        for name, number, least in (('num_in_ch', num_in_ch, 1), ('num_out_ch', num_out_ch, 1),
+                                    ('num_feat', num_feat, 2), ('num_atten', num_atten, 1),
+                                    ('num_block', num_block, 1), ('upscale', upscale, 1), ('num_in', num_in, 1)):
+            if number < least or int(number) != number:
+                raise ValueError(f'{name}: {number} is not a whole number from {least} on')
         if conv not in CONVS:
             raise ValueError(f'conv: {conv} is not known; it is one of {", ".join(CONVS)}')
         if upsampler not in UPSAMPLERS:

@@ -145,25 +145,24 @@ def prepare(pictures, out, scales=(4, ), prefix='', format='raw', crop_size=480,
     # The order of BasicSR's listing of sub-images, so that both formats hold the same windows in the same order.
     pictures = sorted(pictures, key=lambda picture: f'{picture.name}_s')
     workers = workers or len(os.sched_getaffinity(0))
-
     plan = Plan(pictures, formats, scales, _multiple(paths[1], scales), verify_lr)
     settings = {scale: _settings(plan, scale) for scale in paths}
     writers = {scale: StoreWriter(path, settings[scale]) for scale, path in paths.items()}
-    if all(writer.finished for writer in writers.values()):
-        say(f'Already complete: {", ".join(paths.values())}.')
-        return list(paths.values())
-
     problems = list(problems) if allow_missing else [*missing, *problems]
     twice = [name for name, count in collections.Counter(picture.name for picture in pictures).items() if count > 1]
     problems += [f'{name} is the name of several pictures' for name in twice]
+    unfinished = {scale: writer for scale, writer in writers.items() if not writer.finished}
+    if not unfinished and not problems and not verify_lr:
+        say(f'Already complete: {", ".join(paths.values())}.')
+        return list(paths.values())
     say(f'Checking {len(pictures):,} pictures.')
     problems += check_pictures(plan, workers, progress)
     if problems:
         raise InputError(f'{len(problems)} problem{"s" * (len(problems) > 1)} with the pictures; mend or remove them'
                          f'{", or add --allow-missing where they are only missing" if missing else ""}, then run this '
                          'again:\n  ' + '\n  '.join(problems))
-    unfinished = {scale: writer for scale, writer in writers.items() if not writer.finished}
-    write_stores(plan, unfinished, workers, say, progress)
+    if unfinished:
+        write_stores(plan, unfinished, workers, say, progress)
     _summarize(plan, paths, say, missing if allow_missing else ())
     return list(paths.values())
 

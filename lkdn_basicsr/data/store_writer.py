@@ -64,7 +64,7 @@ class StoreWriter:
         self._lock = open(os.path.join(self.partial, 'lock'), 'w')
         try:
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except (BlockingIOError, PermissionError):
             raise InputError(f'{self.path} is being written by another process; wait for it to end.') from None
         if begun_settings(self.path) is None:
             # Killed before the settings were down: nothing in the folder can be trusted, and nothing of value is there.

@@ -58,9 +58,15 @@ def test_any_depth_and_scale(upscale, num_block):
     assert network(torch.rand(2, 3, 5, 7)).shape == (2, 3, 5 * upscale, 7 * upscale)
 
 
-@pytest.mark.parametrize('arguments', [dict(conv='BSConv'), dict(upsampler='bicubic')])
-def test_unknown_block_is_refused_with_the_known_ones(arguments):
-    with pytest.raises(ValueError, match='is one of'):
+@pytest.mark.parametrize('arguments, message', [
+    (dict(conv='BSConv'), 'BSConv is not known; it is one of BSConvU'),
+    (dict(upsampler='bicubic'), 'bicubic is not known; it is one of pixelshuffledirect'),
+    (dict(num_feat=-3), 'num_feat: -3'),
+    (dict(upscale=0), 'upscale: 0'),
+    (dict(num_block=1.5), 'num_block: 1.5'),
+])
+def test_argument_out_of_range_is_refused_by_name(arguments, message):
+    with pytest.raises(ValueError, match=message):
         archs.LKDN(**arguments)
 
 

@@ -237,6 +237,11 @@ def test_finished_stores_are_left_alone(tmp_path, hr):
     before = tree(out)
     prepare_folder(str(out), hr, scales=(4, ), workers=1, say=said.append)
     assert tree(out) == before and said[0].startswith('Already complete')
+    # What is asked beyond the stores is done all the same.
+    write_pictures(tmp_path / 'lr', 6, (16, 12))
+    prepare_folder(str(tmp_path / 'given'), hr, str(tmp_path / 'lr'), scales=(4, ), workers=1)
+    with pytest.raises(InputError, match='6 problems'):
+        prepare_folder(str(tmp_path / 'given'), hr, str(tmp_path / 'lr'), scales=(4, ), workers=1, verify_lr=True)
     # A scale more is an LR store more.
     prepare_folder(str(out), hr, **RAW)
     assert before.items() <= tree(out).items() | {(out, before.get(out))} and len(names_of_finished(out)) == 3
