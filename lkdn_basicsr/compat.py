@@ -7,6 +7,7 @@ import importlib.machinery
 import importlib.util
 import sys
 import types
+import warnings
 
 from lkdn_basicsr.errors import InputError
 
@@ -57,11 +58,15 @@ def apply():
     """Replace the functions of BasicSR that are wrong for us. Idempotent."""
     import basicsr.test
     import basicsr.train
+    from basicsr.data.prefetch_dataloader import PrefetchGenerator
     from basicsr.models.base_model import BaseModel
+    from basicsr.models.sr_model import SRModel
     from basicsr.utils import options as basicsr_options
     from basicsr.utils.registry import DATASET_REGISTRY
 
-    from lkdn_basicsr import loop
+    from lkdn_basicsr import loop, progress
+    from lkdn_basicsr.data import prefetch
+    from lkdn_basicsr.models import validation
     from lkdn_basicsr.options import parse_options
 
     # Options are read unsafely and looked at only when the old experiment has been moved away (defects: exec and eval
@@ -69,14 +74,28 @@ def apply():
     for module in (basicsr.train, basicsr.test, basicsr_options):
         module.parse_options = parse_options
     # What survives a kill, and how the loop ends and goes on: each function says in loop.py what it mends.
-    for name in ('train_pipeline', 'load_resume_state', 'make_exp_dirs', 'mkdir_and_rename', 'init_tb_logger',
-                 'create_train_val_dataloader', 'build_model', 'CPUPrefetcher', 'CUDAPrefetcher'):
+    for name in ('train_pipeline', 'load_resume_state', 'make_exp_dirs', 'mkdir_and_rename',
+                 'create_train_val_dataloader', 'build_model'):
         setattr(basicsr.train, name, getattr(loop, name))
     basicsr.train_pipeline = loop.train_pipeline  # basicsr/__init__.py has copied it
     for name in ('save_network', 'save_training_state', 'resume_training', 'validation', 'reduce_loss_dict'):
         setattr(BaseModel, name, getattr(loop, name))
     BaseModel.get_optimizer = get_optimizer
     BaseModel.model_to_device = model_to_device
+    BaseModel.load_network = load_network
+
+    # Validation on the first rank alone runs into the timeout of the others.
+    SRModel.nondist_validation = validation.validate
+    SRModel.dist_validation = validation.validate_distributed
+
+    # A wrong ETA, TensorBoard off for `no_debug_run`; workers started twice; a reader that waits for a dead thread.
+    basicsr.train.MessageLogger = progress.ProgressLogger
+    basicsr.train.init_tb_loggers = progress.init_tb_loggers
+    basicsr.train.CPUPrefetcher = prefetch.Prefetcher
+    basicsr.train.CUDAPrefetcher = prefetch.DevicePrefetcher
+    PrefetchGenerator.run = prefetch.run_generator
+    PrefetchGenerator.__next__ = prefetch.next_of_generator
+    basicsr.test.build_model = loop.build_model
     for _, dataset in DATASET_REGISTRY:
         if dataset.__module__.startswith('basicsr.'):
             dataset.__reduce_ex__ = reduce_dataset
@@ -112,9 +131,25 @@ def model_to_device(model, net):
     from torch.nn.parallel import DataParallel, DistributedDataParallel
     net = net.to(model.device)
     if model.opt['dist']:
+        # Of depthwise kernels, whose gradients it copies; they are few.
+        warnings.filterwarnings('ignore', 'Grad strides do not match bucket view strides')
         device_ids = [torch.cuda.current_device()] if model.device.type == 'cuda' else None
         find_unused_parameters = model.opt.get('find_unused_parameters', False)
         return DistributedDataParallel(net, device_ids=device_ids, find_unused_parameters=find_unused_parameters)
     if model.opt['num_gpu'] > 1:
         return DataParallel(net)
     return net
+
+
+def load_network(model, net, load_path, strict=True, param_key='params'):
+    """BasicSR loads what does not match its checksum, and leaves it to an environment variable if a file may run code.
+    """
+    from basicsr.utils import get_root_logger
+
+    from lkdn_basicsr import checkpoints
+    net = model.get_bare_model(net)
+    weights, key = checkpoints.pick_weights(checkpoints.load(load_path), param_key)
+    get_root_logger().info(f'Loading {type(net).__name__} model from {load_path}, with param key: [{key}].')
+    weights = dict(weights)  # of which the next line renames those that differ in size
+    model._print_different_keys_loading(net, weights, strict)
+    net.load_state_dict(weights, strict=strict)

@@ -12,7 +12,6 @@ import basicsr.models
 import basicsr.train
 import basicsr.utils
 import torch
-from basicsr.data import prefetch_dataloader
 from basicsr.models.base_model import BaseModel
 from basicsr.utils.dist_util import get_dist_info, master_only
 
@@ -21,6 +20,8 @@ from lkdn_basicsr.data.drawn_dataset import DrawnDataset
 from lkdn_basicsr.data.paired_crop_dataset import PairedCropDataset
 from lkdn_basicsr.data.sampler import StreamSampler
 from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.models.reparam_sr_model import check_finite
+from lkdn_basicsr.options.effective import record_effective
 
 _train_pipeline, _validation = basicsr.train.train_pipeline, BaseModel.validation
 
@@ -51,12 +52,6 @@ def mkdir_and_rename(path):
     """BasicSR moves the TensorBoard files of the last run away, also with ``--auto_resume``."""
     if not session.current.opt['auto_resume']:
         basicsr.utils.mkdir_and_rename(path)
-
-
-@master_only
-def init_tb_logger(log_dir):
-    """BasicSR shows what was logged between the last checkpoint and the kill twice."""
-    return session.current.open_events(log_dir)
 
 
 def create_train_val_dataloader(opt, logger):
@@ -111,40 +106,15 @@ def create_train_val_dataloader(opt, logger):
 
 
 def build_model(opt):
-    """BasicSR's; the session saves by it when a signal comes."""
-    session.current.model = basicsr.models.build_model(opt)
-    return session.current.model
+    """BasicSR's. The log has been opened: what is in effect is written beside it. A signal makes the model save."""
+    record_effective(opt)
+    model = basicsr.models.build_model(opt)
+    if session.current:
+        session.current.model = model
+    return model
 
 
 # --------------------------------------------------- between iterations --------------------------------------------- #
-
-
-class CPUPrefetcher(prefetch_dataloader.CPUPrefetcher):
-    """BasicSR starts all workers twice; and a signal kills a run in the middle of what it does."""
-
-    def __init__(self, loader):
-        self.ori_loader = loader  # `reset` begins, before the first batch as well
-
-    def next(self):
-        session.current.at_boundary()
-        batch = super().next()
-        session.current.iteration += batch is not None
-        return batch
-
-
-class CUDAPrefetcher(prefetch_dataloader.CUDAPrefetcher):
-    """As ``CPUPrefetcher``."""
-
-    def __init__(self, loader, opt):
-        self.ori_loader, self.opt = loader, opt
-        self.stream = torch.cuda.Stream()
-        self.device = torch.device('cuda')
-
-    def next(self):
-        session.current.at_boundary()
-        batch = super().next()
-        session.current.iteration += batch is not None
-        return batch
 
 
 def reduce_loss_dict(model, loss_dict):
@@ -165,11 +135,10 @@ def reduce_loss_dict(model, loss_dict):
             values = packed[:len(values)] / model.opt['world_size']
             if run:
                 run.stop.agree(packed[len(values):].tolist())
-        if run and not torch.isfinite(values).all():
-            name, value = next((n, v) for n, v in zip(loss_dict, values.tolist()) if not abs(v) < float('inf'))
-            raise InputError(f'{name} is {value} at iteration {run.iteration}: lower train:optim_g:lr or add '
-                             'train:warmup_iter, and go on from the last checkpoint with --auto_resume')
-        return OrderedDict(zip(loss_dict, values.tolist()))
+        log_dict = OrderedDict(zip(loss_dict, values.tolist()))
+        if run:
+            check_finite(log_dict, run.iteration)
+        return log_dict
 
 
 def validation(model, dataloader, current_iter, tb_logger, save_img=False):

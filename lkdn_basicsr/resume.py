@@ -9,7 +9,7 @@ from copy import deepcopy
 import numpy as np
 import torch
 
-from lkdn_basicsr import checkpoints
+from lkdn_basicsr import checkpoints, ranks
 from lkdn_basicsr.errors import InputError
 
 # What the checkpoint decides, because the optimizer and the stream of samples go on with it; the rest of the option
@@ -17,7 +17,7 @@ from lkdn_basicsr.errors import InputError
 KEPT = re.compile(r'train:(optim_.*|scheduler|warmup_iter)(:|$)|manual_seed$')
 # What is not compared: where and by whom a run is done, and what a run is told about itself.
 VOLATILE = {'path', 'name', 'dist', 'rank', 'launcher', 'dist_params', 'auto_resume', 'is_train', 'root_path',
-            'resume_iter', 'seed_is_drawn', 'num_gpu'}  # yapf: disable
+            'resume_iter', 'num_gpu'}  # yapf: disable
 
 
 def plain(value):
@@ -71,10 +71,6 @@ def contents(model, epoch, iteration, **more):
         ``random``, the generators' states of each rank; ``files``, the names and SHA-256 of the networks that belong to
         it; and ``more``. ``torch.load(weights_only=True)`` loads it.
     """
-    generators = [random_states()]
-    if model.opt.get('dist'):
-        generators = [None] * model.opt['world_size']
-        torch.distributed.all_gather_object(generators, random_states())
     return {
         'epoch': epoch,
         'iter': iteration,
@@ -82,7 +78,7 @@ def contents(model, epoch, iteration, **more):
         'schedulers': [scheduler.state_dict() for scheduler in model.schedulers],
         'optimizer_names': [type(optimizer).__name__ for optimizer in model.optimizers],
         'best_metric_results': plain(getattr(model, 'best_metric_results', {})),
-        'random': generators,
+        'random': ranks.gather(random_states()),
         'files': {name: digest for name, digest in getattr(model, 'saved_files', {}).items()
                   if belongs_to(name) == iteration},
         **more,
@@ -252,7 +248,7 @@ def settle_changes(opt, state):
         return ['The checkpoint was written by BasicSR alone: changed settings are not seen, and random states that it '
                 'does not hold begin anew.']
     override = opt['path'].get('resume_override')
-    if opt.get('seed_is_drawn'):
+    if getattr(opt, 'seed_is_drawn', False):
         opt['manual_seed'] = recorded['manual_seed']
     now = plain({key: value for key, value in opt.items() if key not in VOLATILE})
     before, after = dict(_flat(recorded)), dict(_flat(now))

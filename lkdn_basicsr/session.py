@@ -1,6 +1,6 @@
 """What the replaced functions of BasicSR's training loop share while it runs: one ``Session`` a training.
 
-BasicSR's loop calls, in this order: ``load_resume_state``, ``init_tb_logger``, ``create_train_val_dataloader``,
+BasicSR's loop calls, in this order: ``load_resume_state``, ``init_tb_loggers``, ``create_train_val_dataloader``,
 ``build_model``, ``resume_training``; then, for each iteration, ``update_learning_rate``, ``feed_data``,
 ``optimize_parameters``, ``save`` and ``validation`` where they are due, and ``next`` of the prefetcher; in the end
 ``save(-1, -1)`` and ``validation``. ``compat`` hangs the methods below on these.
@@ -11,10 +11,9 @@ import logging
 import os
 import signal
 
-import torch
 from basicsr.utils.dist_util import get_dist_info
 
-from lkdn_basicsr import checkpoints, resume
+from lkdn_basicsr import checkpoints, ranks, resume
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.signals import StopRequest
 
@@ -59,9 +58,6 @@ class Session:
         if self.tb_logger and kind is not None:
             with contextlib.suppress(OSError):
                 self.tb_logger.close()
-        # After an error the other ranks are not here, and would be waited for.
-        if kind in (None, SystemExit, Finished) and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
         if kind is Finished:
             logging.getLogger('basicsr').warning(str(error))
             return True
@@ -79,15 +75,12 @@ class Session:
             InputError: there is nothing usable to resume from.
         """
         self.opt = opt
-        rank, world_size = get_dist_info()
+        rank, _ = get_dist_info()
         try:
             chosen = resume.choose(opt) if rank == 0 else None
         except InputError as error:
             chosen = error
-        if world_size > 1:
-            box = [chosen]
-            torch.distributed.broadcast_object_list(box, 0)
-            chosen = box[0]
+        chosen = ranks.gather(chosen)[0]
         if isinstance(chosen, InputError):
             raise chosen
         state, files, self.notes = chosen
