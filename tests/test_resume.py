@@ -1,5 +1,6 @@
 """Trainings that are killed, stopped, short of disk or given other settings, and go on."""
 import logging
+import multiprocessing
 import os
 import random
 import re
@@ -123,6 +124,17 @@ def test_run_killed_while_it_saves_ends_as_if_it_had_not_been(long_home, call):
     assert same(outcome(folder), expected)
 
 
+def test_validation_that_a_kill_prevented_is_made_up_for(long_home):
+    change(long_home, val__val_freq=4)
+    expected, _ = undisturbed(long_home)
+    folder = copy_home(long_home, 'killed')
+    # Three calls for each of net_g_4_fused, net_g_4 and 4.state; the tenth is in saving what validation finds best.
+    assert children.finish(children.start(folder, die_at=10)) == [-signal.SIGKILL]
+    assert load(folder, 'training_states/4.state')['best_metric_results'] == {}
+    go_on(folder)
+    assert same(outcome(folder), expected)
+
+
 def stop_after(folder, *arguments, ranks=1):
     """Train up to iteration 6 and no further, as a kill would: the last whole checkpoint is of iteration 4."""
     processes = children.start(folder, *arguments, ranks=ranks)
@@ -238,6 +250,25 @@ def test_second_interrupt_ends_at_once(home, monkeypatch):  # noqa: F811
 
     assert train_until(monkeypatch, 'iter:       2', twice) == 130
     assert not list((home / RUN / 'training_states').iterdir())
+
+
+def test_signal_to_all_processes_of_a_job_leaves_the_workers_alone(home, monkeypatch):  # noqa: F811
+    change(home, datasets__train__num_worker_per_gpu=1, datasets__train__dataset_enlarge_ratio=9)
+
+    def signal_all():
+        workers = multiprocessing.active_children()
+        assert workers
+        for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
+            for worker in workers:
+                os.kill(worker.pid, number)
+        stop(signal.SIGUSR1)()
+
+    assert train_until(monkeypatch, 'iter:       2', signal_all) == 128 + signal.SIGUSR1
+    assert (home / RUN / 'training_states/2.state').exists()
+    deadline = time.monotonic() + 20
+    while multiprocessing.active_children():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_signal_to_one_rank_stops_all_at_one_iteration(long_home):
