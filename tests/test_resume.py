@@ -9,9 +9,12 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from basicsr.models.sr_model import SRModel
+from basicsr.utils.registry import MODEL_REGISTRY
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from tests import children
@@ -242,6 +245,26 @@ def test_signal_saves_at_the_end_of_the_iteration_and_training_goes_on_alike(hom
     assert same(load(home, 'models/net_g_latest.pth'), expected)
 
 
+def test_model_that_draws_goes_on_alike(home, monkeypatch):  # noqa: F811
+    if 'NoisyModel' not in MODEL_REGISTRY:
+
+        @MODEL_REGISTRY.register()
+        class NoisyModel(SRModel):
+
+            def feed_data(self, data):
+                noise = random.gauss(0, 0.1) + np.random.normal(0, 0.1) + 0.1 * torch.randn_like(data['lq'])
+                super().feed_data(dict(data, lq=data['lq'] + noise))
+
+    change(home, model_type='NoisyModel', datasets__train__type='PairedImageDataset',
+           datasets__val__type='PairedImageDataset')  # yapf: disable
+    assert train(monkeypatch) is None
+    expected = load(home, 'models/net_g_latest.pth')
+    shutil.rmtree(home / 'experiments')
+    assert train_until(monkeypatch, 'iter:       5', stop()) == 143
+    assert train(monkeypatch, '--auto_resume') is None
+    assert same(load(home, 'models/net_g_latest.pth'), expected)
+
+
 def test_second_interrupt_ends_at_once(home, monkeypatch):  # noqa: F811
     def twice():
         stop(signal.SIGINT)()
@@ -348,6 +371,12 @@ def test_changed_settings_are_listed_and_the_checkpoint_decides(stopped, monkeyp
     assert 'iter:       7, lr:(5.000e-03' in text
 
 
+def test_with_another_batch_the_iterations_go_on(stopped, monkeypatch):
+    change(stopped, datasets__train__dataset_enlarge_ratio=3)  # five iterations an epoch in place of one
+    assert train(monkeypatch, '--auto_resume') is None
+    assert iterations(log(stopped)) == ['7']
+
+
 @pytest.mark.parametrize('optimizer', ['Adan', 'Adam'])
 def test_option_file_decides_with_resume_override(stopped, monkeypatch, optimizer):
     options = dict(type=optimizer, lr=1e-3, betas=[0.9] * (3 if optimizer == 'Adan' else 2))
@@ -385,7 +414,8 @@ def test_last_checkpoints_and_the_best_are_kept(home, monkeypatch):  # noqa: F81
 def test_best_network_is_that_of_the_best_value(home, monkeypatch):  # noqa: F811
     # A lower PSNR is called better: that is the first one, when the network has learnt nothing yet.
     change(home, val__val_freq=2, logger__save_checkpoint_freq=2, val__metrics__psnr__better='lower')
-    assert train(monkeypatch) is None
+    assert train_until(monkeypatch, 'iter:       4', stop()) == 143
+    assert train(monkeypatch, '--auto_resume') is None
     best = load(home, 'training_states/7.state')['best_metric_results']['val']['psnr']
     assert best['iter'] == 2 and isinstance(best['val'], float)
     assert same(load(home, 'models/net_g_best.pth'), load(home, 'models/net_g_2.pth'))
