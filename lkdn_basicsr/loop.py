@@ -44,13 +44,13 @@ def load_resume_state(opt):
 
 def make_exp_dirs(opt):
     """BasicSR moves the folder of the last run away, also where ``--auto_resume`` finds no checkpoint in it yet."""
-    if not opt['auto_resume']:
+    if not session.current.keeps_folder:
         basicsr.utils.make_exp_dirs(opt)
 
 
 def mkdir_and_rename(path):
     """BasicSR moves the TensorBoard files of the last run away, also with ``--auto_resume``."""
-    if not session.current.opt['auto_resume']:
+    if not session.current.keeps_folder:
         basicsr.utils.mkdir_and_rename(path)
 
 

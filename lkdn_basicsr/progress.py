@@ -113,7 +113,6 @@ def init_tb_loggers(opt):
     if (opt['logger'].get('wandb') or {}).get('project') is not None:
         init_wandb_logger(opt)  # before TensorBoard, which it listens to
     folder = os.path.join(opt['root_path'], 'tb_logger', opt['name'])
-    resumed = opt['auto_resume'] or 'resume_iter' in opt
-    if not resumed and 'debug' in opt['name'] and os.path.exists(folder):
+    if not session.current.keeps_folder and 'debug' in opt['name'] and os.path.exists(folder):
         mkdir_and_rename(folder)  # BasicSR has done so for all other names
     return session.current.open_events(folder)

@@ -31,6 +31,7 @@ class Session:
         iteration (int): the iteration that is being done, or was done last.
         model, sampler, val_loaders, tb_logger: what the loop works with, once it is made.
         stop (StopRequest): signals that have come.
+        keeps_folder (bool): whether it goes on in the folder of an earlier one, which is not moved away.
     """
 
     def __init__(self):
@@ -38,6 +39,7 @@ class Session:
         self.val_loaders = []
         self.notes = []
         self.resume_state = None
+        self.keeps_folder = False
         self.iteration = 0
         self.stop = StopRequest()
         self._begun = False
@@ -94,7 +96,9 @@ class Session:
             self._saved, self._validated = state['iter'], state.get('validated', state['iter'])
         self.resume_state = state
         self.options = resume.plain({key: value for key, value in opt.items() if key not in resume.VOLATILE})
-        if rank == 0 and (state is not None or opt['auto_resume']):
+        # A run that was killed before its first checkpoint begins again in its folder.
+        self.keeps_folder = state is not None or (opt['auto_resume'] and os.path.isdir(opt['path']['models']))
+        if rank == 0 and self.keeps_folder:
             self.make_folders()
         return state
 
@@ -116,7 +120,7 @@ class Session:
         """
         from torch.utils.tensorboard import SummaryWriter
         state = self.resume_state or {}
-        if not state or 'tensorboard' in state:
+        if not state or state.get('tensorboard') is not None:  # it is None where nothing was logged then
             resume.rewind_events(folder, state.get('tensorboard', {}))
         # What a TensorBoard that is open has already shown of it, purge_step makes it forget.
         self.tb_logger = SummaryWriter(folder, purge_step=self.iteration + 1 if state else None)
@@ -169,7 +173,7 @@ class Session:
         path = self.opt['path']
         state = resume.contents(
             model, epoch, iteration, validated=self._validated, finished=finished, options=self.options,
-            tensorboard=resume.event_files(self.tb_logger.log_dir) if self.tb_logger else {})  # yapf: disable
+            tensorboard=resume.event_files(self.tb_logger.log_dir) if self.tb_logger else None)  # yapf: disable
         if get_dist_info()[0] == 0:
             checkpoints.save(state, os.path.join(path['training_states'], f'{iteration}.state'))
             if self.opt['logger'].get('keep_checkpoints'):
