@@ -1,4 +1,6 @@
-"""Checkpoint files: finding the weights in one, fetching the official ones, and fitting them to a network."""
+"""Checkpoint files: writing and reading them safely, fetching the official ones, fitting weights to a network."""
+import hashlib
+import io
 import logging
 import os
 import socket
@@ -17,6 +19,7 @@ OFFICIAL_SHA256 = {
     'LKDN_x3.pth': '52835d49d402683ea2085c13e4afc3aca49f6b806ea29d6ed29b2238cd7874c5',
     'LKDN_x4.pth': 'f534422583c99dad994fd7df897f6f872637218430cfedf6c2d2a072ea86dbd7',
 }
+TEMPORARY = '.part'  # how a file ends that is not complete; its name begins with a dot
 
 
 def ensure(path):
@@ -48,6 +51,59 @@ def ensure(path):
                          f'authors\' repository github.com/stella-von/LKDN, and put it at {path}') from None
     finally:
         socket.setdefaulttimeout(timeout)
+
+
+def save(contents, path):
+    """Write a checkpoint whole or not at all: a run may be killed, or the disk fill up, at any moment.
+
+    The file gets its name when it is complete and on the disk; until then the old one stays.
+
+    Args:
+        contents (dict): what :func:`load` can read: tensors, numbers, texts, lists and dictionaries.
+        path (str): of the file.
+
+    Returns:
+        str: SHA-256 of the file, in hexadecimal.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    buffer = io.BytesIO()
+    torch.save(contents, buffer)
+    data = buffer.getbuffer()
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f'.{name}{TEMPORARY}')
+    try:
+        try:
+            with open(temporary, 'wb') as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            flush_folder(folder)
+        finally:
+            if os.path.exists(temporary):
+                os.remove(temporary)
+    except OSError as error:
+        raise InputError(f'{path} could not be written ({error.strerror}): the checkpoints before it are whole, so '
+                         'make it possible to write there, then go on with --auto_resume') from None
+    return hashlib.sha256(data).hexdigest()
+
+
+def flush_folder(folder):
+    """Bring the names in a folder to the disk, where the system lets a folder be opened."""
+    if hasattr(os, 'O_DIRECTORY'):
+        descriptor = os.open(folder or '.', os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def sha256(path):
+    """The SHA-256 of a file, in hexadecimal."""
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def load(path):

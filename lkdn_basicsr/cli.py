@@ -17,7 +17,7 @@ def build_parser(prog=None):
         argparse.ArgumentParser: Gives ``opt, launcher, auto_resume, debug, local_rank, force_yml, check``.
     """
     # Abbreviations are off: BasicSR took --auto for --auto_resume, which hides typing errors.
-    parser = argparse.ArgumentParser(prog=prog, allow_abbrev=False)
+    parser = _Parser(prog=prog, allow_abbrev=False)
     parser.add_argument('-opt', type=str, required=True, metavar='FILE', help='option file (YAML)')
     parser.add_argument(
         '--launcher', choices=['none', 'pytorch', 'slurm'], default='none',
@@ -28,7 +28,7 @@ def build_parser(prog=None):
     parser.add_argument(
         '--force_yml', nargs='+', default=None, metavar='KEY=VALUE',
         help='set keys of the option file, as in train:ema_decay=0.99 datasets:test_2=~')
-    parser.add_argument('--check', action='store_true', help='check options, data and network, then exit')
+    parser.add_argument('--check', action='store_true', help='check options, data, network; change nothing, and exit')
     return parser
 
 
@@ -48,6 +48,26 @@ def run(task):
         pipeline = getattr(importlib.import_module(f'basicsr.{task}'), f'{task}_pipeline')
         pipeline(os.getcwd())
     except InputError as error:
-        sys.exit(f'{prog}: error: {error}')
+        sys.exit(f'{prog}: error: {error}' if _is_first_failure(str(error)) else 1)
+    except Exception as error:
+        if _is_first_failure(f'{type(error).__name__}: {error}'):
+            raise
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    finally:
+        if 'lkdn_basicsr.progress' in sys.modules:
+            sys.modules['lkdn_basicsr.progress'].ProgressLogger.close_current()
+
+
+def _is_first_failure(reason):
+    ranks = sys.modules.get('lkdn_basicsr.ranks')  # not there when the import of BasicSR is what fails
+    return ranks is None or ranks.fail(reason)
+
+
+class _Parser(argparse.ArgumentParser):
+
+    def error(self, message):
+        if os.environ.get('RANK', '0') != '0':  # torchrun gives all ranks the same arguments
+            sys.exit(2)
+        super().error(message)

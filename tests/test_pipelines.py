@@ -101,7 +101,8 @@ def test_training_runs_exactly_total_iter_iterations_and_ends_with_a_fused_netwo
     assert re.findall(r'iter: +(\d+)', text)[-7:] == list('1234567')
     assert re.findall(r'Best: .* @ (\d+) iter', text)[-1] in '47' and text.count('Validation val') == 2
     models = {path.name for path in (home / 'experiments/run/models').iterdir()}
-    assert models == {'net_g_4.pth', 'net_g_4_fused.pth', 'net_g_latest.pth', 'net_g_latest_fused.pth'}
+    names = ('net_g_4', 'net_g_7', 'net_g_best', 'net_g_latest')
+    assert models == {f'{name}{form}.pth' for name in names for form in ('', '_fused')}
     assert list((home / 'tb_logger/run').iterdir())
 
 
@@ -119,8 +120,7 @@ def test_trained_network_is_tested_in_either_form_with_one_result(home, monkeypa
 def test_training_goes_on_where_it_was_left(home, monkeypatch):
     run(monkeypatch, 'train', '-opt', 'train.yml')
     whole = torch.load('experiments/run/models/net_g_latest.pth', weights_only=True)
-    for name in ('net_g_latest.pth', 'net_g_latest_fused.pth'):
-        (home / 'experiments/run/models' / name).unlink()
+    (home / 'experiments/run/training_states/7.state').unlink()
     assert run(monkeypatch, 'train', '-opt', 'train.yml', '--auto_resume') is None
     resumed = torch.load('experiments/run/models/net_g_latest.pth', weights_only=True)
     for key in ('params', 'params_ema'):

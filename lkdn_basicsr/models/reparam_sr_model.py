@@ -1,4 +1,5 @@
 """The BasicSR model class of this package: a super-resolution model that trains with branches and is used without."""
+import math
 from collections import OrderedDict
 
 import torch
@@ -9,6 +10,22 @@ from basicsr.utils.registry import MODEL_REGISTRY
 
 from lkdn_basicsr import checkpoints, reparam
 from lkdn_basicsr.errors import InputError
+
+
+def check_finite(log_dict, current_iter):
+    """Stop a run whose losses or gradients are not finite.
+
+    Args:
+        log_dict (dict): Names to floats.
+        current_iter (int): named in the sentence.
+
+    Raises:
+        InputError: one is NaN or infinite.
+    """
+    for name, value in log_dict.items():
+        if not math.isfinite(value):
+            raise InputError(f'{name} is {value} at iteration {current_iter}: lower train:optim_g:lr or add '
+                             'train:warmup_iter, and go on from the last checkpoint with --auto_resume')
 
 
 @MODEL_REGISTRY.register()
@@ -112,10 +129,10 @@ class ReparamSRModel(SRModel):
                 setattr(self, name, getattr(self, name).float().div_(255))
 
     def optimize_parameters(self, current_iter):
-        """One step. A loss that is not finite stops the run before it reaches the weights.
+        """One step. What is not finite stops the run before it reaches the weights.
 
         Raises:
-            InputError: the loss is NaN or infinite.
+            InputError: a loss or a gradient is NaN or infinite.
         """
         self.optimizer_g.zero_grad()
         self.output = self.net_g(self.lq)
@@ -127,13 +144,13 @@ class ReparamSRModel(SRModel):
             for name, loss in zip(('l_percep', 'l_style'), self.cri_perceptual(self.output, self.gt)):
                 if loss is not None:
                     losses[name] = loss
-        total = sum(losses.values())
-        total.backward()
+        sum(losses.values()).backward()
 
+        # Gradients are those of all ranks by now, and so is what is logged: where one stops, all do.
+        gradients = [param.grad for param in self.net_g.parameters() if param.grad is not None]
+        losses['grad_norm'] = torch.nn.utils.get_total_norm(gradients)
         self.log_dict = self.reduce_loss_dict(losses)
-        if not torch.isfinite(total):
-            raise InputError(f'the loss is {total.item()} at iteration {current_iter}: lower train:optim_g:lr or add '
-                             'train:warmup_iter, and go on from the last checkpoint with --auto_resume')
+        check_finite(self.log_dict, current_iter)
         self.optimizer_g.step()
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)
@@ -161,25 +178,16 @@ class ReparamSRModel(SRModel):
         with torch.no_grad():
             self.output = net(self.lq)
 
-    def nondist_validation(self, dataloader, current_iter, tb_logger, save_img):
-        """Validate by the fused network, which is made once for all pictures.
-
-        BasicSR validates once more at the end of training; a data set that has been validated at this very iteration
-        is passed over then.
-        """
-        done = self.__dict__.setdefault('_validated_at', {})
-        name = dataloader.dataset.opt['name']
-        if self.is_train and done.get(name) == current_iter:
-            return
-        done[name] = current_iter
+    def validation(self, dataloader, current_iter, tb_logger, save_img=False):
+        """Validate by the fused network, which is made once for all pictures."""
         self._validated_network = self.fused_network()
         try:
-            super().nondist_validation(dataloader, current_iter, tb_logger, save_img)
+            super().validation(dataloader, current_iter, tb_logger, save_img)
         finally:
             del self._validated_network
 
     def save(self, epoch, current_iter):
-        """Save ``net_g_*.pth`` and the training state as BasicSR does, and ``net_g_*_fused.pth``, ready to use."""
-        super().save(epoch, current_iter)
+        """Save ``net_g_*_fused.pth``, ready to use, and ``net_g_*.pth`` and the training state as BasicSR does."""
         label = 'latest' if current_iter == -1 else current_iter
         self.save_network(self.fused_network(), 'net_g', f'{label}_fused')
+        super().save(epoch, current_iter)

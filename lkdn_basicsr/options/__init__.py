@@ -1,19 +1,23 @@
 """Option files: read safely, checked before anything on disk is touched, completed as BasicSR's pipelines expect."""
 
-import logging
 import os
 import sys
 from os import path as osp
 
 import torch
 
+from lkdn_basicsr import ranks
 from lkdn_basicsr.cli import build_parser
+from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.options.check import check_options
 from lkdn_basicsr.options.data_check import check_data
+from lkdn_basicsr.options.effective import RunOptions, differences_from_shipped
 from lkdn_basicsr.options.facts import check_facts
-from lkdn_basicsr.options.launch import init_distributed, read_launch, seed_everything
+from lkdn_basicsr.options.launch import init_distributed, meet_ranks, read_launch, seed_everything
 from lkdn_basicsr.options.read import dump_yaml, force_options, load_yaml, read_option_file
+from lkdn_basicsr.options.report import report
 from lkdn_basicsr.options.weights import check_networks, check_weights
+from lkdn_basicsr.resume import state_files
 
 __all__ = [
     'parse_options',
@@ -37,8 +41,8 @@ def parse_options(root_path, is_train=True, argv=None):
     """Reads the command line and its option file; takes the place of ``basicsr.utils.options.parse_options``.
 
     Everything is checked first: the file, each key, the data, the networks, the checkpoints. Nothing on disk is changed
-    (but for official weights, which are fetched when they are missing). Then the process group is joined and the seeds
-    are set.
+    (but for official weights, which are fetched when they are missing). The process group is joined and the seeds are
+    set. With ``--check`` the program ends here, with a report.
 
     Args:
         root_path (str): Folder below which ``experiments``, ``results`` and ``tb_logger`` go.
@@ -46,7 +50,7 @@ def parse_options(root_path, is_train=True, argv=None):
         argv (list[str] | None): The arguments. Default: None, those of the program.
 
     Returns:
-        tuple[OrderedDict, argparse.Namespace]: The options with what BasicSR derives (``dist``, ``rank``,
+        tuple[RunOptions, argparse.Namespace]: The options with what BasicSR derives (``dist``, ``rank``,
         ``world_size``, ``auto_resume``, ``is_train``, ``num_gpu`` as a number, a phase and a scale for each data set,
         the paths of the run), and the arguments.
 
@@ -54,31 +58,79 @@ def parse_options(root_path, is_train=True, argv=None):
         InputError: On the first thing that is wrong, in one sentence with file, line and key.
     """
     args = build_parser().parse_args(sys.argv[1:] if argv is None else argv)
-    source = read_option_file(args.opt)
-    force_options(source, args.force_yml)
-    check_options(source, is_train)
-    check_facts(source, is_train)
     launch = read_launch(args.launcher)
     args.launcher = launch.launcher
+    port = None
+    try:
+        source = read_option_file(args.opt)
+        force_options(source, args.force_yml)
+        check_options(source, is_train)
+        port = (source.opt.get('dist_params') or {}).get('port')
+    finally:
+        meet_ranks(launch, args.local_rank, port)  # also when something is wrong, so that one rank says it for all
+    check_facts(source, is_train)
+    _refuse_restarts_from_nothing(args, is_train)
 
-    opt = source.opt
+    opt = RunOptions(source.opt)
+    opt.differences = differences_from_shipped(source, is_train)
+    source.opt = opt
     opt['auto_resume'], opt['is_train'] = args.auto_resume, is_train
-    source.notes += settle_devices(opt)
+    source.notes += settle_devices(opt) + _forbid_pickles() + _warn_of_shared_store()
     derive(opt, root_path, is_train, args.debug)
-    if launch.rank == 0:
-        for note in source.notes:
-            logging.getLogger('basicsr').warning(note)
-    check_networks(source)
-    if launch.rank == 0:  # the others would read the same files; they wait for this rank when the group is formed
-        check_data(source, launch.world_size)
-        check_weights(source, is_train, _resumes(opt))
-
     opt['dist'] = launch.launcher != 'none'
     if opt['dist']:
-        init_distributed(launch.launcher, opt.get('dist_params'))
+        init_distributed(launch, opt['num_gpu'], opt.get('dist_params'))
     opt['rank'], opt['world_size'] = launch.rank, launch.world_size
+    _check_on_first_rank(source, launch, is_train, fetch=not args.check)
+    opt.seed_is_drawn = opt['manual_seed'] is None
     opt['manual_seed'] = seed_everything(opt['manual_seed'], launch.rank)
+    opt.notes, opt.effective = source.notes, dump_yaml(opt)
+    if args.check:
+        if launch.rank == 0:
+            for line in report(opt):
+                print(line)
+        sys.exit(0)
     return opt, args
+
+
+def _check_on_first_rank(source, launch, is_train, fetch):
+    """The checks that read data and build networks, by one rank; the others wait, also for a download."""
+    wrong = None
+    if launch.rank == 0:
+        try:
+            check_networks(source)
+            check_data(source, launch.world_size)
+            check_weights(source, is_train, _resumes(source.opt), fetch)
+        except InputError as error:
+            wrong = error
+    wrong = ranks.gather(wrong)[0]
+    if wrong is not None:
+        raise wrong
+
+
+def _refuse_restarts_from_nothing(args, is_train):
+    if is_train and not args.auto_resume and int(os.environ.get('TORCHELASTIC_MAX_RESTARTS', 0)) > 0:
+        raise InputError('torchrun --max-restarts needs --auto_resume, without which a restart begins the training '
+                         'anew; add it to the command')
+
+
+def _warn_of_shared_store():
+    """Agents of torchrun that live on do not tell a new one where the ranks meet (seen in torch 2.15)."""
+    env, name = os.environ, 'TORCH_DISABLE_SHARE_RDZV_TCP_STORE'
+    several = int(env.get('GROUP_WORLD_SIZE', 1)) > 1 and int(env.get('TORCHELASTIC_MAX_RESTARTS', 0)) > 0
+    if several and env.get('TORCHELASTIC_USE_AGENT_STORE') == 'True':
+        return [f'A node that fails can be replaced only if torchrun is started with {name}=1 in the environment.']
+    return []
+
+
+def _forbid_pickles():
+    """Takes away what makes torch.load, where BasicSR calls it, run the code that a file brings.
+
+    Returns:
+        list[str]: One line for the log where it was set.
+    """
+    name = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
+    return [] if os.environ.pop(name, None) is None else [f'{name} is not heeded: checkpoints are loaded as data.']
 
 
 def settle_devices(opt):
@@ -141,7 +193,6 @@ def _resumes(opt):
     """Whether training will go on from a state, so that it does not read the pretrained weights."""
     if not opt['is_train']:
         return False
-    states = opt['path']['training_states']
-    if opt['auto_resume']:
-        return osp.isdir(states) and any(name.endswith('.state') for name in os.listdir(states))
+    if opt['auto_resume'] and state_files(opt['path']['training_states']):
+        return True
     return opt['path'].get('resume_state') is not None

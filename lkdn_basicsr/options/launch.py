@@ -3,11 +3,11 @@
 import os
 import random
 from collections import namedtuple
-from datetime import timedelta
 
 import torch
 from basicsr.utils import set_random_seed
 
+from lkdn_basicsr import ranks
 from lkdn_basicsr.errors import InputError
 
 Launch = namedtuple('Launch', 'launcher rank world_size')
@@ -45,32 +45,49 @@ def read_launch(launcher):
         ) from err
 
 
-def init_distributed(launcher, dist_params=None):
-    """Joins the process group and takes this rank's device.
+def meet_ranks(launch, local_rank=0, port=None):
+    """Finds the other ranks, so that what is wrong is said once.
 
     Args:
-        launcher (str): ``pytorch`` or ``slurm``.
-        dist_params (dict | None): ``backend``, ``timeout`` in seconds, and for slurm ``port``. Without GPUs the
-            backend is gloo.
+        launch (Launch): Of ``pytorch`` or ``slurm``; nothing is done for ``none``.
+        local_rank (int): ``--local-rank``, for launchers that do not set LOCAL_RANK. Default: 0.
+        port (int | None): slurm: port of the first node. Default: None, MASTER_PORT or 29500.
 
     Raises:
         InputError: The environment does not say where the first rank is.
     """
-    dist_params = dist_params or {}
-    if launcher == 'slurm':
-        _read_slurm(dist_params.get('port'))
-    backend = dist_params.get('backend', 'nccl')
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count())
-    else:
-        backend = 'gloo'
-    timeout = dist_params.get('timeout')
+    if launch.launcher == 'none':
+        return
+    if launch.launcher == 'slurm':
+        _read_slurm(port)
+    os.environ.setdefault('LOCAL_RANK', str(local_rank))
     for name in ('MASTER_ADDR', 'MASTER_PORT'):
         if name not in os.environ:
-            raise InputError(f'--launcher {launcher} needs {name} in the environment; start with torchrun or srun')
-    torch.distributed.init_process_group(
-        backend=backend, **({'timeout': timedelta(seconds=timeout)} if timeout else {})
-    )
+            raise InputError(f'--launcher {launch.launcher} needs {name} in the environment; start with torchrun or '
+                             'srun')
+    ranks.meet(launch.rank, launch.world_size)
+
+
+def init_distributed(launch, num_gpu, dist_params=None):
+    """Joins the process group and takes this rank's device.
+
+    Args:
+        launch (Launch): After :func:`meet_ranks`.
+        num_gpu (int): 0 for a run on the CPU.
+        dist_params (dict | None): ``backend``, and ``timeout`` in seconds. Without GPUs the backend is gloo.
+
+    Raises:
+        InputError: There are more ranks than GPUs on this machine.
+    """
+    dist_params = dist_params or {}
+    backend = dist_params.get('backend', 'nccl') if num_gpu else 'gloo'
+    if num_gpu:
+        present, local_rank = torch.cuda.device_count(), int(os.environ['LOCAL_RANK'])
+        if backend == 'nccl' and local_rank >= present:
+            raise InputError(f'LOCAL_RANK is {local_rank}, but this machine has {present} GPUs; start no more ranks '
+                             'than that on it, or set num_gpu: 0')
+        torch.cuda.set_device(local_rank % present)
+    ranks.join(launch.rank, launch.world_size, backend, dist_params.get('timeout'))
 
 
 def _read_slurm(port):
@@ -97,12 +114,7 @@ def _read_slurm(port):
 def seed_everything(seed, rank):
     """Seeds Python, numpy and torch with ``seed + rank``; returns the seed, drawn once for all ranks when None."""
     if seed is None:
-        seed = random.randint(1, 10000)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            # Each rank drew its own; BasicSR leaves it at that, and then no two ranks shuffle alike.
-            device = 'cuda' if torch.distributed.get_backend() == 'nccl' else 'cpu'
-            shared = torch.tensor([seed], device=device)
-            torch.distributed.broadcast(shared, 0)
-            seed = int(shared.item())
+        # Each rank draws its own; BasicSR leaves it at that, and then no two ranks shuffle alike.
+        seed = ranks.gather(random.randint(1, 10000))[0]
     set_random_seed(seed + rank)
     return seed

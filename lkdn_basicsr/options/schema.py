@@ -146,6 +146,9 @@ SECTIONS = {
                'weights. Default: `params`.'),
         Option('strict_load_*', 'bool', ABSENT, None, 'Refuse a checkpoint that does not fit exactly. Default: true.'),
         Option('resume_state', 'text | null', ABSENT, None, 'Training state (`.state`) to go on from.'),
+        Option('resume_override', 'bool', ABSENT, None,
+               'On a resume, the optimizer settings, schedule, warm-up and seed of the option file replace those of '
+               'the checkpoint. Default: false.'),
         Option('ignore_resume_networks', 'texts | null', ABSENT, None, 'Networks that a resume does not load.'),
     ),
     'train': (
@@ -196,6 +199,8 @@ SECTIONS = {
     'logger': (
         Option('print_freq', 'int', 100, '[1, inf)', 'Iterations between lines in the log.'),
         Option('save_checkpoint_freq', 'int', 5000, '[1, inf)', 'Iterations between checkpoints.'),
+        Option('keep_checkpoints', 'int | null', ABSENT, '[1, inf)',
+               'Keep this many of the newest checkpoints, and net_g_best. Default: all.'),
         Option('use_tb_logger', 'bool', False, None, 'Write TensorBoard files to tb_logger/NAME.'),
         Option('wandb', 'options | null', ABSENT, None, 'Weights & Biases.'),
     ),

@@ -48,13 +48,14 @@ def check_networks(source):
                 raise source.error((key,), f'is refused by {options["type"]}: {one_line(err)}') from err
 
 
-def check_weights(source, is_train, resuming):
+def check_weights(source, is_train, resuming, fetch=True):
     """Checks the files that ``path`` names; official weights that are missing are fetched.
 
     Args:
         source (OptionFile): Options that :func:`check_options` has passed.
         is_train (bool): Whether the options are to train by.
         resuming (bool): Whether training goes on from a state, so that the pretrained weights are not read.
+        fetch (bool): Whether to download official weights that are missing; if not, that is noted. Default: True.
 
     Raises:
         InputError: A file is missing, damaged, no checkpoint, or of another network; a test names none.
@@ -71,6 +72,9 @@ def check_weights(source, is_train, resuming):
         if resuming or not network.startswith('network_') or file is None:
             continue
         suffix = network.removeprefix('network_')
+        if not fetch and not os.path.exists(file) and os.path.basename(file) in checkpoints.OFFICIAL_SHA256:
+            source.notes.append(f'{file} is not there and will be downloaded from the authors\' repository.')
+            continue
         try:
             checkpoints.ensure(file)
         except InputError as err:

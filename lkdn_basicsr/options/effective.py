@@ -1,0 +1,79 @@
+"""What is in effect: the options as an option file, and how they differ from the file of that name that we ship."""
+import logging
+import os
+from collections import OrderedDict
+from pathlib import Path
+
+from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.options.check import check_options
+from lkdn_basicsr.options.read import dump_yaml, read_option_file
+
+SHIPPED = Path(__file__).resolve().parents[2] / 'options'  # beside the package in a clone; not there when installed
+
+
+class RunOptions(OrderedDict):
+    """The options of a run, for BasicSR a dictionary.
+
+    Attributes:
+        effective (str): They, as the text of an option file that starts the same run.
+        notes (list[str]): What is otherwise than it was written; for the log.
+        differences (list[str]): How they differ from the shipped file of the same name.
+        seed_is_drawn (bool): Whether the file gives no ``manual_seed``; a resume goes on with the one of its state.
+    """
+
+    effective, notes, differences, seed_is_drawn = '', (), (), False
+
+
+def differences_from_shipped(source, is_train):
+    """How options differ from the shipped option file of the same file name.
+
+    Args:
+        source (OptionFile): That ``check_options`` has passed.
+        is_train (bool): Whether they are to train by.
+
+    Returns:
+        list[str]: A line for each; none where no such file is shipped.
+    """
+    path = SHIPPED / os.path.basename(source.path)
+    if not path.is_file():
+        return []
+    try:
+        shipped = read_option_file(path)
+        check_options(shipped, is_train)  # fills in the defaults
+    except InputError:
+        return []
+    ours, theirs = _flat(source.opt), _flat(shipped.opt)
+    return [
+        f'{":".join(keys)}: {_shown(ours, keys)} (shipped: {_shown(theirs, keys)})'
+        for keys in [*ours, *(keys for keys in theirs if keys not in ours)]
+        if _shown(ours, keys) != _shown(theirs, keys)
+    ]
+
+
+def _flat(options, keys=()):
+    if not isinstance(options, dict) or not options:
+        return {keys: options}
+    return {path: value for key, child in options.items() for path, value in _flat(child, (*keys, key)).items()}
+
+
+def _shown(options, keys):
+    return 'not set' if keys not in options else dump_yaml(options[keys]).removesuffix('\n...\n').strip()
+
+
+def record_effective(opt):
+    """Write the options in effect beside the log file, and the notes on them into the log.
+
+    Args:
+        opt (dict): What ``parse_options`` gave, when BasicSR has opened its log; elsewhere nothing is done.
+    """
+    logger = logging.getLogger('basicsr')
+    files = [handler.baseFilename for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
+    if not files or not isinstance(opt, RunOptions):
+        return
+    path = Path(files[0]).with_suffix('.yml')
+    path.write_text(opt.effective, encoding='utf-8')
+    for note in opt.notes:
+        logger.warning(note)
+    logger.info(f'The options in effect are in {path}.')
+    if opt.differences:
+        logger.info('Differences from the shipped option file:' + ''.join(f'\n\t{line}' for line in opt.differences))
