@@ -14,7 +14,7 @@ import yaml
 from basicsr.models.sr_model import SRModel
 from torch.utils.tensorboard import SummaryWriter
 
-from lkdn_basicsr import cli, compat, ranks
+from lkdn_basicsr import cli, loop, ranks
 from lkdn_basicsr.data import PairedCropDataset
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.models import validation
@@ -338,5 +338,5 @@ def test_what_is_logged_is_the_mean_over_the_ranks_on_every_rank(monkeypatch):
     monkeypatch.setattr(torch.distributed, 'all_reduce', lambda values: values.mul_(2))  # the other rank has the same
     model = Doubler(None)
     model.opt.update(dist=True, world_size=2)
-    assert compat.reduce_loss_dict(model, {'l_pix': torch.tensor(0.25), 'l_x': torch.tensor(3.)}) == {
+    assert loop.reduce_loss_dict(model, {'l_pix': torch.tensor(0.25), 'l_x': torch.tensor(3.)}) == {
         'l_pix': 0.25, 'l_x': 3.0}  # yapf: disable
