@@ -10,15 +10,16 @@ setup(
     packages=find_packages(include=['lkdn_basicsr', 'lkdn_basicsr.*']),
     # torch 2.15 needs 3.11; BasicSR 1.4.2 comes as a source archive whose setup.py fails on 3.13.
     python_requires='>=3.11,<3.13',
+    # The suite was run with the lower ends together, and with what constraints.txt has.
     install_requires=[
-        'basicsr==1.4.2',  # the trainer, validators and registries; brings tensorboard, scikit-image, Pillow, tqdm
+        'basicsr==1.4.2',  # the trainer, validators and registries; brings tensorboard, scikit-image, Pillow and tqdm
         'torch>=2.11',
-        'torchvision',  # of the same release as torch
-        'numpy>=2',
-        'opencv-python',
-        'lmdb>=1.4',
-        'pyyaml>=6',
-        'scipy<2',  # BasicSR imports scipy.ndimage.filters, which SciPy 2 drops
+        'torchvision>=0.26',
+        'numpy>=2.0',
+        'opencv-python>=4.12',  # the first that takes a PNG filter
+        'lmdb>=1.4.1',
+        'pyyaml>=6.0.1',
+        'scipy>=1.13,<2',  # BasicSR imports scipy.ndimage.filters, which SciPy 2 drops
         'setuptools>=77',  # BasicSR imports distutils, which Python 3.12 leaves to setuptools
     ],
     extras_require={'test': ['pytest>=8', 'ruff']},

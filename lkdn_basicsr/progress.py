@@ -32,9 +32,10 @@ class ProgressLogger(MessageLogger):
         self.mark = None  # (iteration, time) from which speed is measured: the first line, so without the start-up
         self.bar, self._opened = None, contextlib.ExitStack()
         if get_dist_info()[0] == 0 and sys.stderr.isatty():
-            # Some terminals state no width; tqdm then shows nothing.
-            width = {'dynamic_ncols': True} if os.get_terminal_size(sys.stderr.fileno()).columns else {'ncols': 100}
-            self.bar = tqdm(total=self.max_iters, initial=start_iter, desc=self.exp_name, smoothing=0.02, **width)
+            # Some terminals state no size; tqdm then shows nothing.
+            sized = os.get_terminal_size(sys.stderr.fileno()).columns > 0
+            size = {'dynamic_ncols': True} if sized else {'ncols': 100, 'nrows': 20}
+            self.bar = tqdm(total=self.max_iters, initial=start_iter, desc=self.exp_name, smoothing=0.02, **size)
             self._opened.callback(self.bar.close)
             self._opened.enter_context(logging_redirect_tqdm([self.logger]))  # lines above the bar, not through it
         ProgressLogger.current = self

@@ -39,14 +39,21 @@ def data_set(folder, **more):
 def home(tmp_path, monkeypatch):
     """A folder to run in, with pictures and option files to train and to test."""
     monkeypatch.chdir(tmp_path)
-    make_pictures(tmp_path / 'train', 5)
-    make_pictures(tmp_path / 'val', 2)
+    furnish(tmp_path)
+    forget_the_log()
+    yield tmp_path
+    forget_the_log()
+
+
+def furnish(folder):
+    make_pictures(folder / 'train', 5)
+    make_pictures(folder / 'val', 2)
     metrics = dict(psnr=dict(type='calculate_psnr', crop_border=2, test_y_channel=True))
     common = dict(
         model_type='ReparamSRModel', scale=2, num_gpu='auto', manual_seed=0,
         network_g=dict(type='LKDN', num_feat=8, num_atten=8, num_block=1, upscale=2, conv='BSConvU_rep',
                        upsampler='pixelshuffle_rep'))  # yapf: disable
-    write('train.yml', dict(
+    write(folder / 'train.yml', dict(
         common, name='run',
         datasets=dict(
             train=data_set('train', gt_size=16, use_hflip=True, use_rot=True, num_worker_per_gpu=0,
@@ -58,13 +65,10 @@ def home(tmp_path, monkeypatch):
                    pixel_opt=dict(type='L1Loss', loss_weight=1.0, reduction='mean')),
         val=dict(val_freq=4, save_img=False, metrics=metrics),
         logger=dict(print_freq=1, save_checkpoint_freq=4, use_tb_logger=True)))  # yapf: disable
-    write('test.yml', dict(
+    write(folder / 'test.yml', dict(
         common, name='tested', datasets=dict(test_1=data_set('val')),
         path=dict(pretrain_network_g='experiments/run/models/net_g_latest.pth', param_key_g='params_ema'),
         val=dict(save_img=True, metrics=metrics)))  # yapf: disable
-    forget_the_log()
-    yield tmp_path
-    forget_the_log()
 
 
 def forget_the_log():

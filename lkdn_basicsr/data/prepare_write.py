@@ -37,7 +37,7 @@ def write_stores(plan, writers, workers, say, progress):
         names = [picture.name for picture in plan.pictures]
         for scale, writer in writers.items():
             shapes = [plan.cropped(picture, scale) for picture in plan.pictures]
-            index, texts = plan.format[scale].finish(writer.items(), names, shapes)
+            index, texts = plan.format[scale].finish(writer.heads(), names, shapes)
             writer.finish(index, texts)
     finally:
         for writer in writers.values():

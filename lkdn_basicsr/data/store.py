@@ -7,11 +7,9 @@ A folder ``*.lmdb`` with two files:
 - ``index.json``: format, version, channel order, settings, and the pictures' names, shapes and checksums in stored
   order, so that a reader knows everything but the pixels from one small file.
 
-LMDB gives the atomic commits that make writing resumable. Reading needs none of its machinery, and lmdb 3.0 refuses to
-open an environment twice in a process, forked children included. So the environment is opened once, for as long as it
-takes to ask where the values lie, and pictures are then views into an ordinary read-only memory map of the same file.
+LMDB gives the atomic commits that make writing resumable. Reading needs none of its machinery: `lmdb_file` tells where
+the values lie, and pictures are views into an ordinary read-only memory map, which may be shared and inherited.
 """
-import ctypes
 import json
 import mmap
 import os
@@ -19,9 +17,9 @@ import struct
 import threading
 import zlib
 
-import lmdb
 import numpy as np
 
+from lkdn_basicsr.data.lmdb_file import locate
 from lkdn_basicsr.errors import InputError
 
 FORMAT = 'lkdn-raw'
@@ -214,41 +212,7 @@ def _map(path):
                     mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
                     # Crops are scattered: reading ahead would fetch what nobody asked for.
                     mapped.madvise(mmap.MADV_RANDOM)
-                    _MAPS[identity] = mapped, locate(path, mapped)[0]
+                    _MAPS[identity] = mapped, locate(data)[0]
                 return _MAPS[identity]
-    except (OSError, ValueError, lmdb.Error) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f'{data} cannot be read ({error}); copy the store again or prepare it again.') from None
-
-
-def locate(path, mapped):
-    """Ask LMDB where in ``data.mdb`` the values lie.
-
-    Args:
-        path (str): Folder of the store.
-        mapped (mmap.mmap): Its ``data.mdb``.
-
-    Returns:
-        tuple[dict[bytes, tuple[int, int]], int]: Key to begin and size, and LMDB's page size, all in bytes.
-
-    Raises:
-        ValueError: The file is cut short.
-        lmdb.Error: It is damaged.
-    """
-    environment = lmdb.open(path, readonly=True, lock=False, readahead=False, create=False)
-    try:
-        page = environment.stat()['psize']
-        if (environment.info()['last_pgno'] + 1) * page > len(mapped):
-            raise ValueError('it is cut short')
-        places, shift = {}, 0
-        with environment.begin(buffers=True) as transaction:
-            for key, value in transaction.cursor():
-                address = np.frombuffer(value, np.uint8).ctypes.data
-                if not shift:
-                    # LMDB tells addresses in a map of its own. How far they are from places in the file is told by the
-                    # page's number, with which each of its pages begins.
-                    start = address - address % page
-                    shift = ctypes.c_size_t.from_address(start).value * page - start
-                places[bytes(key)] = address + shift, len(value)
-    finally:
-        environment.close()
-    return places, page

@@ -44,9 +44,9 @@ class RawFormat:
         store.write_picture(number, image, buffer[:size])
         return [(store.key_of(number), 0, size)]
 
-    def finish(self, items, names, shapes):
-        """The content of the index, and other text files, for a store that holds ``items``."""
-        headers = [store.read_header(value[:store.HEADER.size]) for _, value in items]
+    def finish(self, heads, names, shapes):
+        """The content of the index, and other text files, for a store with these `StoreWriter.heads`."""
+        headers = [store.read_header(head) for _, head in heads]
         if [header and header[:2] for header in headers] != [(n, (*shape, 3)) for n, shape in enumerate(shapes)]:
             raise InputError('The entries of a store changed while it was written; delete it and begin again.')
         index = dict(channel_order='rgb', dtype='uint8', names=names, shapes=[[*shape, 3] for shape in shapes],
@@ -123,8 +123,8 @@ class PngFormat:
         side = self.crop_size
         return ''.join(f'{name} ({side},{side},3) {PNG_LEVEL}\n' for name in sorted(f'{key}.png' for key in keys))
 
-    def finish(self, items, names, shapes):
+    def finish(self, heads, names, shapes):
         keys = [key for name, shape in zip(names, shapes, strict=True) for key in self.keys(name, shape)]
-        if sorted(key.encode() for key in keys) != [key for key, _ in items]:
+        if sorted(key.encode() for key in keys) != [key for key, _ in heads]:
             raise InputError('The entries of a store changed while it was written; delete it and begin again.')
         return dict(names=names, shapes=[[*shape, 3] for shape in shapes]), {'meta_info.txt': self.listing(keys)}

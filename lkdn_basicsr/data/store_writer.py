@@ -8,7 +8,8 @@ import shutil
 
 import lmdb
 
-from lkdn_basicsr.data.store import read_index, write_index
+from lkdn_basicsr.data.lmdb_file import locate
+from lkdn_basicsr.data.store import HEADER, read_index, write_index
 from lkdn_basicsr.errors import InputError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -87,22 +88,24 @@ class StoreWriter:
             self._transaction.commit()
             self._transaction = self._environment.begin(write=True)
 
-    def items(self):
-        """All (key, value) pairs that were put, in order of their keys; values are views, for the moment only."""
+    def heads(self):
+        """The key and the first bytes, a header's size, of all entries, in order of their keys.
+
+        Nothing can be put any more.
+        """
         self.commit()
-        with self._environment.begin(buffers=True) as transaction:
-            for key, value in transaction.cursor():
-                yield bytes(key), value
+        self.close()
+        data = os.path.join(self.partial, 'data.mdb')
+        with self._telling(), open(data, 'rb') as file:
+            return [(key, os.pread(file.fileno(), HEADER.size, start)) for key, (start, _) in locate(data)[0].items()]
 
     def finish(self, index, texts=None):
-        """Commit, write ``index.json`` and other small files, and give the store its name.
+        """Write ``index.json`` and other small files, and give the store its name; to be called after `heads`.
 
         Args:
             index (dict): What `store.write_index` is to write beside the settings, and their most telling members.
             texts (dict[str, str] | None): Other files to write: name to content.
         """
-        self.commit()
-        self.close()
         with self._telling():
             head = {name: self.settings[name] for name in ('format', 'version', 'role', 'scale')}
             write_index(self.partial, {**head, **index, 'settings': self.settings})
@@ -135,7 +138,7 @@ class StoreWriter:
     def _telling(self):
         try:
             yield
-        except (OSError, lmdb.Error) as error:
+        except (OSError, ValueError, lmdb.Error) as error:
             # LMDB calls a write that was cut short an input/output error; the free space tells why it was.
             free = shutil.disk_usage(self.partial).free
             full = getattr(error, 'errno', None) in DISK_FULL or free < 64 << 20

@@ -1,12 +1,11 @@
 """Read everything in a store again and compare it with the checksums that were taken when it was made."""
-import mmap
 import os
 import zlib
 
-import lmdb
 import tqdm
 
 from lkdn_basicsr.data import store
+from lkdn_basicsr.data.lmdb_file import locate
 from lkdn_basicsr.data.png import png_chunks
 from lkdn_basicsr.data.store_formats import PNG_FORMAT, PngFormat
 from lkdn_basicsr.errors import InputError
@@ -42,7 +41,7 @@ def verify(path, progress=False):
 def _raw_checks(raw):
     """Key to name and check, a function that raises ValueError where the entry's value is not what it should be."""
     def check(value, number):
-        header = store.read_header(value)
+        header = store.read_header(value[:store.HEADER.size]) if len(value) > store.HEADER.size else None
         if header != (number, tuple(raw.shapes[number]), raw.index['crc32'][number]):
             raise ValueError('has a header that is not that of the index')
         if zlib.crc32(value[store.HEADER.size:]) != header[2]:
@@ -71,23 +70,23 @@ def _compare_listing(path, format, checks):
 def _check_values(path, checks, progress):
     problems = []
     try:
-        with open(os.path.join(path, 'data.mdb'), 'rb') as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        mapped.madvise(mmap.MADV_SEQUENTIAL)
-        places, page = store.locate(path, mapped)
-    except (OSError, ValueError, lmdb.Error) as error:
+        data = os.path.join(path, 'data.mdb')
+        places, page = locate(data)
+        file = open(data, 'rb')
+    except (OSError, ValueError) as error:
         return [f'data.mdb cannot be read ({error})']
-    data = memoryview(mapped)
-    for key, (name, check) in tqdm.tqdm(checks.items(), 'Verifying', unit='entry', disable=not progress):
-        start, size = places.pop(key, (0, 0))
-        end = start + size
-        try:
-            if not store.HEADER.size < end <= len(data):
-                raise ValueError('is missing')
-            check(data[start:end])
-            # LMDB fills the last page of a value that has several with zeros.
-            if size > page and any(data[end:-(-end // page) * page]):
-                raise ValueError('is followed by bytes that are not its own')
-        except ValueError as problem:
-            problems.append(f'{name} {problem}')
+    with file:
+        for key, (name, check) in tqdm.tqdm(checks.items(), 'Verifying', unit='entry', disable=not progress):
+            try:
+                if key not in places:
+                    raise ValueError('is missing')
+                start, size = places.pop(key)
+                room = -(-(start + size) // page) * page - start
+                value = memoryview(os.pread(file.fileno(), room, start))
+                check(value[:size])
+                # LMDB fills the last page of a value that has several with zeros.
+                if size > page and any(value[size:]):
+                    raise ValueError('is followed by bytes that are not its own')
+            except (ValueError, OSError) as problem:
+                problems.append(f'{name} {problem}')
     return problems + [f'{key.decode(errors="replace")} is in data.mdb but not in index.json' for key in places]

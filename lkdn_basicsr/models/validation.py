@@ -86,7 +86,7 @@ def _dealt(dataloader, rank, world_size):
         return dataloader
     pictures = Subset(dataloader.dataset, range(rank, len(dataloader.dataset), world_size))
     return DataLoader(pictures, num_workers=dataloader.num_workers, collate_fn=dataloader.collate_fn,
-                      pin_memory=dataloader.pin_memory)  # yapf: disable
+                      pin_memory=dataloader.pin_memory, generator=dataloader.generator)  # yapf: disable
 
 
 @contextlib.contextmanager

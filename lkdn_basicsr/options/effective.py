@@ -1,4 +1,5 @@
 """What is in effect: the options as an option file, and how they differ from the file of that name that we ship."""
+import json
 import logging
 import os
 from collections import OrderedDict
@@ -6,7 +7,7 @@ from pathlib import Path
 
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.options.check import check_options
-from lkdn_basicsr.options.read import dump_yaml, read_option_file
+from lkdn_basicsr.options.read import read_option_file
 
 SHIPPED = Path(__file__).resolve().parents[2] / 'options'  # beside the package in a clone; not there when installed
 
@@ -57,7 +58,7 @@ def _flat(options, keys=()):
 
 
 def _shown(options, keys):
-    return 'not set' if keys not in options else dump_yaml(options[keys]).removesuffix('\n...\n').strip()
+    return 'not set' if keys not in options else json.dumps(options[keys], ensure_ascii=False)
 
 
 def record_effective(opt):

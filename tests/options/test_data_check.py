@@ -4,7 +4,14 @@ import pytest
 from PIL import Image
 
 from lkdn_basicsr.errors import InputError
-from lkdn_basicsr.options import parse_options
+from lkdn_basicsr.options import (
+    check_data,
+    check_options,
+    derive,
+    parse_options,
+    read_option_file,
+    settle_devices,
+)
 from lkdn_basicsr.options.data_check import picture_size
 from tests.options.files import train_options, write_options, write_pictures
 
@@ -134,16 +141,14 @@ def test_meta_info_file(tmp_path, opt):
     assert 'is empty' in refused(tmp_path, opt)
 
 
-def test_a_batch_is_that_of_all_ranks(tmp_path, opt, monkeypatch):
-    joined = []
-    monkeypatch.setattr('lkdn_basicsr.options.init_distributed', lambda *arguments: joined.append(arguments))
-    for name, value in (('RANK', '0'), ('LOCAL_RANK', '0'), ('WORLD_SIZE', '3')):
-        monkeypatch.setenv(name, value)
-    assert '4 pictures give only 4 samples for a batch of 6' in refused(tmp_path, opt)
-    assert not joined
-    monkeypatch.setenv('WORLD_SIZE', '2')
-    parse(tmp_path, opt)
-    assert joined == [('pytorch', {'backend': 'nccl', 'port': 29500})]
+def test_a_batch_is_that_of_all_ranks(tmp_path, opt):
+    source = read_option_file(write_options(tmp_path / 'x.yml', opt))
+    check_options(source, is_train=True)
+    settle_devices(source.opt)
+    derive(source.opt, str(tmp_path), is_train=True)
+    check_data(source, world_size=2)
+    with pytest.raises(InputError, match='4 pictures give only 4 samples for a batch of 6'):
+        check_data(source, world_size=3)
 
 
 def write_lmdb(path, names, size, meta=None):

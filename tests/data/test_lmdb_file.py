@@ -1,0 +1,61 @@
+import os
+import random
+
+import lmdb
+import pytest
+
+from lkdn_basicsr.data.lmdb_file import locate
+
+
+def make(path, rounds, seed=0):
+    """An LMDB with values of all sizes, written and overwritten in several transactions; returns what it holds."""
+    rng = random.Random(seed)
+    with lmdb.open(path, map_size=1 << 28, lock=False) as environment:
+        for n in range(rounds):
+            with environment.begin(write=True) as transaction:
+                for _ in range(200):
+                    size = rng.choice((0, 1, 100, 2000, 2100, 4000, 4096, 9000))
+                    transaction.put(f'{rng.randrange(100 + 50 * n):08d}'.encode(), rng.randbytes(size))
+                for _ in range(20):
+                    transaction.delete(f'{rng.randrange(100 + 50 * n):08d}'.encode())
+        with environment.begin() as transaction:
+            return dict(transaction.cursor())
+
+
+@pytest.mark.parametrize('rounds', [0, 1, 12])
+def test_values_lie_where_lmdb_reads_them(tmp_path, rounds):
+    expected = make(str(tmp_path), rounds)
+    places, page = locate(tmp_path / 'data.mdb')
+    assert page == os.sysconf('SC_PAGESIZE') and list(places) == sorted(expected)
+    data = (tmp_path / 'data.mdb').read_bytes()
+    assert {key: data[begin:begin + size] for key, (begin, size) in places.items()} == expected
+
+
+def test_the_tree_may_be_deep(tmp_path):
+    with lmdb.open(str(tmp_path), map_size=1 << 28, lock=False) as environment:
+        with environment.begin(write=True) as transaction:
+            for n in range(3000):
+                transaction.put(f'{n:0300d}'.encode(), b'%d' % n)
+        assert environment.stat()['depth'] >= 3
+    places, _ = locate(tmp_path / 'data.mdb')
+    data = (tmp_path / 'data.mdb').read_bytes()
+    assert [data[begin:begin + size] for begin, size in places.values()] == [b'%d' % n for n in range(3000)]
+
+
+def test_other_files_short_files_and_damaged_trees_end_in_a_value_error(tmp_path):
+    make(str(tmp_path), 3)
+    path = tmp_path / 'data.mdb'
+    whole = path.read_bytes()
+    for damaged in (b'', b'no', bytes(10000), whole[:100], whole[:5000], whole[:-1]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError):
+            locate(path)
+    rng = random.Random(0)
+    for _ in range(500):  # any flip: either noticed, or all places are still in the file
+        place = rng.randrange(len(whole))
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << rng.randrange(8)]) + whole[place + 1:])
+        try:
+            places, _ = locate(path)
+        except ValueError:
+            continue
+        assert all(begin + size <= len(whole) for begin, size in places.values())
