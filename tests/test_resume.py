@@ -357,6 +357,14 @@ def test_state_of_another_experiment_is_gone_on_from_under_a_new_name(stopped, m
     assert 'second' in status and 'another name' in status
 
 
+def test_state_that_basicsr_wrote_is_gone_on_from(stopped, monkeypatch):
+    state = load(stopped, 'training_states/6.state')
+    torch.save({key: state[key] for key in ('epoch', 'iter', 'optimizers', 'schedulers')},
+               stopped / RUN / 'training_states/6.state')  # yapf: disable
+    assert train(monkeypatch, '--auto_resume') is None
+    assert iterations(log(stopped)) == ['7'] and 'written by BasicSR alone' in log(stopped)
+
+
 def test_changed_settings_are_listed_and_the_checkpoint_decides(stopped, monkeypatch):
     change(stopped, train__optim_g__lr=1e-3, train__scheduler__milestones=[6], train__ema_decay=0.5,
            datasets__train__gt_size=20)  # yapf: disable
