@@ -250,10 +250,13 @@ def test_gloo_group_of_one_gathers(tmp_path):
 def test_ranks_that_start_again_do_not_take_old_words_for_new():
     """torchrun keeps its store over restarts; the ranks come in any order, and not at once."""
     store, attempts = torch.distributed.HashStore(), []
+
+    def meet(rank, names):
+        names[rank] = ranks._attempt(store, rank, 3)
+
     for first in (0, 1, 0):
         names = {}
-        threads = [threading.Thread(target=lambda rank=rank: names.update({rank: ranks._attempt(store, rank, 3)}))
-                   for rank in (first, 1 - first, 2)]  # yapf: disable
+        threads = [threading.Thread(target=meet, args=(rank, names)) for rank in (first, 1 - first, 2)]
         for thread in threads:
             thread.start()
             time.sleep(0.2)
