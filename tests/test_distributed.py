@@ -20,6 +20,7 @@ from lkdn_basicsr import cli, loop, ranks
 from lkdn_basicsr.data import PairedCropDataset
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.models import validation
+from lkdn_basicsr.options import parse_options
 from tests.test_pipelines import ROOT, forget_the_log, furnish, home, log, make_pictures, run, snapshot  # noqa: F401
 
 # What the ranks run: the command, with a validation set that is slow on the first rank, metrics told by every rank, and
@@ -170,9 +171,14 @@ def test_the_reason_of_a_failure_is_shown_once(home, arguments, environment, say
         assert snapshot(home) == before
 
 
-def test_restarts_without_resume_are_refused(home, monkeypatch):  # noqa: F811
+def test_ranks_that_are_started_again_go_on_from_the_last_checkpoint(home, monkeypatch):  # noqa: F811
     monkeypatch.setenv('TORCHELASTIC_MAX_RESTARTS', '3')
+    monkeypatch.setenv('GROUP_WORLD_SIZE', '2')  # here a start cannot be told from one that is not the first
     assert '--auto_resume' in run(monkeypatch, 'train', '-opt', 'train.yml')
+    monkeypatch.setenv('GROUP_WORLD_SIZE', '1')
+    for count in '01':
+        monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', count)
+        assert parse_options(str(home), True, ['-opt', 'train.yml'])[0]['auto_resume'] is (count == '1')
 
 
 def test_wrong_arguments_are_told_by_the_first_rank(monkeypatch, capsys):
@@ -250,10 +256,13 @@ def test_gloo_group_of_one_gathers(tmp_path):
 def test_ranks_that_start_again_do_not_take_old_words_for_new():
     """torchrun keeps its store over restarts; the ranks come in any order, and not at once."""
     store, attempts = torch.distributed.HashStore(), []
+
+    def meet(rank, names):
+        names[rank] = ranks._attempt(store, rank, 3)
+
     for first in (0, 1, 0):
         names = {}
-        threads = [threading.Thread(target=lambda rank=rank: names.update({rank: ranks._attempt(store, rank, 3)}))
-                   for rank in (first, 1 - first, 2)]  # yapf: disable
+        threads = [threading.Thread(target=meet, args=(rank, names)) for rank in (first, 1 - first, 2)]
         for thread in threads:
             thread.start()
             time.sleep(0.2)

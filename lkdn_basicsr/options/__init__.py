@@ -69,12 +69,12 @@ def parse_options(root_path, is_train=True, argv=None):
     finally:
         meet_ranks(launch, args.local_rank, port)  # also when something is wrong, so that one rank says it for all
     check_facts(source, is_train)
-    _refuse_restarts_from_nothing(args, is_train)
+    auto_resume = _resumes_by_itself(args, is_train)
 
     opt = RunOptions(source.opt)
     opt.differences = differences_from_shipped(source, is_train)
     source.opt = opt
-    opt['auto_resume'], opt['is_train'] = args.auto_resume, is_train
+    opt['auto_resume'], opt['is_train'] = auto_resume, is_train
     source.notes += settle_devices(opt) + _forbid_pickles() + _warn_of_shared_store()
     derive(opt, root_path, is_train, args.debug)
     opt['dist'] = launch.launcher != 'none'
@@ -108,10 +108,18 @@ def _check_on_first_rank(source, launch, is_train, fetch):
         raise wrong
 
 
-def _refuse_restarts_from_nothing(args, is_train):
-    if is_train and not args.auto_resume and int(os.environ.get('TORCHELASTIC_MAX_RESTARTS', 0)) > 0:
-        raise InputError('torchrun --max-restarts needs --auto_resume, without which a restart begins the training '
-                         'anew; add it to the command')
+def _resumes_by_itself(args, is_train):
+    """Whether to go on from the newest checkpoint: where that is asked for, and where torchrun starts ranks again.
+
+    torchrun counts the starts on one node; on several a node may be replaced without the others being told.
+    """
+    env = os.environ
+    if not is_train or args.auto_resume or int(env.get('TORCHELASTIC_MAX_RESTARTS', 0)) == 0:
+        return args.auto_resume
+    if int(env.get('GROUP_WORLD_SIZE', 1)) > 1:
+        raise InputError('torchrun --max-restarts on several nodes needs --auto_resume, without which a replaced node '
+                         'begins the training anew; add it to the command')
+    return int(env.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0
 
 
 def _warn_of_shared_store():
