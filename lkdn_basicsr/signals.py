@@ -1,5 +1,6 @@
 """Signals that ask a training run to stop: noted when they come, obeyed at the end of the iteration."""
 import logging
+import os
 import signal
 import threading
 
@@ -54,7 +55,18 @@ def leave_to_parent(_worker_id=None):
     """Ignore the signals in a data loader's worker process, for which the main process cares.
 
     Ctrl-C and schedulers signal all processes of a job. Workers that died of it would take the last iteration, and
-    with it the checkpoint, along. They end when the main process tells them, or is no more.
+    with it the checkpoint, along. They end when the main process tells them, also by SIGTERM, or is no more.
     """
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, 'sigwaitinfo'):
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_end_when_parent_says, daemon=True).start()
+
+
+def _end_when_parent_says():
+    # A handler is not told who sent the signal; who waits for one is.
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -281,9 +282,10 @@ def test_signal_to_all_processes_of_a_job_leaves_the_workers_alone(home, monkeyp
     def signal_all():
         workers = multiprocessing.active_children()
         assert workers
-        for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
-            for worker in workers:
-                os.kill(worker.pid, number)
+        for number in ('INT', 'USR1', 'TERM'):  # not from this process, which tells them to end by SIGTERM
+            subprocess.run(['kill', f'-{number}', *(str(worker.pid) for worker in workers)], check=True)
+        time.sleep(0.2)
+        assert multiprocessing.active_children() == workers
         stop(signal.SIGUSR1)()
 
     assert train_until(monkeypatch, 'iter:       2', signal_all) == 128 + signal.SIGUSR1
@@ -292,6 +294,23 @@ def test_signal_to_all_processes_of_a_job_leaves_the_workers_alone(home, monkeyp
     while multiprocessing.active_children():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@pytest.mark.skipif(not Path('/proc/self/stat').exists(), reason='finds worker processes as Linux lists them')
+def test_worker_that_is_killed_ends_the_run(long_home):
+    change(long_home, train__total_iter=100_000, datasets__train__num_worker_per_gpu=2,
+           datasets__train__dataset_enlarge_ratio=1000)  # yapf: disable
+    (process,) = children.start(long_home)
+    while 'iter:       2' not in (children.output(long_home) if (long_home / 'out.txt').exists() else ''):
+        time.sleep(0.01)
+    workers = [int(stat.parent.name) for stat in Path('/proc').glob('[0-9]*/stat')
+               if stat.read_text().rpartition(')')[2].split()[1] == str(process.pid)]  # yapf: disable
+    assert len(workers) == 2
+    os.kill(workers[0], signal.SIGKILL)
+    process.join(60)
+    ended = process.exitcode
+    process.kill()
+    assert ended == 1 and 'killed by signal' in children.output(long_home)
 
 
 def test_signal_to_one_rank_stops_all_at_one_iteration(long_home):
