@@ -3,10 +3,10 @@ from torch import nn
 
 
 class LKA(nn.Module):
-    """Large kernel attention (Visual Attention Network, Guo et al. 2022, section 3.2), 17×17 here.
+    """Large kernel attention (Visual Attention Network, Guo et al. 2022), 17×17 here.
 
     A pointwise, a depthwise 5×5 and a depthwise dilated 5×5 (dilation 3) convolution give the map that the input is
-    multiplied by; LKDN puts the pointwise first (LKDN, section 3.3).
+    multiplied by; LKDN puts the pointwise first.
 
     Args:
         channels (int): C.

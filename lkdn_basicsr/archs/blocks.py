@@ -41,7 +41,7 @@ class BSConvU_idt(BSConvU):
 
 
 class BSConvU_rep(BSConvU):
-    """Re-parameterized blueprint shallow block, RBSB (LKDN, section 3.4): shortcuts and a depthwise 1×1 while training.
+    """Re-parameterized blueprint shallow block, RBSB of the LKDN paper: shortcuts and a depthwise 1×1 while training.
 
     Args:
         channels (int), out_channels (int): the same number.
@@ -67,7 +67,7 @@ CONVS = {conv.__name__: conv for conv in (BSConvU, BSConvU_idt, BSConvU_rep)}
 
 
 class LKDB(nn.Module):
-    """Large kernel distillation block (LKDN, section 3.2, figure 3).
+    """Large kernel distillation block, LKDB of the LKDN paper.
 
     Args:
         num_feat (int): C, channels in and out.

@@ -11,7 +11,7 @@ from lkdn_basicsr.archs.blocks import CONVS, LKDB, UPSAMPLERS, BSConvU
 
 @ARCH_REGISTRY.register()
 class LKDN(nn.Module):
-    """Large kernel distillation network (section 3.1, figure 2).
+    """Large kernel distillation network, the architecture of the paper.
 
     Args:
         num_in_ch (int): channels of the input picture. Default: 3.

@@ -1,4 +1,4 @@
-"""The transforms of Diverse Branch Block (Ding et al., CVPR 2021, section 3.2), as functions of tensors.
+"""The transforms of Diverse Branch Block (Ding et al., CVPR 2021, transforms I to VI), as functions of tensors.
 
 A branch is a pair ``(weight, bias)`` of a convolution with stride 1 and zero padding ``K // 2``: weight
 ``(out_channels, in_channels / groups, K, K)``, bias ``(out_channels,)``. All functions are exact in real arithmetic, on
