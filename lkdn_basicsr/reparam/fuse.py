@@ -10,7 +10,7 @@ from lkdn_basicsr.reparam.transforms import add_branches, identity_kernel, pad_k
 
 
 def fuse_rbsb(state):
-    """Re-parameterized blueprint shallow block, "Re-parameterization" in the LKDN paper, to a blueprint separable convolution.
+    """RBSB, the re-parameterized blueprint shallow block of the LKDN paper, to a blueprint separable convolution.
 
     ``y = pw(x) + x`` and ``dw(y) + y + rep1x1(y)`` become ``dw'(pw'(x))``.
 
