@@ -242,6 +242,9 @@ def settle_changes(opt, state):
 
     Returns:
         list[str]: lines for the log, one for each setting that is not as it was.
+
+    Raises:
+        InputError: the schedule of the checkpoint ends before the training does.
     """
     recorded = state.get('options')
     if recorded is None:
@@ -266,6 +269,11 @@ def settle_changes(opt, state):
         opt['train'].update((key, deepcopy(value)) for key, value in recorded['train'].items()
                             if KEPT.match(f'train:{key}'))  # yapf: disable
         opt['manual_seed'] = recorded['manual_seed']
+        periods, total_iter = (opt['train'].get('scheduler') or {}).get('periods'), opt['train']['total_iter']
+        if periods and sum(periods) < total_iter:  # BasicSR's scheduler has no rate beyond its periods
+            raise InputError(f'train:total_iter is {total_iter}, and the schedule of the checkpoint ends at '
+                             f'{sum(periods)}: set path: resume_override: true, to go on with the schedule of the '
+                             'option file, or keep total_iter')
     return lines
 
 

@@ -398,6 +398,17 @@ def test_changed_settings_are_listed_and_the_checkpoint_decides(stopped, monkeyp
     assert 'iter:       7, lr:(5.000e-03' in text
 
 
+def test_training_longer_than_the_schedule_of_the_checkpoint_is_refused(home, monkeypatch):  # noqa: F811
+    cosine = dict(type='CosineAnnealingRestartLR', periods=[7], restart_weights=[1])
+    change(home, train__scheduler=cosine)
+    assert train(monkeypatch) is None
+    change(home, train__scheduler=dict(cosine, periods=[9]), train__total_iter=9)
+    assert 'resume_override: true' in train(monkeypatch, '--auto_resume')
+    change(home, path__resume_override=True)
+    assert train(monkeypatch, '--auto_resume') is None
+    assert iterations(log(home))[-1] == '9'
+
+
 def test_with_another_batch_the_iterations_go_on(stopped, monkeypatch):
     change(stopped, datasets__train__dataset_enlarge_ratio=3)  # five iterations an epoch in place of one
     assert train(monkeypatch, '--auto_resume') is None
