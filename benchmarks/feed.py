@@ -47,12 +47,12 @@ def measure(whose, dataroot_gt, dataroot_lq, seconds):
            'dataroot_gt': dataroot_gt, 'dataroot_lq': dataroot_lq, 'io_backend': {'type': 'lmdb'}}
     if whose == 'ours':
         dataset = PairedCropDataset(opt)
-        sampler = StreamSampler(len(dataset), 0, BATCH_SIZE, ratio=1000)
+        sampler = StreamSampler(len(dataset), 0, BATCH_SIZE, ratio=10**6)  # more than is drawn, of one picture too
     else:
         from basicsr.data.data_sampler import EnlargedSampler
         from basicsr.data.paired_image_dataset import PairedImageDataset
         dataset = PairedImageDataset(opt)
-        sampler = EnlargedSampler(dataset, 1, 0, 1000)
+        sampler = EnlargedSampler(dataset, 1, 0, max(1000, 10**5 // len(dataset)))
 
     def rate(items, size):
         items = iter(items)
