@@ -10,7 +10,8 @@ setup(
     packages=find_packages(include=['lkdn_basicsr', 'lkdn_basicsr.*']),
     # torch 2.15 needs 3.11; BasicSR 1.4.2 comes as a source archive whose setup.py fails on 3.13.
     python_requires='>=3.11,<3.13',
-    # The suite was run with the lower ends together, and with what constraints.txt has.
+    # Tried: what constraints.txt has, with all tests; the lower ends together, with those of networks, options, data,
+    # training and testing, but not with several ranks.
     install_requires=[
         'basicsr==1.4.2',  # the trainer, validators and registries; brings tensorboard, scikit-image, Pillow and tqdm
         'torch>=2.11',

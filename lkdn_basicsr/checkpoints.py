@@ -188,13 +188,13 @@ def _difference(wanted, found):
     return f'the checkpoint has {next(iter(found.keys() - wanted.keys()))} and the network has not'
 
 
-def describe_mismatch(network, path, param_key='params', strict=True, is_train=False, model_type='ReparamSRModel',
+def describe_mismatch(network, checkpoint, param_key='params', strict=True, is_train=False, model_type='ReparamSRModel',
                       ema=False):
     """Why a model class could not load a checkpoint into a network, before it is built in earnest.
 
     Args:
         network (nn.Module): as ``network_g`` describes it; it may be on the meta device.
-        path (str): of the checkpoint.
+        checkpoint (dict): as :func:`load` gives it.
         param_key (str | None), strict (bool): ``path:param_key_g`` and ``path:strict_load_g``.
         is_train (bool): training needs the branches of a network in training form.
         model_type (str): ReparamSRModel takes any form of a checkpoint, others what BasicSR's load_network takes.
@@ -203,11 +203,7 @@ def describe_mismatch(network, path, param_key='params', strict=True, is_train=F
 
     Returns:
         str | None: a clause without a full stop; None if it fits.
-
-    Raises:
-        InputError: the file is missing or damaged.
     """
-    checkpoint = load(path)
     if model_type == 'ReparamSRModel':
         weights, _ = pick_weights(checkpoint, param_key)
     elif param_key is None:

@@ -79,10 +79,10 @@ def check_weights(source, is_train, resuming, fetch=True):
             checkpoints.ensure(file)
         except InputError as err:
             raise source.error(('path', key), f'is {file}, which is not there: {one_line(err)}') from err
-        _load(source, ('path', key), file)
+        checkpoint = _load(source, ('path', key), file)
         reason = checkpoints.describe_mismatch(
             build_network(options),
-            file,
+            checkpoint,
             path.get(f'param_key_{suffix}', 'params'),
             path.get(f'strict_load_{suffix}', True),
             is_train,
