@@ -20,6 +20,8 @@ setup(
         'opencv-python>=4.12',  # the first that takes a PNG filter
         'lmdb>=1.4.1',
         'pyyaml>=6.0.1',
+        'matplotlib>=3.9',  # the plots of study and compare
+        'spandrel>=0.4.1',  # compare: networks other than BasicSR's and ours, known by their checkpoints
         'scipy>=1.13,<2',  # BasicSR imports scipy.ndimage.filters, which SciPy 2 drops
         'setuptools>=77',  # BasicSR imports distutils, which Python 3.12 leaves to setuptools
     ],

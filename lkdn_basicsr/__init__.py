@@ -18,5 +18,6 @@ def register():
 
 # `python -m lkdn_basicsr.train` imports the package before the command. The command registers after it has parsed its
 # arguments, so that --help does not wait for torch.
-if not (sys.argv[:1] == ['-m'] and {f'{__name__}.train', f'{__name__}.test'} & set(sys.orig_argv)):
+COMMANDS = ('train', 'test', 'study', 'compare')
+if not (sys.argv[:1] == ['-m'] and {f'{__name__}.{command}' for command in COMMANDS} & set(sys.orig_argv)):
     register()

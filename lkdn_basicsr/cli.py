@@ -1,5 +1,6 @@
-"""The command line of ``train`` and ``test``; imports nothing heavy, so that ``--help`` answers at once."""
+"""What the commands share: BasicSR's flags, and how a command ends. Imports little, so that --help answers at once."""
 import argparse
+import contextlib
 import importlib
 import os
 import sys
@@ -17,7 +18,7 @@ def build_parser(prog=None):
         argparse.ArgumentParser: Gives ``opt, launcher, auto_resume, debug, local_rank, force_yml, check``.
     """
     # Abbreviations are off: BasicSR took --auto for --auto_resume, which hides typing errors.
-    parser = _Parser(prog=prog, allow_abbrev=False)
+    parser = Parser(prog=prog, allow_abbrev=False)
     parser.add_argument('-opt', type=str, required=True, metavar='FILE', help='option file (YAML)')
     parser.add_argument(
         '--launcher', choices=['none', 'pytorch', 'slurm'], default='none',
@@ -35,18 +36,29 @@ def build_parser(prog=None):
 def run(task):
     """Run ``train`` or ``test``: parse the arguments, load everything, hand over to BasicSR's pipeline.
 
-    Mistakes in what was given end the program with one line and status 1.
-
     Args:
         task (str): ``train`` or ``test``.
     """
     prog = f'python -m lkdn_basicsr.{task}'
     build_parser(prog).parse_args()
-    try:
+    with ending_well(prog):
         from lkdn_basicsr import register
         register()
         pipeline = getattr(importlib.import_module(f'basicsr.{task}'), f'{task}_pipeline')
         pipeline(os.getcwd())
+
+
+@contextlib.contextmanager
+def ending_well(prog):
+    """How the work of a command ends: mistakes in what was given, with one line and status 1; bugs, with a traceback.
+
+    Of many ranks the first to fail speaks.
+
+    Args:
+        prog (str): The command's name in its messages.
+    """
+    try:
+        yield
     except InputError as error:
         sys.exit(f'{prog}: error: {error}' if _is_first_failure(str(error)) else 1)
     except Exception as error:
@@ -65,7 +77,8 @@ def _is_first_failure(reason):
     return ranks is None or ranks.fail(reason)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose mistakes the first rank alone reports."""
 
     def error(self, message):
         if os.environ.get('RANK', '0') != '0':  # torchrun gives all ranks the same arguments
