@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 import zipfile
+from collections import OrderedDict
 
 import torch
 
@@ -147,7 +148,10 @@ def pick_weights(checkpoint, param_key=None):
     key = keys[0] if keys else None
     weights = checkpoint if key is None else checkpoint[key]
     if any(name.startswith('module.') for name in weights):
-        weights = {name.removeprefix('module.'): value for name, value in weights.items()}
+        metadata = getattr(weights, '_metadata', {})
+        weights = OrderedDict((name.removeprefix('module.'), value) for name, value in weights.items())
+        # It tells what keys and shapes do not, see archs.config_from_state_dict.
+        weights._metadata = {name.removeprefix('module').removeprefix('.'): value for name, value in metadata.items()}
     return weights, key
 
 
