@@ -1,0 +1,195 @@
+"""Methods measured on test sets, and never twice.
+
+The protocol is the field's: the output is clipped and rounded to 8 bits, PSNR and SSIM are those of BasicSR, on Y of
+YCbCr, without a border of ``scale`` pixels. In a cache folder every method has one of its own, ``NAME-DIGEST``, with
+the SR pictures of every set, ``SET/PICTURE.png``, their scores, ``SET.json``, and what it costs, ``cost.json``.
+"""
+import glob
+import json
+import os
+import re
+
+import cv2
+import numpy as np
+import torch
+from basicsr.metrics import calculate_psnr, calculate_ssim
+from basicsr.utils import tensor2img
+from tqdm import tqdm
+
+from lkdn_basicsr.data.imresize import imresize
+from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.evaluate import complexity, latency
+from lkdn_basicsr.evaluate.networks import LoadedNetwork, load
+from lkdn_basicsr.evaluate.results import Result, SetScores
+from lkdn_basicsr.options.check import one_line
+
+PROTOCOL = 1  # of what is in a cache; a change in how anything is measured makes it another number
+BICUBIC = 'Bicubic'
+
+
+def measure(path, sets, scale, cache, name=None, progress=False):
+    """Measure a network: what it costs, and its pictures on test sets.
+
+    What the cache holds of the same weights, pictures and scale is not done again, so that a new method or set costs
+    itself alone, and a killed measurement goes on at the picture where it was.
+
+    Args:
+        path (str | LoadedNetwork): see ``networks.load``.
+        sets (Sequence[TestSet]): of the scale, with different names.
+        scale (int): upscaling factor.
+        cache (str): a folder for scores and SR pictures; made if it is missing.
+        name (str | None): of the method. Default: None, that of the file.
+        progress (bool): show a bar on a terminal.
+
+    Returns:
+        Result
+
+    Raises:
+        InputError: the file or a picture cannot be used, the network's output is not finite, the memory does not
+            suffice, or the cache cannot be written.
+    """
+    loaded = path if isinstance(path, LoadedNetwork) else load(path, scale)
+    name = name or loaded.name
+    folder = _folder(cache, name, loaded.digest)
+    network = _OnDevice(loaded)
+    params, multi_adds, seconds = _cost(loaded, network, folder)
+    scores = {test_set.name: _measure_set(name, network.super_resolve, test_set, folder, loaded.digest, progress)
+              for test_set in sets}
+    return Result(name, scale, scores, params, multi_adds, seconds)
+
+
+def measure_bicubic(sets, scale, cache, progress=False):
+    """The same for MATLAB's bicubic, which has no costs.
+
+    Returns:
+        Result: of the method ``Bicubic``.
+    """
+
+    def enlarge(lq, what):
+        return imresize(lq, scale)
+
+    digest = f'bicubic x{scale}'
+    folder = os.path.join(cache, f'{BICUBIC}_x{scale}')
+    scores = {test_set.name: _measure_set(BICUBIC, enlarge, test_set, folder, digest, progress) for test_set in sets}
+    return Result(BICUBIC, scale, scores)
+
+
+class _OnDevice:
+    """A network, brought to the device when it is first needed: what is in the cache needs none."""
+
+    def __init__(self, loaded):
+        self.loaded, self.network = loaded, None
+
+    def get(self):
+        if self.network is None:
+            self.network = self.loaded.network.to(latency.device())
+        return self.network
+
+    @torch.inference_mode()
+    def super_resolve(self, lq, what):
+        """(H, W, 3) uint8 BGR to (scale·H, scale·W, 3) uint8 BGR; ``what`` names the picture in errors."""
+        picture = torch.from_numpy(np.ascontiguousarray(lq[..., ::-1].transpose(2, 0, 1))).float().div_(255)[None]
+        network = self.get()
+        try:
+            # Not TF32, which a GPU would compute convolutions in: scores must not depend on the machine.
+            with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=False):
+                output = network(picture.to(latency.device())).float().cpu()
+        except (RuntimeError, ValueError, TypeError) as error:  # code of anyone; out of memory is a RuntimeError
+            if 'memory' in str(error):
+                height, width = lq.shape[:2]
+                raise InputError(f'the memory of {latency.device_name()} does not suffice for {what} ({width}×{height} '
+                                 'pixels): leave that set out, or measure where there is more; what was measured is '
+                                 'kept') from None
+            raise InputError(f'{self.loaded.path} fails for {what} ({one_line(error)}): leave the network or that set '
+                             'out') from None
+        if not torch.isfinite(output).all():
+            raise InputError(f'{self.loaded.path} gives NaN or infinite pixels for {what}: give a checkpoint of a '
+                             'training that did not diverge')
+        return tensor2img(output)
+
+
+def _cost(loaded, network, folder):
+    """Parameters, Multi-Adds and seconds, from the cache or measured."""
+    path = os.path.join(folder, 'cost.json')
+    cost = _read(path, digest=loaded.digest)
+    where = latency.device_name()
+    if 'params' not in cost:
+        cost['params'], cost['multi_adds'] = complexity.count(loaded.network, loaded.scale)
+    if where not in cost.setdefault('latency', {}):
+        try:
+            cost['latency'][where] = latency.latency(network.get(), loaded.scale)
+        except RuntimeError as error:
+            raise InputError(f'{loaded.path} cannot be timed for an output of 1280×720 on {where} '
+                             f'({one_line(error)}): leave it out, or measure where there is more memory') from None
+        _write(path, cost)
+    return cost['params'], cost['multi_adds'], cost['latency'][where]
+
+
+def _measure_set(method, super_resolve, test_set, folder, digest, progress):
+    """The scores of a set; what the cache lacks is measured, and written picture by picture, the scores last."""
+    record = os.path.join(folder, f'{test_set.name}.json')
+    pictures = os.path.join(folder, test_set.name)
+    scores = _read(record, digest=digest, checksum=test_set.checksum, scale=test_set.scale)
+    psnr, ssim = scores.setdefault('psnr', {}), scores.setdefault('ssim', {})
+    missing = [name for name in test_set.pictures
+               if name not in ssim or not os.path.isfile(os.path.join(pictures, f'{name}.png'))]
+    with tqdm(total=len(missing), desc=f'{method} on {test_set.name}', unit='picture', leave=False,
+              disable=None if progress and missing else True) as bar:  # None: shown on a terminal only
+        for name in missing:
+            gt, lq = test_set.read(name)
+            sr = super_resolve(lq, f'{name} of {test_set.name}')
+            if sr.shape != gt.shape:
+                raise InputError(f'{method} makes {sr.shape[1]}×{sr.shape[0]} pixels of {name} of {test_set.name}, '
+                                 f'whose HR picture has {gt.shape[1]}×{gt.shape[0]}: leave the method out')
+            options = {'crop_border': test_set.scale, 'test_y_channel': True}
+            psnr[name] = float(calculate_psnr(sr, gt, **options))
+            ssim[name] = float(calculate_ssim(sr, gt, **options))
+            _write(os.path.join(pictures, f'{name}.png'), cv2.imencode('.png', sr)[1].tobytes())
+            _write(record, scores)
+            bar.update()
+    return SetScores({name: psnr[name] for name in test_set.pictures},
+                     {name: ssim[name] for name in test_set.pictures}, pictures)
+
+
+# ------------------------------------------------------- cache ------------------------------------------------------ #
+
+
+def _folder(cache, name, digest):
+    """The folder of a network: the one that is known by its digest, whatever it was called then, or a new one."""
+    short = digest[:12]
+    known = sorted(glob.glob(os.path.join(glob.escape(cache), f'*-{short}')))
+    plain = re.sub(r'[^-+.()\w]+', '_', name)
+    return known[0] if known else os.path.join(cache, f'{plain}-{short}')
+
+
+def _read(path, **identity):
+    """What the cache holds under a path of this very thing; else the beginning of it, without results."""
+    identity['protocol'] = PROTOCOL
+    try:
+        with open(path, encoding='utf-8') as file:
+            found = json.load(file)
+        if all(found[key] == value for key, value in identity.items()):
+            return found
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or of another program
+        pass
+    return identity
+
+
+def _write(path, contents):
+    """Write bytes, or data as JSON, whole or not at all."""
+    folder, file = os.path.split(path)
+    temporary = os.path.join(folder, f'.{file}.{os.getpid()}.part')
+    try:
+        os.makedirs(folder, exist_ok=True)
+        try:
+            with open(temporary, 'wb') as stream:
+                stream.write(contents if isinstance(contents, bytes) else json.dumps(contents, indent=1).encode())
+            os.replace(temporary, path)
+        finally:
+            if os.path.exists(temporary):
+                os.remove(temporary)
+    except OSError as error:
+        raise InputError(f'{path} could not be written ({error.strerror}): make room, or choose another folder for the '
+                         'results') from None
+
+

@@ -1,0 +1,85 @@
+"""BasicSR's super-resolution networks, told by the keys and shapes of their weights.
+
+What is in neither has its usual value: ``res_scale`` is 1, and 0.1 for an EDSR of 256 features or more, as BasicSR's
+own option files have it; ``img_range`` and ``rgb_mean`` are the defaults of the classes.
+"""
+import math
+
+from basicsr.utils.registry import ARCH_REGISTRY
+
+from lkdn_basicsr import checkpoints
+from lkdn_basicsr.options.check import registered
+
+
+def recognise_basicsr(weights):
+    """The network that a state dict belongs to, with these weights: MSRResNet, EDSR, RCAN or RRDBNet.
+
+    Args:
+        weights (dict): keys to tensors.
+
+    Returns:
+        nn.Module | None: None if it is none of them.
+    """
+    for name, read in READERS.items():
+        try:
+            network = registered(ARCH_REGISTRY)[name](**read(weights))
+            checkpoints.fit(network, weights)
+        except (KeyError, IndexError, AttributeError, ValueError, ZeroDivisionError):  # InputError is a ValueError
+            continue
+        network.load_state_dict(weights)
+        return network
+    return None
+
+
+def _common(weights):
+    return {
+        'num_in_ch': weights['conv_first.weight'].shape[1],
+        'num_out_ch': weights['conv_last.weight'].shape[0],
+        'num_feat': weights['conv_first.weight'].shape[0],
+        'num_block': _count(weights, 'body.'),
+    }
+
+
+def _count(weights, prefix):
+    """How many modules stand numbered below a prefix."""
+    return len({key.removeprefix(prefix).split('.')[0] for key in weights if key.startswith(prefix)})
+
+
+def _upscale(weights):
+    """The scale of BasicSR's Upsample: pixel shuffles, one behind another."""
+    shapes = [weights[key].shape for key in weights if key.startswith('upsample.') and key.endswith('.weight')]
+    return math.prod(math.isqrt(shape[0] // shape[1]) for shape in shapes)
+
+
+def _msrresnet(weights):
+    num_feat, shuffled = weights['conv_first.weight'].shape[0], weights['upconv1.weight'].shape[0]
+    return _common(weights) | {'upscale': 4 if 'upconv2.weight' in weights else math.isqrt(shuffled // num_feat)}
+
+
+def _edsr(weights):
+    arguments = _common(weights)
+    return arguments | {'upscale': _upscale(weights), 'res_scale': 0.1 if arguments['num_feat'] >= 256 else 1}
+
+
+def _rcan(weights):
+    arguments = _common(weights)
+    squeezed = weights['body.0.residual_group.0.rcab.3.attention.1.weight'].shape[0]
+    return arguments | {
+        'upscale': _upscale(weights),
+        'num_group': arguments['num_block'],
+        'num_block': _count(weights, 'body.0.residual_group.'),
+        'squeeze_factor': arguments['num_feat'] // squeezed,
+    }
+
+
+def _rrdbnet(weights):
+    arguments = _common(weights)
+    unshuffled = math.isqrt(arguments['num_in_ch'] // arguments['num_out_ch'])  # 2 and 4 for scales 2 and 1
+    return arguments | {
+        'num_in_ch': arguments['num_in_ch'] // unshuffled**2,
+        'num_grow_ch': weights['body.0.rdb1.conv1.weight'].shape[0],
+        'scale': 4 // unshuffled,
+    }
+
+
+READERS = {'MSRResNet': _msrresnet, 'EDSR': _edsr, 'RCAN': _rcan, 'RRDBNet': _rrdbnet}
