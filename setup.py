@@ -8,6 +8,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['lkdn_basicsr', 'lkdn_basicsr.*']),
+    package_data={'lkdn_basicsr.evaluate': ['*.yml', '*.html']},
     # torch 2.15 needs 3.11; BasicSR 1.4.2 comes as a source archive whose setup.py fails on 3.13.
     python_requires='>=3.11,<3.13',
     # Tried: what constraints.txt has, with all tests; the lower ends together, with those of networks, options, data,
