@@ -27,7 +27,7 @@ def build_parser():
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for the tables, the pictures and the page')
     parser.add_argument(
         '--region', action='append', metavar='SET/PICTURE[:x,y,w,h]',
-        help='what the visual comparison shows, in HR pixels; several may be given (default: where methods differ most)')
+        help='what the visual comparison shows, in HR pixels; may be given again (default: where methods differ most)')
     return parser
 
 
