@@ -1,0 +1,170 @@
+"""Regions of pictures where methods are told apart: found, checked, cut out."""
+import dataclasses
+import difflib
+import os
+import re
+
+import cv2
+import numpy as np
+
+from lkdn_basicsr.data.picture_files import read_picture
+from lkdn_basicsr.errors import InputError
+
+SIDE = 80  # HR pixels of a region that is found, 20 LR pixels at x4: as in the papers' figures
+
+
+@dataclasses.dataclass(frozen=True)
+class Region:
+    """A rectangle of a test set's picture, in HR pixels.
+
+    Attributes:
+        set_name (str): The test set.
+        picture (str): The picture, without extension.
+        x, y (int | None): Left and upper edge; None, as the size, for where methods differ most.
+        width, height (int | None): Its size.
+    """
+    set_name: str
+    picture: str
+    x: int = None
+    y: int = None
+    width: int = None
+    height: int = None
+
+    def __str__(self):
+        text = f'{self.set_name}/{self.picture}'
+        return text if self.x is None else f'{text}:{self.x},{self.y},{self.width},{self.height}'
+
+    def of(self, picture):
+        """The pixels of the region: a view of (H, W, ...)."""
+        return picture[self.y:self.y + self.height, self.x:self.x + self.width]
+
+
+def parse_region(text):
+    """A region as it is given on a command line.
+
+    Args:
+        text (str): ``SET/PICTURE:x,y,width,height``, or ``SET/PICTURE`` for the region where methods differ most.
+
+    Raises:
+        InputError: It reads otherwise.
+    """
+    match = re.fullmatch(r'([^/]+)/([^/]+?)(?::(-?\d+),(-?\d+),(-?\d+),(-?\d+))?', text.strip())
+    if not match or re.search(r':[-\d,. ]*$', match[2]):
+        raise InputError(f'The region {text!r} cannot be read; write SET/PICTURE:x,y,width,height in HR pixels, as in '
+                         'Urban100/img_092:120,300,80,80, or SET/PICTURE alone.')
+    return Region(match[1], match[2], *(number and int(number) for number in match.groups()[2:]))
+
+
+def check_region(region, sets):
+    """See that a region lies in a picture of the test sets.
+
+    Args:
+        region (Region): With or without numbers.
+        sets (list[TestSet]): The test sets.
+
+    Returns:
+        TestSet: The one that it is of.
+
+    Raises:
+        InputError: The set or the picture is unknown, or the region is empty or not all inside.
+    """
+    by_name = {test_set.name: test_set for test_set in sets}
+    if region.set_name not in by_name:
+        raise InputError(f'The region {region} is of the set {region.set_name}, which is not among the test sets; '
+                         f'{_nearest(region.set_name, by_name)}.')
+    test_set = by_name[region.set_name]
+    if region.picture not in test_set.pictures:
+        raise InputError(f'The region {region} is of a picture that {test_set.folder} does not hold; '
+                         f'{_nearest(region.picture, test_set.pictures)}.')
+    if region.x is not None:
+        height, width = test_set.read(region.picture)[0].shape[:2]
+        inside = (region.width > 0 and region.height > 0 and 0 <= region.x <= width - region.width
+                  and 0 <= region.y <= height - region.height)  # yapf: disable
+        if not inside:
+            raise InputError(f'The region {region} is not inside its picture, which is {width} pixels wide and {height} '
+                             'high; give x,y,width,height within them.')
+    return test_set
+
+
+def complete(region, results, sets, side=SIDE):
+    """A region with its numbers: where methods differ most, if it has none.
+
+    Raises:
+        InputError: As :func:`check_region`.
+    """
+    test_set = check_region(region, sets)
+    return region if region.x is not None else _most_differing(region.picture, test_set, results, side)[1]
+
+
+def differing_regions(results, sets, count, side=SIDE):
+    """Where methods differ most: the windows with the largest variance, over the methods, of the mean squared error.
+
+    Bicubic, which differs from every network most, does not count, unless there is just one network.
+
+    Args:
+        results (list[Result]): The methods.
+        sets (list[TestSet]): The test sets; of each picture at most one region is taken.
+        count (int): How many regions.
+        side (int): Width and height in HR pixels; less where a picture is smaller.
+
+    Returns:
+        list[Region]: The largest difference first.
+    """
+    found = [_most_differing(picture, test_set, results, side) for test_set in sets for picture in test_set.pictures]
+    return [region for _, region in sorted(found, key=lambda pair: -pair[0])[:count]]
+
+
+def pictures(region, results, test_set):
+    """The whole pictures that a region is of, by what made them: ``HR``, then each method that has it.
+
+    Args:
+        region (Region): Of this test set.
+        results (list[Result]): The methods.
+        test_set (TestSet): The test set.
+
+    Returns:
+        list[tuple[Result | None, ndarray]]: None for HR; (H, W, 3) uint8 RGB, all of the size of the smallest, which
+            LR size times scale is where HR is no multiple of the scale.
+
+    Raises:
+        InputError: A picture is missing or damaged.
+    """
+    found = [(None, cv2.cvtColor(test_set.read(region.picture)[0], cv2.COLOR_BGR2RGB))]
+    for result in results:
+        scores = result.sets.get(test_set.name)
+        if scores and region.picture in scores.psnr:
+            found.append((result, read_picture(os.path.join(scores.folder, f'{region.picture}.png'))))
+    height, width = (min(image.shape[axis] for _, image in found) for axis in (0, 1))
+    return [(result, image[:height, :width]) for result, image in found]
+
+
+def _most_differing(picture, test_set, results, side):
+    """(variance, region) of a picture."""
+    region = Region(test_set.name, picture)
+    networks = [result for result in results if result.params is not None]
+    (_, gt), *found = pictures(region, networks if len(networks) > 1 else results, test_set)
+    width, height = (min(side, length) for length in (gt.shape[1], gt.shape[0]))
+    errors = [_window_errors(image, gt, height, width) for _, image in found]
+    if len(errors) > 1:
+        mean = sum(errors) / len(errors)
+        errors = [(error - mean)**2 for error in errors]
+    total = sum(errors, np.zeros((1, 1)))
+    y, x = np.unravel_index(total.argmax(), total.shape)
+    return total[y, x] / max(1, len(errors)), Region(test_set.name, picture, int(x), int(y), width, height)
+
+
+def _window_errors(image, gt, height, width):
+    """The mean squared error of each window that lies inside: (H - height + 1, W - width + 1) float64."""
+    # Whole numbers, whose sums float64 holds without rounding: equal pictures differ by nothing.
+    squared = (cv2.absdiff(image, gt).astype(np.int32)**2).sum(axis=2).astype(np.float64)
+    table = cv2.integral(squared, sdepth=cv2.CV_64F)
+    sums = table[height:, width:] - table[:-height, width:] - table[height:, :-width] + table[:-height, :-width]
+    return sums / (3 * height * width)
+
+
+def _nearest(name, names):
+    close = difflib.get_close_matches(name.lower(), [other.lower() for other in names], 1, 0.5)
+    if close:
+        return f'did you mean {next(other for other in names if other.lower() == close[0])}'
+    listed = list(names)
+    return f'there {"is" if len(listed) == 1 else "are"} {", ".join(listed[:5])}{", …" if len(listed) > 5 else ""}'

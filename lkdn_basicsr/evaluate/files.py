@@ -1,0 +1,28 @@
+"""Files that are there whole or not at all."""
+import os
+
+from lkdn_basicsr.errors import InputError
+
+
+def write_whole(path, data):
+    """Write a file under a temporary name beside its place, then give it its name; until then the old one stays.
+
+    Args:
+        path (str): of the file, in an existing folder.
+        data (bytes): all of it.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f'.{name}.partial')
+    try:
+        try:
+            with open(temporary, 'wb') as file:
+                file.write(data)
+            os.replace(temporary, path)
+        finally:
+            if os.path.exists(temporary):
+                os.remove(temporary)
+    except OSError as error:
+        raise InputError(f'{path} could not be written ({error.strerror}); make it possible to write there.') from None

@@ -1,0 +1,244 @@
+"""The slide's plots: PSNR against Multi-Adds with bubbles for parameters, and learning curves."""
+import contextlib
+import io
+import math
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from lkdn_basicsr.evaluate.files import write_whole
+from lkdn_basicsr.evaluate.labels import place
+
+# Okabe and Ito's colours, which the colour-blind tell apart, without the yellow that is lost on white.
+COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
+DASHES = ('-', '--', '-.', ':')  # with more methods than colours, the colours come again with other dashes
+GREY = '#6b6b6b'
+LARGEST = 1300  # square points, of the largest bubble
+DPI = 200
+STYLE = {
+    'font.family': 'DejaVu Sans', 'font.size': 12, 'axes.spines.top': False, 'axes.spines.right': False,
+    'axes.edgecolor': '#444444', 'axes.grid': True, 'grid.color': '#e4e4e4', 'axes.axisbelow': True,
+    'lines.linewidth': 2,
+}  # yapf: disable
+
+
+def plot_complexity(results, published, set_name, path):
+    """Mean PSNR against Multi-Adds; the area of a bubble is proportional to the number of parameters.
+
+    Methods without Multi-Adds, as bicubic, are dashed lines; in a part of their own where they lie far below. What is
+    measured here is filled, what others published hollow and grey.
+
+    Args:
+        results (list[Result]): Those without this test set are left out.
+        published (list[Published]): Those of another scale, or without figures for this set, are left out.
+        set_name (str): The test set.
+        path (str): of the PNG, 6.4 inches wide.
+    """
+    results = [result for result in results if set_name in result.sets]
+    lines = [(_one_line(r.method), r.sets[set_name].mean_psnr) for r in results if not (r.multi_adds and r.params)]
+    bubbles = [
+        _Bubble(_one_line(r.method), r.multi_adds / 1e9, r.sets[set_name].mean_psnr, r.params, colour)
+        for r, colour in zip(_networks(results), _colours(len(results))) if r.multi_adds and r.params
+    ]
+    bubbles += [
+        _Bubble(_one_line(p.method), p.multi_adds / 1e9, p.sets[set_name][0], p.params, None) for p in published
+        if set_name in p.sets and p.multi_adds and p.params and p.scale in {r.scale for r in results}
+    ]
+    with _own_style():
+        figure = _figure(6.4, 5.2)
+        main, low = _axes(figure, [bubble.psnr for bubble in bubbles], [psnr for _, psnr in lines])
+        _limits(main, bubbles, lines if low is None else [])
+        # The large ones first, so that they do not hide the small ones.
+        for bubble in sorted(bubbles, key=lambda bubble: -bubble.params):
+            main.scatter(bubble.multi_adds, bubble.psnr, s=_area(bubble.params, bubbles), color=bubble.face,
+                         edgecolors=bubble.edge, linewidths=1.2, clip_on=False, zorder=3)
+        for name, psnr in lines:
+            axes = main if low is None or psnr >= main.get_ylim()[0] else low
+            axes.axhline(psnr, color=GREY, linestyle='--', linewidth=1.3, zorder=1)
+            axes.annotate(f'{name}, {psnr:.2f} dB', (0.995, psnr), xycoords=('axes fraction', 'data'), xytext=(0, 3),
+                          textcoords='offset points', ha='right', color=GREY, fontsize=10.5, parse_math=False)
+        bottom = main if low is None else low
+        bottom.set_xlabel('Multi-Adds of a 1280×720 output (G)')
+        main.set_ylabel(f'PSNR on {set_name} (dB)', parse_math=False)
+        _legend(main, bubbles)
+        figure.canvas.draw()  # settles the layout, in which the labels find their places
+        figure.set_layout_engine('none')
+        place(main, [(bubble.name, bubble.multi_adds, bubble.psnr, math.sqrt(_area(bubble.params, bubbles) / math.pi),
+                      bubble.ink) for bubble in bubbles])
+        _save(figure, path)
+
+
+def plot_curves(results, path):
+    """Mean PSNR while training: a line for each method, a panel for each test set.
+
+    Args:
+        results (list[Result]): Those without curves are left out.
+        path (str): of the PNG, 6.4 inches wide with one panel and 9.6 with more.
+    """
+    results = [result for result in results if any(result.curves.values())]
+    names = list(dict.fromkeys(name for result in results for name, curve in result.curves.items() if curve))
+    columns = min(2, len(names))
+    rows = math.ceil(len(names) / columns)
+    with _own_style():
+        figure = _figure(6.4 if columns == 1 else 9.6, 3.9 * rows + 0.4)
+        panels = figure.subplots(rows, columns, squeeze=False)
+        looks = [(colour, DASHES[i // len(COLOURS) % len(DASHES)])
+                 for i, colour in enumerate(_colours(len(results)))]  # yapf: disable
+        for i, axes in enumerate(panels.flat):
+            if i >= len(names):
+                axes.remove()
+                continue
+            curves = [result.curves.get(names[i], []) for result in results]
+            for curve, (colour, dashes) in zip(curves, looks):
+                steps, psnr = np.array(sorted(curve), dtype=float).reshape(-1, 2).T
+                axes.plot(steps, psnr, color=colour, linestyle=dashes, marker='o' if len(curve) < 12 else None,
+                          markersize=4.5)
+            _fence(axes, [psnr for curve in curves for _, psnr in curve if math.isfinite(psnr)])
+            axes.set_title(names[i], fontsize=12, parse_math=False)
+            axes.set_xlabel('Iteration')
+            axes.set_ylabel('PSNR (dB)')
+            axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+            axes.xaxis.set_major_locator(MaxNLocator(6))
+        handles = [Line2D([], [], color=colour, linestyle=dashes) for colour, dashes in looks]
+        names = [_one_line(result.method) for result in results]
+        _plain(figure.legend(handles, [''] * len(handles), loc='outside lower center', frameon=False,
+                             ncols=max(1, min(len(names), int(columns * 50 / (6 + max(map(len, names))))))), names)
+        _save(figure, path)
+
+
+class _Bubble:
+    """A method with a place in the plot; without a colour, a published one."""
+
+    def __init__(self, name, multi_adds, psnr, params, colour):
+        self.name, self.multi_adds, self.psnr, self.params = name, multi_adds, psnr, params
+        self.face = 'none' if colour is None else (*matplotlib.colors.to_rgb(colour), 0.75)
+        self.edge = GREY if colour is None else colour
+        self.ink = GREY if colour is None else 'black'
+
+
+def _figure(width, height):
+    """A figure of its own, in inches; pyplot would choose a backend for the whole process."""
+    figure = Figure(figsize=(width, height), dpi=DPI, layout='constrained')
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _networks(results):
+    return [result for result in results if result.multi_adds and result.params]
+
+
+def _colours(count):
+    return [COLOURS[i % len(COLOURS)] for i in range(count)]
+
+
+def _area(params, bubbles):
+    return LARGEST * params / max(bubble.params for bubble in bubbles)
+
+
+def _one_line(name):
+    return ' '.join(name.split())
+
+
+def _axes(figure, points, lines):
+    """The axes, and those below a break of the PSNR axis, or None: bicubic, often 4 dB below, would press the rest flat."""
+    below = [psnr for psnr in lines if points and psnr < min(points)]
+    spread = max(max(points, default=0) - min(points, default=0), 0.1)
+    if not below or len(points) < 2 or min(points) - min(below) <= 0.5 * spread:
+        return figure.add_subplot(), None
+    main, low = figure.subplots(2, sharex=True, height_ratios=(8, 1))
+    main.spines.bottom.set_visible(False)
+    main.tick_params(bottom=False, which='both')
+    low.set_ylim(min(below) - 0.15, max(below) + 0.45)
+    low.set_yticks([])  # the line's label says its PSNR
+    stroke = {'marker': [(-1, -0.6), (1, 0.6)], 'markersize': 11, 'linestyle': 'none', 'color': '#444444',
+              'clip_on': False}  # yapf: disable
+    main.plot(0, 0, transform=main.transAxes, **stroke)
+    low.plot(0, 1, transform=low.transAxes, **stroke)
+    return main, low
+
+
+def _limits(axes, bubbles, lines):
+    """Room for whole bubbles and their labels, and a logarithmic axis where Multi-Adds differ by more than 8 times."""
+    psnr = [bubble.psnr for bubble in bubbles] + [value for _, value in lines]
+    margin = max(0.22 * (max(psnr) - min(psnr)), 0.1)
+    axes.set_ylim(min(psnr) - margin, max(psnr) + margin)
+    if not bubbles:
+        axes.set_xticks([])
+        return
+    least, most = (f(bubble.multi_adds for bubble in bubbles) for f in (min, max))
+    if most > 8 * least:
+        axes.set_xscale('log')
+        edge = (most / least)**0.15
+        axes.set_xlim(least / edge, most * edge)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        edge = max(0.25 * (most - least), 0.2 * most)
+        axes.set_xlim(max(0, least - edge), most + edge)
+
+
+def _legend(axes, bubbles):
+    """Sizes of bubbles, and what hollow ones are, above the axes, where no bubble is."""
+    if not bubbles:
+        return
+    most = max(bubble.params for bubble in bubbles)
+    sizes = sorted({_round(most * part) for part in (1, 0.4, 0.1)})
+    handles = [axes.scatter([], [], s=_area(size, bubbles), color='#d0d0d0', edgecolors='#888888') for size in sizes]
+    names = [_count(size) for size in sizes]
+    if any(bubble.face == 'none' for bubble in bubbles):
+        handles.append(axes.scatter([], [], s=120, color='none', edgecolors=GREY, linewidths=1.2))
+        names.append('as published')
+    legend = axes.legend(handles, names, loc='lower left', bbox_to_anchor=(-0.02, 1.0), ncols=len(names), frameon=False,
+                         title='Parameters', title_fontsize=10.5, fontsize=10.5, alignment='left', columnspacing=1.6,
+                         borderpad=0.8, handletextpad=0.9)
+    legend.get_title().set_color('#444444')
+
+
+def _round(value):
+    """Down to 1, 2, 3 or 5 times a power of ten."""
+    power = 10**math.floor(math.log10(value))
+    return int(max(digit * power for digit in (1, 2, 3, 5) if digit * power <= value))
+
+
+def _count(value):
+    return f'{value / 1e6:g} M' if value >= 1e6 else f'{value / 1e3:g} K' if value >= 1e3 else f'{value}'
+
+
+def _fence(axes, psnr):
+    """Keep the first validations, often 10 dB below, from pressing the rest flat: Tukey's lower fence, and the best."""
+    if psnr:
+        quarter, three_quarters, best = np.quantile(psnr, (0.25, 0.75, 1))
+        lowest = max(min(psnr), quarter - 1.5 * (three_quarters - quarter))
+        margin = max(0.06 * (best - lowest), 0.01)
+        axes.set_ylim(lowest - margin, best + margin)
+
+
+def _thousands(value, _):
+    return f'{value / 1e6:g}M' if value >= 1e6 else f'{value / 1e3:g}K' if value >= 1e3 else f'{value:g}'
+
+
+def _plain(legend, names):
+    """The texts of a legend, as they are: given as labels, those with $ would be formulae, and _… be left out."""
+    for text, name in zip(legend.get_texts(), names):
+        text.set_parse_math(False)
+        text.set_text(name)
+
+
+@contextlib.contextmanager
+def _own_style():
+    """matplotlib's defaults and ours, whatever the user has set, which is back afterwards."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
+def _save(figure, path):
+    file = io.BytesIO()
+    figure.savefig(file, format='png', dpi=DPI)
+    write_whole(path, file.getvalue())
