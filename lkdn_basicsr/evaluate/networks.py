@@ -11,6 +11,7 @@ import os
 import warnings
 
 import torch
+from basicsr.archs.rrdbnet_arch import RRDBNet
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 from torch.nn import functional as F
@@ -126,8 +127,7 @@ def _described(source, weights):
     network = _fill(network, weights)
     if isinstance(network, archs.LKDN) or source.opt.get('model_type') == 'ReparamSRModel':
         network = reparam.fuse(network)  # that model class tests the fused network; others may mean another thing by it
-    window = _window(network)
-    return network if window == 1 else Windowed(network, window)
+    return _for_any_size(network)
 
 
 def _fill(network, weights):
@@ -166,11 +166,15 @@ class Windowed(nn.Module):
         return out[..., :height * scale, :width * scale]
 
 
-def _window(network):
-    """The least common multiple of the windows in a network; 1 where there are none."""
-    sizes = [getattr(module, 'window_size', 1) for module in network.modules()]
-    flat = [size for entry in sizes for size in (entry if isinstance(entry, tuple | list) else [entry])]
-    return math.lcm(*(size for size in flat if isinstance(size, int) and size > 0))
+def _for_any_size(network):
+    """A network of BasicSR's registry, for pictures of any size."""
+    if isinstance(network, RRDBNet):
+        window = 4 // network.scale  # at scales 2 and 1 it begins with a pixel unshuffle
+    else:
+        sizes = [getattr(module, 'window_size', 1) for module in network.modules()]
+        flat = [size for entry in sizes for size in (entry if isinstance(entry, tuple | list) else [entry])]
+        window = math.lcm(*(size for size in flat if isinstance(size, int) and size > 0))
+    return network if window == 1 else Windowed(network, window)
 
 
 # ---------------------------------------------------- checkpoints --------------------------------------------------- #
@@ -186,7 +190,7 @@ def _from_checkpoint(path):
     if source is not None:
         with contextlib.suppress(InputError):
             return _described(source, weights), _digest(path, source.opt['network_g'])
-    for recognise in (_ours, recognise_basicsr, _known_to_spandrel):
+    for recognise in (_ours, _basicsrs, _known_to_spandrel):
         network = recognise(weights)
         if network is not None:
             return network, _digest(path)
@@ -215,6 +219,11 @@ def _ours(weights):
         return None
 
 
+def _basicsrs(weights):
+    network = recognise_basicsr(weights)
+    return network and _for_any_size(network)
+
+
 class Described(nn.Module):
     """A network as spandrel loads it, which extends pictures to the sizes that the network wants, and clips.
 
@@ -240,7 +249,21 @@ def _known_to_spandrel(weights):
             return None
     if not isinstance(descriptor, spandrel.ImageModelDescriptor):
         return None
+    _drop_branches(descriptor.model)
     return Described(descriptor)
+
+
+def _drop_branches(network):
+    """Fuse SPAN's convolutions, which spandrel keeps in training form and fuses anew for every picture."""
+    for module in network.modules():
+        if hasattr(module, 'update_params') and hasattr(module, 'eval_conv'):
+            module.update_params()
+            module.update_params = _nothing
+            del module.conv, module.sk
+
+
+def _nothing():
+    pass
 
 
 # ------------------------------------------------------ common ------------------------------------------------------ #
