@@ -63,7 +63,8 @@ def draw(region, results, sets, path):
         figures = f'{psnr[id(result)]:.2f} / {ssim[id(result)]:.4f}' if result else 'PSNR / SSIM'
         _write(pen, (middle, below), name, cell, bold=best)
         _write(pen, (middle, below + SIZE + GAP // 2), figures, cell, INK if result else FAINT, bold=best)
-    note = f'PSNR (dB) / SSIM: of the whole picture, on Y. Region {region.x},{region.y}, {region.width}×{region.height}.'
+    note = ('PSNR (dB) / SSIM of the whole picture, on Y. '
+            f'The region begins at {region.x}, {region.y} and has {region.width}×{region.height} pixels.')
     _write(pen, (canvas.width // 2, height - MARGIN - SIZE), note, canvas.width - 2 * MARGIN, FAINT, size=SIZE - 6)
     file = io.BytesIO()
     canvas.save(file, 'PNG')

@@ -81,8 +81,8 @@ def check_region(region, sets):
         inside = (region.width > 0 and region.height > 0 and 0 <= region.x <= width - region.width
                   and 0 <= region.y <= height - region.height)  # yapf: disable
         if not inside:
-            raise InputError(f'The region {region} is not inside its picture, which is {width} pixels wide and {height} '
-                             'high; give x,y,width,height within them.')
+            raise InputError(f'The region {region} is not inside its picture, which is {width} pixels wide and '
+                             f'{height} high; give x,y,width,height within them.')
     return test_set
 
 
@@ -123,8 +123,7 @@ def pictures(region, results, test_set):
         test_set (TestSet): The test set.
 
     Returns:
-        list[tuple[Result | None, ndarray]]: None for HR; (H, W, 3) uint8 RGB, all of the size of the smallest, which
-            LR size times scale is where HR is no multiple of the scale.
+        list[tuple[Result | None, ndarray]]: None for HR; (H, W, 3) uint8 RGB, all of one size.
 
     Raises:
         InputError: A picture is missing or damaged.
@@ -134,8 +133,7 @@ def pictures(region, results, test_set):
         scores = result.sets.get(test_set.name)
         if scores and region.picture in scores.psnr:
             found.append((result, read_picture(os.path.join(scores.folder, f'{region.picture}.png'))))
-    height, width = (min(image.shape[axis] for _, image in found) for axis in (0, 1))
-    return [(result, image[:height, :width]) for result, image in found]
+    return found
 
 
 def _most_differing(picture, test_set, results, side):

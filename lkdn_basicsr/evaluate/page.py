@@ -11,6 +11,7 @@ import cv2
 from lkdn_basicsr.evaluate import crops
 from lkdn_basicsr.evaluate.files import write_whole
 from lkdn_basicsr.evaluate.page_table import measured_table, published_table
+from lkdn_basicsr.evaluate.table import protocol
 
 WINDOW = 480  # pixels of the side of what can be looked at around a region
 BUDGET = 12_000_000  # bytes of all these windows, as written in the page; they get smaller where they would be more
@@ -70,7 +71,7 @@ def write(path, title, results, published, sets, regions, plots, curves=None):
     published = [entry for entry in published if entry.scale == scale]
     names = [test_set.name for test_set in sets]
     body = [f'<p class="note">{_summary(results, names)}</p>', '<h2>Results</h2>', measured_table(results, names),
-            f'<p class="note">{_protocol(results)}</p>']  # yapf: disable
+            f'<p class="note">{html.escape(protocol(results))}</p>']  # yapf: disable
     if published:
         body += ['<h2>As published</h2>', published_table(published, names)]
     if plots:
@@ -91,16 +92,6 @@ def _summary(results, names):
     networks = sum(result.params is not None for result in results)
     methods = f'{networks} network{"" if networks == 1 else "s"}'
     return f'×{results[0].scale}, {methods} on {html.escape(", ".join(names))}.' if results else 'Nothing was measured.'
-
-
-def _protocol(results):
-    scale = results[0].scale if results else 'scale'
-    text = (f'PSNR (dB) and SSIM: means over the pictures of a set, on Y of YCbCr, without a border of {scale} pixels; LR '
-            'pictures by MATLAB’s bicubic. Multi-Adds are for an output of 1280×720. <span class="best">Best</span> and '
-            '<span class="second">second best</span> of each column are marked.')
-    if any(result.latency is not None for result in results):
-        text += ' Latency: for an output of 1280×720, on the machine that made this page.'
-    return text
 
 
 def _figures(plots):

@@ -144,7 +144,10 @@ def _one_line(name):
 
 
 def _axes(figure, points, lines):
-    """The axes, and those below a break of the PSNR axis, or None: bicubic, often 4 dB below, would press the rest flat."""
+    """The axes, and those below a break of the PSNR axis, or None.
+
+    Bicubic, often 4 dB below, would press the rest flat.
+    """
     below = [psnr for psnr in lines if points and psnr < min(points)]
     spread = max(max(points, default=0) - min(points, default=0), 0.1)
     if not below or len(points) < 2 or min(points) - min(below) <= 0.5 * spread:
