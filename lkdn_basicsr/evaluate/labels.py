@@ -9,7 +9,7 @@ GAPS = (3, 12, 26, 44)  # points between a bubble and its label; the far ones ge
 ROUNDS = 4
 
 
-def place(axes, bubbles, fontsize=10.5):
+def place(axes, bubbles, taken=(), fontsize=10.5):
     """Write a label beside each bubble.
 
     Each label takes the cheapest of 32 places around its bubble, by the area that it would cover of bubbles, other
@@ -19,6 +19,7 @@ def place(axes, bubbles, fontsize=10.5):
         axes (Axes): With its final limits and layout.
         bubbles (list[tuple[str, float, float, float, str]]): Name, x and y in data, radius in points, colour of the
             text.
+        taken (list[Bbox]): What else is not to be covered, in pixels.
     """
     figure = axes.figure
     renderer = figure.canvas.get_renderer()
@@ -36,12 +37,12 @@ def place(axes, bubbles, fontsize=10.5):
     chosen = [options[0] for options in places]
     for _, i in itertools.product(range(ROUNDS), range(len(places))):
         others = [box for j, (box, _) in enumerate(chosen) if j != i]
-        chosen[i] = min(places[i], key=lambda place: _cost(place, i, obstacles, others, axes.bbox, point))
-    for text, (box, far), centre, radius in zip(texts, chosen, centres, radii):
-        middle = np.array([(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2])
-        text.set_position(middle)
-        if far > GAPS[1]:
-            _line(axes, centre, radius, box, text.get_color())
+        chosen[i] = min(places[i], key=lambda place: _cost(place, i, obstacles, [*others, *taken], axes.bbox, point))
+    for text, (box, gap), obstacle in zip(texts, chosen, obstacles):
+        text.set_position(((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2))
+        if gap > GAPS[1]:
+            axes.annotate('', *_line(obstacle, box), xycoords='figure pixels', textcoords='figure pixels',
+                          arrowprops={'arrowstyle': '-', 'color': text.get_color(), 'linewidth': 0.8})
 
 
 def _places(centre, radius, half_width, half_height, point):
@@ -61,7 +62,13 @@ def _cost(place, own, obstacles, others, frame, point):
     # A label nearer to another bubble than to its own would be taken for the other's.
     distances = [_distance(box, obstacle) for obstacle in obstacles]
     mistakable = sum(distance < distances[own] + 2 * point for distance in distances) - 1
-    return covered + 2 * outside + (2 * gap + 60 * mistakable) * point**2
+    crossed = 0
+    if gap > GAPS[1]:
+        start, end = _line(obstacles[own], box)
+        points = start + np.linspace(0, 1, 24)[:, None] * (end - start)
+        crossed = sum(other.contains(*spot) for other in (*others, *obstacles[:own], *obstacles[own + 1:])
+                      for spot in points)  # yapf: disable
+    return covered + 2 * outside + (2 * gap + 60 * mistakable + 12 * crossed) * point**2
 
 
 def _distance(a, b):
@@ -76,9 +83,8 @@ def _box(x, y, half_width, half_height):
     return Bbox([[x - half_width, y - half_height], [x + half_width, y + half_height]])
 
 
-def _line(axes, centre, radius, box, colour):
-    """From the edge of a bubble to the nearest point of its label."""
+def _line(bubble, box):
+    """From the edge of a bubble to the nearest point of its label: two points."""
+    centre, radius = (bubble.min + bubble.max) / 2, bubble.width / 2
     end = np.clip(centre, box.min, box.max)
-    away = (end - centre) / max(np.hypot(*(end - centre)), 1e-9)
-    axes.annotate('', end, centre + away * radius, xycoords='figure pixels', textcoords='figure pixels',
-                  arrowprops={'arrowstyle': '-', 'color': colour, 'linewidth': 0.8})
+    return centre + (end - centre) * radius / max(np.hypot(*(end - centre)), 1e-9), end

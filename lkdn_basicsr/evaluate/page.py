@@ -11,7 +11,7 @@ import cv2
 from lkdn_basicsr.evaluate import crops
 from lkdn_basicsr.evaluate.files import write_whole
 from lkdn_basicsr.evaluate.page_table import measured_table, published_table
-from lkdn_basicsr.evaluate.table import protocol
+from lkdn_basicsr.evaluate.table import PUBLISHED_HEADING, protocol
 
 WINDOW = 480  # pixels of the side of what can be looked at around a region
 BUDGET = 12_000_000  # bytes of all these windows, as written in the page; they get smaller where they would be more
@@ -57,7 +57,7 @@ def write(path, title, results, published, sets, regions, plots, curves=None):
         path (str): of the HTML file.
         title (str): its heading, as plain text; so are all names.
         results (list[Result]): The methods, at one scale.
-        published (list[Published]): Figures of others, shown apart; those of another scale are left out.
+        published (list[Published]): Figures of others, of this scale, shown apart.
         sets (list[TestSet]): The test sets.
         regions (list[Region]): For the slider, with their numbers. Of each picture a window of 480×480 around the
             region is embedded, without loss; smaller ones if all together would take more than 12 MB.
@@ -67,13 +67,11 @@ def write(path, title, results, published, sets, regions, plots, curves=None):
     Raises:
         InputError: A picture is missing, or the page cannot be written.
     """
-    scale = results[0].scale if results else None
-    published = [entry for entry in published if entry.scale == scale]
     names = [test_set.name for test_set in sets]
     body = [f'<p class="note">{_summary(results, names)}</p>', '<h2>Results</h2>', measured_table(results, names),
             f'<p class="note">{html.escape(protocol(results))}</p>']  # yapf: disable
     if published:
-        body += ['<h2>As published</h2>', published_table(published, names)]
+        body += [f'<h2>{PUBLISHED_HEADING}</h2>', published_table(published, names)]
     if plots:
         body += ['<h2>Complexity</h2>', _figures(plots)]
     if curves:
@@ -91,7 +89,7 @@ def write(path, title, results, published, sets, regions, plots, curves=None):
 def _summary(results, names):
     networks = sum(result.params is not None for result in results)
     methods = f'{networks} network{"" if networks == 1 else "s"}'
-    return f'×{results[0].scale}, {methods} on {html.escape(", ".join(names))}.' if results else 'Nothing was measured.'
+    return f'×{results[0].scale}, {methods} on {html.escape(", ".join(names))}.'
 
 
 def _figures(plots):

@@ -1,9 +1,14 @@
 """The tables of the page, in HTML."""
 import html
 
+from lkdn_basicsr.evaluate.latency import device_name
+from lkdn_basicsr.evaluate.table import giga, marks, milliseconds, thousands
+
+COSTS = ['Params [K]', 'Multi-Adds [G]']
+
 
 def measured_table(results, names):
-    """What was measured, a row for each method, the best of each column bold and the second best underlined.
+    """What was measured, a row for each method; of the networks the best is bold, the second best underlined.
 
     Args:
         results (list[Result]): The methods.
@@ -12,24 +17,25 @@ def measured_table(results, names):
     Returns:
         str: HTML.
     """
-    columns = [('Parameters', [r.params for r in results], '{:,}', None),
-               ('Multi-Adds', [r.multi_adds for r in results], '{:.1f} G', 1e9)]  # yapf: disable
-    columns += [(label, [getattr(r, key) for r in results], text, per)
-                for label, key, text, per in (('Latency', 'latency', '{:.1f} ms', 1e-3),
-                                              ('Training', 'seconds', '{:,.0f} s', None))
-                if any(getattr(r, key) is not None for r in results)]  # yapf: disable
-    scores = {name: [r.sets.get(name) for r in results] for name in names}
-    cells = [[_cell(value / per if per and value is not None else value, text) for value in values]
-             for _, values, text, per in columns]  # yapf: disable
-    for name in names:
-        for key, text in (('mean_psnr', '{:.2f}'), ('mean_ssim', '{:.4f}')):
-            values = [None if score is None else getattr(score, key) for score in scores[name]]
-            cells.append(_marked(values, text))
-    return _table('Measured', [label for label, *_ in columns], names, [r.method for r in results], cells)
+    marked = marks(results, names)
+    timed = any(result.latency is not None for result in results)
+    trained = any(result.seconds is not None for result in results)
+    costs = COSTS + [f'Latency [ms] on {device_name()}'] * timed + ['Training [s]'] * trained
+    rows = []
+    for index, result in enumerate(results):
+        row = [(thousands(result.params), ''), (giga(result.multi_adds), '')]
+        if timed:
+            row.append(('' if result.latency is None else milliseconds(result.latency), ''))
+        if trained:
+            row.append(('' if result.seconds is None else f'{result.seconds:,.0f}', ''))
+        for name in names:
+            row += marked.get((name, index), [('', '')] * 2)
+        rows.append((result.method, row))
+    return _table('Measured', costs, names, rows)
 
 
 def published_table(published, names):
-    """What others published, with where; without marks, as it was not measured here.
+    """What others published, and where, below the table; without marks, as it was not measured here.
 
     Args:
         published (list[Published]): The methods.
@@ -38,37 +44,37 @@ def published_table(published, names):
     Returns:
         str: HTML.
     """
-    names = [name for name in names if any(name in p.sets for p in published)]
-    cells = [[_cell(p.params, '{:,}') for p in published],
-             [_cell(None if p.multi_adds is None else p.multi_adds / 1e9, '{:.1f} G') for p in published]]
-    for name in names:
-        for k, text in enumerate(('{:.2f}', '{:.4f}')):
-            cells.append([_cell(p.sets.get(name, (None, None))[k], text) for p in published])
-    sources = list(dict.fromkeys(p.source for p in published))
-    table = _table('Published', ['Parameters', 'Multi-Adds'], names, [p.method for p in published], cells)
-    said = ''.join(f'<p class="note">{html.escape(", ".join(p.method for p in published if p.source == source))}: '
-                   f'{html.escape(source)}</p>' for source in sources)
-    return table + '<p class="note">Not measured here, but copied from:</p>' + said
+    names = [name for name in names if any(name in entry.sets for entry in published)]
+    rows = []
+    for entry in published:
+        row = [(thousands(entry.params), ''), (giga(entry.multi_adds), '')]
+        for name in names:
+            psnr, ssim = entry.sets.get(name, (None, None))
+            row += [('' if psnr is None else f'{psnr:.2f}', ''), ('' if ssim is None else f'{ssim:.4f}', '')]
+        rows.append((entry.method, row))
+    text = _table('Published', COSTS, names, rows) + '\n<ul class="note">'
+    for source in dict.fromkeys(entry.source for entry in published):
+        methods = ', '.join(entry.method for entry in published if entry.source == source)
+        text += f'<li>{html.escape(methods)}: {html.escape(source)}</li>'
+    return text + '</ul>'
 
 
-def _table(label, columns, names, methods, cells):
-    """Rows of methods; ``cells`` has a list for each column, two for each test set."""
-    top = ''.join(f'<th scope="col" rowspan="2">{column}</th>' for column in ['Method', *columns])
+def _table(label, costs, names, rows):
+    """Rows are (method, [(text, mark)]), with a cell for each cost, then two for each test set."""
+    top = ''.join(f'<th scope="col" rowspan="2">{html.escape(cost)}</th>' for cost in costs)
     top += ''.join(f'<th scope="colgroup" colspan="2" class="group">{html.escape(name)}</th>' for name in names)
     below = '<th scope="col" class="group">PSNR</th><th scope="col">SSIM</th>' * len(names)
-    rows = ''.join(f'<tr><th scope="row">{html.escape(method)}</th>{"".join(row)}</tr>\n'
-                   for method, row in zip(methods, zip(*cells)))  # yapf: disable
-    return (f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table>\n<thead><tr>{top}</tr>'
-            f'<tr>{below}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>')
+    body = ''.join(f'<tr><th scope="row" class="method">{html.escape(method)}</th>'
+                   f'{_cells(row, len(costs))}</tr>\n' for method, row in rows)  # yapf: disable
+    return (f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table>\n<thead><tr>'
+            f'<th scope="col" rowspan="2" class="method">Method</th>{top}</tr><tr>{below}</tr></thead>\n'
+            f'<tbody>\n{body}</tbody></table></div>')
 
 
-def _marked(values, text):
-    """Cells of a column, where equal as printed is equal."""
-    printed = sorted({text.format(value) for value in values if value is not None}, key=float, reverse=True)
-    marks = dict(zip(printed, ('best', 'second'))) if len(printed) > 1 else {}
-    return [_cell(value, text, marks.get(text.format(value)) if value is not None else None) for value in values]
-
-
-def _cell(value, text, mark=None):
-    shown = '–' if value is None else text.format(value)
-    return f'<td class="{mark}">{shown}</td>' if mark else f'<td>{shown}</td>'
+def _cells(row, costs):
+    text = ''
+    for i, (shown, mark) in enumerate(row):
+        begins_set = i >= costs and (i - costs) % 2 == 0
+        classes = ' '.join(['group'] * begins_set + [mark] * bool(mark))
+        text += f'<td class="{classes}">{shown or "–"}</td>'
+    return text

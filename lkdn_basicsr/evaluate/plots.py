@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.transforms import Bbox
 
 from lkdn_basicsr.evaluate.files import write_whole
 from lkdn_basicsr.evaluate.labels import place
@@ -56,11 +57,13 @@ def plot_complexity(results, published, set_name, path):
         for bubble in sorted(bubbles, key=lambda bubble: -bubble.params):
             main.scatter(bubble.multi_adds, bubble.psnr, s=_area(bubble.params, bubbles), color=bubble.face,
                          edgecolors=bubble.edge, linewidths=1.2, clip_on=False, zorder=3)
+        notes = []
         for name, psnr in lines:
             axes = main if low is None or psnr >= main.get_ylim()[0] else low
             axes.axhline(psnr, color=GREY, linestyle='--', linewidth=1.3, zorder=1)
-            axes.annotate(f'{name}, {psnr:.2f} dB', (0.995, psnr), xycoords=('axes fraction', 'data'), xytext=(0, 3),
-                          textcoords='offset points', ha='right', color=GREY, fontsize=10.5, parse_math=False)
+            notes.append(axes.annotate(
+                f'{name}, {psnr:.2f} dB', (0.995, psnr), xycoords=('axes fraction', 'data'), xytext=(0, 3),
+                textcoords='offset points', ha='right', color=GREY, fontsize=10.5, parse_math=False))
         bottom = main if low is None else low
         bottom.set_xlabel('Multi-Adds of a 1280×720 output (G)')
         main.set_ylabel(f'PSNR on {set_name} (dB)', parse_math=False)
@@ -68,7 +71,7 @@ def plot_complexity(results, published, set_name, path):
         figure.canvas.draw()  # settles the layout, in which the labels find their places
         figure.set_layout_engine('none')
         place(main, [(bubble.name, bubble.multi_adds, bubble.psnr, math.sqrt(_area(bubble.params, bubbles) / math.pi),
-                      bubble.ink) for bubble in bubbles])
+                      bubble.ink) for bubble in bubbles], _line_boxes(main, notes))
         _save(figure, path)
 
 
@@ -125,6 +128,16 @@ def _figure(width, height):
     figure = Figure(figsize=(width, height), dpi=DPI, layout='constrained')
     FigureCanvasAgg(figure)
     return figure
+
+
+def _line_boxes(axes, notes):
+    """What dashed lines and their names take of the axes, in pixels."""
+    boxes = []
+    for note in notes:
+        box = note.get_window_extent()
+        level = note.axes.transData.transform((0, note.xy[1]))[1]
+        boxes += [box, Bbox([[axes.bbox.x0, level - 4], [axes.bbox.x1, level + 4]])]
+    return boxes
 
 
 def _networks(results):

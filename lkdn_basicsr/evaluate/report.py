@@ -17,7 +17,7 @@ def write(out, title, results, sets, published=(), regions=None):
         title (str): The page's heading.
         results (list[Result]): The methods, at one scale, in the order of the tables; bicubic among them.
         sets (list[TestSet]): The test sets.
-        published (list[Published]): Figures of others, shown apart.
+        published (list[Published]): Figures of others, shown apart; those of another scale are left out.
         regions (list[Region] | None): To compare; those without numbers are where methods differ most. Default: None,
             six of these, each of another picture.
 
@@ -30,6 +30,7 @@ def write(out, title, results, sets, published=(), regions=None):
     if regions is None:
         regions = crops.differing_regions(results, sets, REGIONS)
     regions = [crops.complete(region, results, sets) for region in regions]
+    published = [entry for entry in published if entry.scale == results[0].scale]
     os.makedirs(out, exist_ok=True)
     paths = []
 

@@ -5,6 +5,7 @@ import io
 from lkdn_basicsr.evaluate.latency import device_name
 
 PUBLISHED_HEADING = 'As published, not measured here'
+MARKDOWN = {'best': '**{}**', 'second': '<u>{}</u>', '': '{}'}
 
 
 def markdown(results, published=(), device=None):
@@ -29,14 +30,15 @@ def markdown(results, published=(), device=None):
         head.append(f'Latency [ms] on {device}')
     if seconds:
         head.append('Training [s]')
-    marked = _mark(results, sets)
+    marked = marks(results, sets)
     rows = []
     for index, result in enumerate(results):
-        row = [result.method, f'×{result.scale}', _thousands(result.params), _giga(result.multi_adds)]
-        row += [' / '.join(marked[name, metric, index] for metric in ('psnr', 'ssim')) if name in result.sets else ''
+        row = [result.method, f'×{result.scale}', thousands(result.params), giga(result.multi_adds)]
+        row += [' / '.join(MARKDOWN[mark].format(value) for value, mark in marked[name, index])
+                if (name, index) in marked else ''
                 for name in sets]
         if timed:
-            row.append('' if result.latency is None else _milliseconds(result.latency))
+            row.append('' if result.latency is None else milliseconds(result.latency))
         if seconds:
             row.append('' if result.seconds is None else f'{result.seconds:,.0f}')
         rows.append(row)
@@ -44,7 +46,7 @@ def markdown(results, published=(), device=None):
     if published:
         sets = [name for name in sets if any(name in entry.sets for entry in published)]
         head = ['Method', 'Scale', 'Params [K]', 'Multi-Adds [G]', *(f'{name} PSNR / SSIM' for name in sets), 'Source']
-        rows = [[entry.method, f'×{entry.scale}', _thousands(entry.params), _giga(entry.multi_adds),
+        rows = [[entry.method, f'×{entry.scale}', thousands(entry.params), giga(entry.multi_adds),
                  *(f'{entry.sets[name][0]:.2f} / {entry.sets[name][1]:.4f}' if name in entry.sets else ''
                    for name in sets), entry.source] for entry in published]
         text += [f'\n## {PUBLISHED_HEADING}\n\n', _table(head, rows)]
@@ -106,8 +108,17 @@ def _set_names(results):
     return list(dict.fromkeys(name for result in results for name in result.sets))
 
 
-def _mark(results, sets):
-    """The printed PSNR and SSIM by (set, metric, index of the result), with the two best of the networks marked."""
+def marks(results, sets):
+    """Scores as they are printed, and which are the best and the second best of the networks, bicubic left out.
+
+    Args:
+        results (Sequence[Result]): the rows.
+        sets (Sequence[str]): the test sets.
+
+    Returns:
+        dict[tuple[str, int], list[tuple[str, str]]]: by set and index of the result, for PSNR and SSIM the printed
+        number with ``'best'``, ``'second'`` or ``''``.
+    """
     marked = {}
     for name in sets:
         for metric, digits in (('psnr', 2), ('ssim', 4)):
@@ -115,9 +126,10 @@ def _mark(results, sets):
                        for index, result in enumerate(results) if name in result.sets}
             networks = [index for index in printed if results[index].params is not None]
             order = sorted({printed[index] for index in networks}, key=float, reverse=True)
+            places = dict(zip(order, ('best', 'second'))) if len(networks) > 1 else {}
             for index, value in printed.items():
-                place = order.index(value) if index in networks and len(networks) > 1 else None
-                marked[name, metric, index] = {0: f'**{value}**', 1: f'<u>{value}</u>'}.get(place, value)
+                mark = places.get(value, '') if index in networks else ''
+                marked.setdefault((name, index), []).append((value, mark))
     return marked
 
 
@@ -129,13 +141,16 @@ def _table(head, rows):
     return ''.join(f'| {line} |\n' for line in lines)
 
 
-def _thousands(params):
+def thousands(params):
+    """Parameters in K, as it is printed; nothing where there is none."""
     return '' if params is None else f'{params / 1e3:,.0f}' if params >= 1e4 else f'{params / 1e3:.1f}'
 
 
-def _giga(multi_adds):
+def giga(multi_adds):
+    """Multi-Adds in G, likewise."""
     return '' if multi_adds is None else f'{multi_adds / 1e9:,.1f}' if multi_adds >= 1e9 else f'{multi_adds / 1e9:.2f}'
 
 
-def _milliseconds(seconds):
+def milliseconds(seconds):
+    """A latency in ms, likewise."""
     return f'{seconds * 1000:,.0f}' if seconds >= 0.1 else f'{seconds * 1000:.1f}'
