@@ -11,7 +11,7 @@ import cv2
 from lkdn_basicsr.evaluate import crops
 from lkdn_basicsr.evaluate.files import write_whole
 from lkdn_basicsr.evaluate.page_table import measured_table, published_table
-from lkdn_basicsr.evaluate.table import PUBLISHED_HEADING, protocol
+from lkdn_basicsr.evaluate.table import PUBLISHED_HEADING
 
 WINDOW = 480  # pixels of the side of what can be looked at around a region
 BUDGET = 12_000_000  # bytes of all these windows, as written in the page; they get smaller where they would be more
@@ -68,8 +68,7 @@ def write(path, title, results, published, sets, regions, plots, curves=None):
         InputError: A picture is missing, or the page cannot be written.
     """
     names = [test_set.name for test_set in sets]
-    body = [f'<p class="note">{_summary(results, names)}</p>', '<h2>Results</h2>', measured_table(results, names),
-            f'<p class="note">{html.escape(protocol(results))}</p>']  # yapf: disable
+    body = [f'<p class="note">{_summary(results, names)}</p>', '<h2>Results</h2>', measured_table(results, names)]
     if published:
         body += [f'<h2>{PUBLISHED_HEADING}</h2>', published_table(published, names)]
     if plots:

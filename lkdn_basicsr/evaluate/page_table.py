@@ -2,13 +2,13 @@
 import html
 
 from lkdn_basicsr.evaluate.latency import device_name
-from lkdn_basicsr.evaluate.table import giga, marks, milliseconds, thousands
+from lkdn_basicsr.evaluate.table import giga, marks, milliseconds, protocol, thousands
 
 COSTS = ['Params [K]', 'Multi-Adds [G]']
 
 
 def measured_table(results, names):
-    """What was measured, a row for each method; of the networks the best is bold, the second best underlined.
+    """What was measured, a row for each method, and how; of the networks the best is bold, the second underlined.
 
     Args:
         results (list[Result]): The methods.
@@ -20,7 +20,7 @@ def measured_table(results, names):
     marked = marks(results, names)
     timed = any(result.latency is not None for result in results)
     trained = any(result.seconds is not None for result in results)
-    costs = COSTS + [f'Latency [ms] on {device_name()}'] * timed + ['Training [s]'] * trained
+    costs = COSTS + ['Latency [ms]'] * timed + ['Training [s]'] * trained
     rows = []
     for index, result in enumerate(results):
         row = [(thousands(result.params), ''), (giga(result.multi_adds), '')]
@@ -31,7 +31,8 @@ def measured_table(results, names):
         for name in names:
             row += marked.get((name, index), [('', '')] * 2)
         rows.append((result.method, row))
-    return _table('Measured', costs, names, rows)
+    said = protocol(results) + f' Measured on {device_name()}.' * timed
+    return _table('Measured', costs, names, rows) + f'\n<p class="note">{html.escape(said)}</p>'
 
 
 def published_table(published, names):

@@ -71,7 +71,7 @@ def plot_complexity(results, published, set_name, path):
         figure.canvas.draw()  # settles the layout, in which the labels find their places
         figure.set_layout_engine('none')
         place(main, [(bubble.name, bubble.multi_adds, bubble.psnr, math.sqrt(_area(bubble.params, bubbles) / math.pi),
-                      bubble.ink) for bubble in bubbles], _line_boxes(main, notes))
+                      bubble.look) for bubble in bubbles], _line_boxes(main, notes))
         _save(figure, path)
 
 
@@ -120,7 +120,7 @@ class _Bubble:
         self.name, self.multi_adds, self.psnr, self.params = name, multi_adds, psnr, params
         self.face = 'none' if colour is None else (*matplotlib.colors.to_rgb(colour), 0.75)
         self.edge = GREY if colour is None else colour
-        self.ink = GREY if colour is None else 'black'
+        self.look = {'color': GREY, 'fontsize': 9.5} if colour is None else {'color': 'black', 'fontsize': 10.5}
 
 
 def _figure(width, height):
