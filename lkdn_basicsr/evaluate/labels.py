@@ -7,7 +7,7 @@ from matplotlib.transforms import IdentityTransform
 DIRECTIONS = [(math.cos(angle), math.sin(angle)) for angle in np.arange(16) * math.pi / 8]
 GAPS = (3, 12, 24, 38, 54)  # points between a bubble and its label; all but the nearest get a line to their bubble
 STARTS, ROUNDS = 8, 6
-MISTAKABLE, CROSSED, AWAY = 240, 15, 6  # square points: what these are worth in covered area
+MISTAKABLE, CROSSED, AWAY = 240, 60, 6  # square points: what these are worth in covered area
 
 
 def place(axes, bubbles, taken=()):

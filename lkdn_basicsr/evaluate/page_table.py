@@ -31,7 +31,7 @@ def measured_table(results, names):
         for name in names:
             row += marked.get((name, index), [('', '')] * 2)
         rows.append((result.method, row))
-    said = protocol(results) + f' Measured on {device_name()}.' * timed
+    said = protocol(results) + f' Latencies are those of {device_name()}.' * timed
     return _table('Measured', costs, names, rows) + f'\n<p class="note">{html.escape(said)}</p>'
 
 
