@@ -36,14 +36,14 @@ def draw(region, results, sets, path):
     found = crops.pictures(region, results, test_set)
     zoom = max(1, round(TILE / max(region.width, region.height)))
     tiles = [enlarge(region.of(image), zoom) for _, image in found]
-    rows = _rows(len(tiles))
-    columns = math.ceil(len(tiles) / rows)
     tile_height, tile_width = tiles[0].shape[:2]
     row_height = tile_height + 2 * SIZE + 3 * GAP
+    cell = max(tile_width, 9 * SIZE)
+    rows = _rows(len(tiles), cell + GAP, row_height)
+    columns = math.ceil(len(tiles) / rows)
     block_height = rows * row_height - 2 * SIZE - 3 * GAP
     whole = _framed(found[0][1], region, block_height)
     left = 2 * MARGIN + whole.width
-    cell = max(tile_width, 9 * SIZE)
     height = 2 * MARGIN + rows * row_height + SIZE
     canvas = Image.new('RGB', (left + columns * (cell + GAP) - GAP + MARGIN, height), 'white')
     pen = ImageDraw.Draw(canvas)
@@ -76,8 +76,13 @@ def enlarge(image, zoom):
     return np.ascontiguousarray(image.repeat(zoom, axis=0).repeat(zoom, axis=1))
 
 
-def _rows(count):
-    return 1 if count <= 3 else 2 if count <= 12 else math.ceil(math.sqrt(count / 2.5))
+def _rows(count, width, height):
+    """How many rows of tiles make a block about half as wide again as high."""
+
+    def wrong(rows):
+        return abs(math.log(math.ceil(count / rows) * width / (rows * height) / 1.5))
+
+    return min(range(1, count + 1), key=wrong)
 
 
 def _framed(picture, region, height):

@@ -131,7 +131,7 @@ def _region(region, results, sets, side):
             scores[number] = [result.sets[region.set_name].psnr[region.picture],
                               result.sets[region.set_name].ssim[region.picture]]  # yapf: disable
     return {
-        'set': region.set_name, 'picture': region.picture, 'name': str(region), 'window': [width, height],
+        'set': region.set_name, 'picture': region.picture, 'at': f'{region.x}, {region.y}', 'window': [width, height],
         'x': region.x - left, 'y': region.y - top, 'width': region.width, 'height': region.height,
         'pictures': pictures, 'scores': scores,
     }  # yapf: disable

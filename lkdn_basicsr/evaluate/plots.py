@@ -2,6 +2,7 @@
 import contextlib
 import io
 import math
+import warnings
 
 import matplotlib
 import numpy as np
@@ -40,13 +41,13 @@ def plot_complexity(results, published, set_name, path):
         path (str): of the PNG, 6.4 inches wide.
     """
     results = [result for result in results if set_name in result.sets]
-    lines = [(_one_line(r.method), r.sets[set_name].mean_psnr) for r in results if not (r.multi_adds and r.params)]
+    lines = [(_short(r.method), r.sets[set_name].mean_psnr) for r in results if not (r.multi_adds and r.params)]
     bubbles = [
-        _Bubble(_one_line(r.method), r.multi_adds / 1e9, r.sets[set_name].mean_psnr, r.params, colour)
+        _Bubble(_short(r.method), r.multi_adds / 1e9, r.sets[set_name].mean_psnr, r.params, colour)
         for r, colour in zip(_networks(results), _colours(len(results))) if r.multi_adds and r.params
     ]
     bubbles += [
-        _Bubble(_one_line(p.method), p.multi_adds / 1e9, p.sets[set_name][0], p.params, None) for p in published
+        _Bubble(_short(p.method), p.multi_adds / 1e9, p.sets[set_name][0], p.params, None) for p in published
         if set_name in p.sets and p.multi_adds and p.params and p.scale in {r.scale for r in results}
     ]
     with _own_style():
@@ -87,7 +88,10 @@ def plot_curves(results, path):
     columns = min(2, len(names))
     rows = math.ceil(len(names) / columns)
     with _own_style():
-        figure = _figure(6.4 if columns == 1 else 9.6, 3.9 * rows + 0.4)
+        width = 6.4 if columns == 1 else 9.6
+        labels = [_short(result.method, 44) for result in results]
+        across = max(1, min(len(labels), int(8 * width / (6 + max(map(len, labels))))))  # columns of the legend
+        figure = _figure(width, 3.9 * rows + 0.28 * math.ceil(len(labels) / across) + 0.1)
         panels = figure.subplots(rows, columns, squeeze=False)
         looks = [(colour, DASHES[i // len(COLOURS) % len(DASHES)])
                  for i, colour in enumerate(_colours(len(results)))]  # yapf: disable
@@ -107,9 +111,8 @@ def plot_curves(results, path):
             axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
             axes.xaxis.set_major_locator(MaxNLocator(6))
         handles = [Line2D([], [], color=colour, linestyle=dashes) for colour, dashes in looks]
-        names = [_one_line(result.method) for result in results]
-        _plain(figure.legend(handles, [''] * len(handles), loc='outside lower center', frameon=False,
-                             ncols=max(1, min(len(names), int(columns * 50 / (6 + max(map(len, names))))))), names)
+        legend = figure.legend(handles, [''] * len(handles), loc='outside lower center', frameon=False, ncols=across)
+        _plain(legend, labels)
         _save(figure, path)
 
 
@@ -152,8 +155,10 @@ def _area(params, bubbles):
     return LARGEST * params / max(bubble.params for bubble in bubbles)
 
 
-def _one_line(name):
-    return ' '.join(name.split())
+def _short(name, most=30):
+    """A name in one line; what is too long loses its middle, as names tend to begin and end differently."""
+    name = ' '.join(name.split())
+    return name if len(name) <= most else f'{name[:most // 2]}…{name[1 - most // 2:]}'
 
 
 def _axes(figure, points, lines):
@@ -251,7 +256,9 @@ def _own_style():
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', 'Glyph')  # a name's letters that the font lacks are drawn as boxes
+            yield
 
 
 def _save(figure, path):
