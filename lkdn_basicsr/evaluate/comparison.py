@@ -94,8 +94,10 @@ def _framed(picture, region, height):
     edges = [factor * edge for edge in (region.x, region.y, region.x + region.width, region.y + region.height)]
     x0, y0, x1, y1 = map(round, edges)
     pen = ImageDraw.Draw(image)
-    for colour, out in (('white', 4), (FRAME, 3), (FRAME, 2), (FRAME, 1), ('white', 0)):  # seen on any ground
-        keep = 4 - out  # at the edges of the picture, where the frame must not leave it
+    thick = max(5, height // 130)
+    for out in range(thick):
+        colour = 'white' if out in (0, thick - 1) else FRAME  # seen on any ground
+        keep = thick - 1 - out  # at the edges of the picture, where the frame must not leave it
         pen.rectangle((max(keep, x0 - out), max(keep, y0 - out), min(image.width - 1 - keep, x1 + out),
                        min(image.height - 1 - keep, y1 + out)), outline=colour)
     return image
