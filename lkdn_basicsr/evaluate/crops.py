@@ -161,7 +161,7 @@ def _window_errors(image, gt, height, width):
 
 
 def _nearest(name, names):
-    close = difflib.get_close_matches(name.lower(), [other.lower() for other in names], 1, 0.5)
+    close = difflib.get_close_matches(name.lower(), [other.lower() for other in names], 1, 0.65)
     if close:
         return f'did you mean {next(other for other in names if other.lower() == close[0])}'
     listed = list(names)

@@ -8,7 +8,7 @@ def write_whole(path, data):
     """Write a file under a temporary name beside its place, then give it its name; until then the old one stays.
 
     Args:
-        path (str): of the file, in an existing folder.
+        path (str): of the file; its folder is made if it is missing.
         data (bytes): all of it.
 
     Raises:
@@ -17,6 +17,7 @@ def write_whole(path, data):
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f'.{name}.partial')
     try:
+        os.makedirs(folder or '.', exist_ok=True)
         try:
             with open(temporary, 'wb') as file:
                 file.write(data)

@@ -73,8 +73,11 @@ def place(axes, bubbles, taken=()):
 def _settle(costs, chosen, seed):
     order = np.random.default_rng(seed).permutation(len(chosen))
     for _ in range(ROUNDS):
+        before = list(chosen)
         for i in order:
             chosen[i] = costs(i, chosen).argmin()
+        if chosen == before:
+            break
     return chosen
 
 

@@ -31,7 +31,6 @@ def write(out, title, results, sets, published=(), regions=None):
         regions = crops.differing_regions(results, sets, REGIONS)
     regions = [crops.complete(region, results, sets) for region in regions]
     published = [entry for entry in published if entry.scale == results[0].scale]
-    os.makedirs(out, exist_ok=True)
     paths = []
 
     def path(name):
