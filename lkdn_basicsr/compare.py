@@ -77,7 +77,7 @@ def compare(models, folders, scale, out, regions=None):
     results += [measure(network, sets, scale, cache, name, progress=True) for network, name in zip(loaded, names)]
     others = published.read(scale, [test_set.name for test_set in sets])
     report.write(out, f'Super-resolution ×{scale}', results, sets, published=others, regions=chosen)
-    return f'{table.markdown(results, others)}\nThe page: {os.path.join(out, "index.html")}'
+    return f'{table.markdown(results)}\nThe page: {os.path.join(out, "index.html")}'
 
 
 def split_name(text):

@@ -6,6 +6,7 @@ the SR pictures of every set, ``SET/PICTURE.png``, their scores, ``SET.json``, a
 """
 import glob
 import json
+import logging
 import os
 import re
 
@@ -19,6 +20,7 @@ from tqdm import tqdm
 from lkdn_basicsr.data.imresize import imresize
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.evaluate import complexity, latency
+from lkdn_basicsr.evaluate.files import write_whole
 from lkdn_basicsr.evaluate.networks import LoadedNetwork, load
 from lkdn_basicsr.evaluate.results import Result, SetScores
 from lkdn_basicsr.options.check import one_line
@@ -55,6 +57,7 @@ def measure(path, sets, scale, cache, name=None, progress=False):
     params, multi_adds, seconds = _cost(loaded, network, folder)
     scores = {test_set.name: _measure_set(name, network.super_resolve, test_set, folder, loaded.digest, progress)
               for test_set in sets}
+    loaded.network.cpu()  # the next one needs the GPU's memory
     return Result(name, scale, scores, params, multi_adds, seconds)
 
 
@@ -114,15 +117,21 @@ def _cost(loaded, network, folder):
     cost = _read(path, digest=loaded.digest)
     where = latency.device_name()
     if 'params' not in cost:
-        cost['params'], cost['multi_adds'] = complexity.count(loaded.network, loaded.scale)
+        try:
+            cost['params'], cost['multi_adds'] = complexity.count(loaded.network, loaded.scale)
+        except RuntimeError as error:
+            raise InputError(f'the Multi-Adds of {loaded.path} cannot be counted ({one_line(error)}): leave it out, or '
+                             'measure where there is more memory') from None
     if where not in cost.setdefault('latency', {}):
         try:
             cost['latency'][where] = latency.latency(network.get(), loaded.scale)
         except RuntimeError as error:
-            raise InputError(f'{loaded.path} cannot be timed for an output of 1280×720 on {where} '
-                             f'({one_line(error)}): leave it out, or measure where there is more memory') from None
+            if 'memory' not in str(error):
+                raise
+            logging.getLogger('basicsr').warning(f'{loaded.path} is not timed: the memory of {where} does not suffice '
+                                                 'for an output of 1280×720.')
         _write(path, cost)
-    return cost['params'], cost['multi_adds'], cost['latency'][where]
+    return cost['params'], cost['multi_adds'], cost['latency'].get(where)
 
 
 def _measure_set(method, super_resolve, test_set, folder, digest, progress):
@@ -132,7 +141,7 @@ def _measure_set(method, super_resolve, test_set, folder, digest, progress):
     scores = _read(record, digest=digest, checksum=test_set.checksum, scale=test_set.scale)
     psnr, ssim = scores.setdefault('psnr', {}), scores.setdefault('ssim', {})
     missing = [name for name in test_set.pictures
-               if name not in ssim or not os.path.isfile(os.path.join(pictures, f'{name}.png'))]
+               if name not in psnr or name not in ssim or not os.path.isfile(os.path.join(pictures, f'{name}.png'))]
     with tqdm(total=len(missing), desc=f'{method} on {test_set.name}', unit='picture', leave=False,
               disable=None if progress and missing else True) as bar:  # None: shown on a terminal only
         for name in missing:
@@ -176,20 +185,13 @@ def _read(path, **identity):
 
 
 def _write(path, contents):
-    """Write bytes, or data as JSON, whole or not at all."""
-    folder, file = os.path.split(path)
-    temporary = os.path.join(folder, f'.{file}.{os.getpid()}.part')
+    """Write bytes, or data as JSON."""
+    folder = os.path.dirname(path)
     try:
         os.makedirs(folder, exist_ok=True)
-        try:
-            with open(temporary, 'wb') as stream:
-                stream.write(contents if isinstance(contents, bytes) else json.dumps(contents, indent=1).encode())
-            os.replace(temporary, path)
-        finally:
-            if os.path.exists(temporary):
-                os.remove(temporary)
     except OSError as error:
-        raise InputError(f'{path} could not be written ({error.strerror}): make room, or choose another folder for the '
-                         'results') from None
+        raise InputError(f'{folder} could not be made ({error.strerror}): choose another folder for the results'
+                         ) from None
+    write_whole(path, contents if isinstance(contents, bytes) else json.dumps(contents, indent=1).encode())
 
 

@@ -51,11 +51,12 @@ class LoadedNetwork:
 def load(path, scale=None):
     """Load a super-resolution network of any kind from its file; nothing in the file is executed.
 
-    Tried in this order: the option file in the folder of its run (``NAME/NAME.yml`` for ``NAME/models/net_g_*.pth``),
-    where the weights fit the network that it describes; our networks, which are fused, as they are used; BasicSR's
-    MSRResNet, EDSR, RCAN and RRDBNet, by keys and shapes; and what spandrel knows (SwinIR and SRVGGNetCompact of
-    BasicSR among them). What is in no key or shape has its usual value, see ``recognise.py``; where it is another, give
-    an option file, which says it. ``params_ema`` is taken before ``params``.
+    Tried in this order: the option file in the folder of its run (``NAME/*.yml`` for ``NAME/models/net_g_*.pth``),
+    where the weights fit the network that it describes; our networks; BasicSR's MSRResNet, EDSR, RCAN and RRDBNet, by
+    keys and shapes; and what spandrel knows (SwinIR and SRVGGNetCompact of BasicSR among them, equal to BasicSR's to
+    the last bit). Ours are fused, and so is SPAN, as they are used. What is in no key or shape has its usual value, see
+    ``recognise.py``; where it is another, give an option file, which says it. ``params_ema`` is taken before
+    ``params``, but for an option file, whose ``path:param_key_g`` counts.
 
     Args:
         path (str): a checkpoint (.pth or .safetensors), or an option file (.yml) whose ``network_g`` describes a
@@ -102,6 +103,7 @@ def _from_option_file(path):
     if not isinstance(file, str):
         raise source.error(('path',), 'has no pretrain_network_g; give the checkpoint of the network')
     file = os.path.expanduser(file)
+    checkpoints.ensure(file)
     param_key = source.opt['path'].get('param_key_g', 'params')
     try:
         network = _described(source, checkpoints.pick_weights(_read(file), param_key)[0])
@@ -215,7 +217,7 @@ def _ours(weights):
     try:
         name, arguments = archs.config_from_state_dict(weights)
         return reparam.fuse(_fill(getattr(archs, name)(**arguments), weights))
-    except ValueError:  # InputError is one: keys or shapes of something else
+    except (ValueError, RuntimeError):  # InputError is a ValueError: keys or shapes of something else
         return None
 
 
