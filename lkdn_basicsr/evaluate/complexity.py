@@ -23,7 +23,7 @@ def count(network, scale, channels=3):
     every value that a normalisation layer (layer, group, batch or instance norm) puts out, which it normalises, and
     scales and shifts. LKDN ×4 has 18.225 G of the former, 18.276 G with the latter; the paper prints 18.3. BSRN ×4 has
     19.177 G, and 19.414 G with one more for every bias that is added, as older versions of thop counted; its paper
-    prints 19.4. SwinIR-light ×4 has 63.1 G; its paper prints 49.6, without the products of attention.
+    prints 19.4. SwinIR-light ×4 has 63.1 G, products of attention included; its paper prints 49.6.
 
     Left out are: activations and softmax, sums (biases, shortcuts), products of two maps element by element, pooling,
     interpolation and shuffling, Fourier transforms, and normalisations that are written by hand. Where a network

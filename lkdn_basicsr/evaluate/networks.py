@@ -106,7 +106,7 @@ def _from_option_file(path):
     checkpoints.ensure(file)
     param_key = source.opt['path'].get('param_key_g', 'params')
     try:
-        network = _described(source, checkpoints.pick_weights(_read(file), param_key)[0])
+        network = _described(source, _read(file, param_key))
     except InputError as error:
         raise InputError(str(error) if path in str(error) else f'{path}: {error}') from None
     return network, _digest(file, source.opt['network_g'], param_key)
@@ -183,11 +183,7 @@ def _for_any_size(network):
 
 
 def _from_checkpoint(path):
-    checkpoint = _read(path)
-    weights, key = checkpoints.pick_weights(checkpoint)
-    if not isinstance(weights, dict):
-        raise InputError(f'checkpoint {path} holds a {type(weights).__name__} under {key}, not weights: give a .pth '
-                         'file of BasicSR\'s form')
+    weights = _read(path)
     source = _option_file_of_run(path)
     if source is not None:
         with contextlib.suppress(InputError):
@@ -271,9 +267,16 @@ def _nothing():
 # ------------------------------------------------------ common ------------------------------------------------------ #
 
 
-def _read(path):
+def _read(path, param_key=None):
+    """The weights in a file: keys to tensors."""
     if not path.lower().endswith('.safetensors'):
-        return checkpoints.load(path)
+        try:
+            weights, _ = checkpoints.pick_weights(checkpoints.load(path), param_key)
+        except AttributeError:  # keys that are no text
+            weights = None
+        if not isinstance(weights, dict):
+            raise InputError(f'checkpoint {path} holds no weights by name: give a .pth file of BasicSR\'s form')
+        return weights
     import safetensors.torch
     try:
         return safetensors.torch.load_file(path)
