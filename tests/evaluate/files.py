@@ -31,8 +31,13 @@ def shaken(network, seed=0):
 
 
 def small_lkdn(**arguments):
-    """An LKDN of 4.5 K parameters."""
-    return shaken(archs.LKDN(**{'num_feat': 8, 'num_atten': 8, 'num_block': 1, **arguments}))
+    """An LKDN of 4.5 K parameters, the same at every call; its pictures are grey in the mean."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = shaken(archs.LKDN(**{'num_feat': 8, 'num_atten': 8, 'num_block': 1, **arguments}))
+    biases = [value for name, value in network.upsampler.named_parameters() if name in ('0.bias', 'conv3.bias')]
+    biases[0].data.fill_(0.5)
+    return network
 
 
 def save(network, path, wrapped='params'):
