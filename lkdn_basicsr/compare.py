@@ -100,10 +100,11 @@ def method_names(given):
     """
     from lkdn_basicsr.evaluate.networks import method_name
     names = [name or method_name(path) for name, path in given]
-    stems = [os.path.splitext(os.path.basename(path))[0] for _, path in given]
+    several = {name for name in names if names.count(name) > 1}
     for index, (name, path) in enumerate(given):
-        if name is None and stems[index].startswith('net_g_') and names.count(method_name(path)) > 1:
-            names[index] = f'{method_name(path)} {stems[index].removeprefix("net_g_")}'
+        stem = os.path.splitext(os.path.basename(path))[0]
+        if name is None and names[index] in several and stem.startswith('net_g_'):
+            names[index] += f' {stem.removeprefix("net_g_")}'
     _refuse_twice(names, [path for _, path in given], '--models', 'call one of them otherwise, as in NAME=FILE')
     return names
 
