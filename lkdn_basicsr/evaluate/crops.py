@@ -6,6 +6,7 @@ import re
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from lkdn_basicsr.data.picture_files import read_picture
 from lkdn_basicsr.errors import InputError
@@ -110,7 +111,10 @@ def differing_regions(results, sets, count, side=SIDE):
     Returns:
         list[Region]: The largest difference first.
     """
-    found = [_most_differing(picture, test_set, results, side) for test_set in sets for picture in test_set.pictures]
+    everything = [(picture, test_set) for test_set in sets for picture in test_set.pictures]
+    found = [_most_differing(picture, test_set, results, side)
+             for picture, test_set in tqdm(everything, 'Where methods differ', unit='picture', leave=False, delay=2,
+                                           disable=None)]  # None: shown on a terminal only; yapf: disable
     return [region for _, region in sorted(found, key=lambda pair: -pair[0])[:count]]
 
 
@@ -153,10 +157,12 @@ def _most_differing(picture, test_set, results, side):
 
 def _window_errors(image, gt, height, width):
     """The mean squared error of each window that lies inside: (H - height + 1, W - width + 1) float64."""
-    # Whole numbers, whose sums float64 holds without rounding: equal pictures differ by nothing.
-    squared = (cv2.absdiff(image, gt).astype(np.int32)**2).sum(axis=2).astype(np.float64)
-    table = cv2.integral(squared, sdepth=cv2.CV_64F)
-    sums = table[height:, width:] - table[:-height, width:] - table[height:, :-width] + table[:-height, :-width]
+    difference = cv2.absdiff(image, gt)
+    squared = cv2.transform(cv2.multiply(difference, difference, dtype=cv2.CV_32F), np.ones((1, 3), np.float32))
+    table = cv2.integral(squared, sdepth=cv2.CV_64F)  # whole numbers, without rounding: equal pictures differ by 0
+    sums = table[height:, width:] - table[:-height, width:]
+    sums -= table[height:, :-width]
+    sums += table[:-height, :-width]
     return sums / (3 * height * width)
 
 
