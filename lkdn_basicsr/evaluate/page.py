@@ -16,39 +16,6 @@ from lkdn_basicsr.evaluate.table import PUBLISHED_HEADING
 WINDOW = 480  # pixels of the side of what can be looked at around a region
 BUDGET = 12_000_000  # bytes of all these windows, as written in the page; they get smaller where they would be more
 
-VISUAL = '''<section id="visual" hidden>
-<h2>Visual comparison</h2>
-<p class="note">Drag the picture, or use the arrow keys, to move the split. PSNR / SSIM are of the whole picture; pixels
-are repeated, not smoothed.</p>
-<div class="choice" id="choice" role="group" aria-label="Region"></div>
-<div class="bench">
-<div>
-<div class="sides">
-<div><label for="left">Left</label><select id="left"></select><div class="figures" id="left-figures"></div></div>
-<div><label for="right">Right</label><select id="right"></select><div class="figures" id="right-figures"></div></div>
-</div>
-<div class="stage" id="stage">
-<div class="layer"><img id="right-image" alt="" draggable="false"></div>
-<div class="layer" id="left-layer"><img id="left-image" alt="" draggable="false"></div>
-<span class="badge" id="left-badge"></span><span class="badge" id="right-badge"></span>
-<div class="handle" id="handle"></div>
-<input type="range" id="split" min="0" max="100" step="0.5" value="50" aria-label="Split between left and right">
-</div>
-</div>
-<div class="side">
-<div class="map" id="map" tabindex="0" role="group"
-  aria-label="The part that is shown; drag, or use the arrow keys, to move it">
-<img id="map-image" alt="" draggable="false"><i class="region" id="frame"></i><i id="view"></i></div>
-<div><label for="zoom">Zoom</label><select id="zoom"></select>
-<button type="button" id="swap" class="plain">Swap sides</button>
-<p class="note">Drag the frame to look around. The region that is compared is red.</p></div>
-</div>
-</div>
-<div class="crops" id="crops"></div>
-</section>
-<noscript><p class="note">The visual comparison needs JavaScript; the pictures comparison-….png beside this page show
-the same regions.</p></noscript>'''
-
 
 def write(path, title, results, published, sets, regions, plots, curves=None):
     """Write the page.
@@ -75,8 +42,6 @@ def write(path, title, results, published, sets, regions, plots, curves=None):
         body += ['<h2>Complexity</h2>', _figures(plots)]
     if curves:
         body += ['<h2>Learning curves</h2>', _figures([curves])]
-    if regions:
-        body.append(VISUAL)
     with open(os.path.join(os.path.dirname(__file__), 'page.html'), encoding='utf-8') as file:
         template = file.read()
     parts = {'title': html.escape(title), 'body': '\n'.join(body), 'data': _script(_data(results, sets, regions))}

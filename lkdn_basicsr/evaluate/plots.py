@@ -109,7 +109,7 @@ def plot_curves(results, path):
             axes.set_xlabel('Iteration')
             axes.set_ylabel('PSNR (dB)')
             axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
-            axes.xaxis.set_major_locator(MaxNLocator(6))
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         handles = [Line2D([], [], color=colour, linestyle=dashes) for colour, dashes in looks]
         legend = figure.legend(handles, [''] * len(handles), loc='outside lower center', frameon=False, ncols=across)
         _plain(legend, labels)
@@ -216,7 +216,7 @@ def _legend(axes, bubbles):
         names.append('as published')
     legend = axes.legend(handles, names, loc='lower left', bbox_to_anchor=(-0.02, 1.0), ncols=len(names), frameon=False,
                          title='Parameters', title_fontsize=10.5, fontsize=10.5, alignment='left', columnspacing=1.6,
-                         borderpad=0.8, handletextpad=0.9)
+                         borderpad=0.8, handlelength=2.6, handletextpad=0.7)
     legend.get_title().set_color('#444444')
 
 
@@ -235,7 +235,7 @@ def _fence(axes, psnr):
     if psnr:
         quarter, three_quarters, best = np.quantile(psnr, (0.25, 0.75, 1))
         lowest = max(min(psnr), quarter - 1.5 * (three_quarters - quarter))
-        margin = max(0.06 * (best - lowest), 0.01)
+        margin = max(0.06 * (best - lowest), 0.05)
         axes.set_ylim(lowest - margin, best + margin)
 
 

@@ -42,8 +42,9 @@ def write(out, title, results, sets, published=(), regions=None):
     names = [test_set.name for test_set in sets]
     shown = 'Urban100' if 'Urban100' in names else names[-1]
     plots.plot_complexity(results, published, shown, path('complexity.png'))
-    caption = (f'PSNR on {shown} against Multi-Adds; the area of a bubble is proportional to the number of parameters. '
-               'Filled: measured here. Hollow: as published.')
+    caption = f'PSNR on {shown} against Multi-Adds; the area of a bubble is proportional to the number of parameters.'
+    if any(shown in entry.sets for entry in published):
+        caption += ' Filled: measured here. Hollow: as published.'
     figures = [(paths[-1], caption)]
     curves = None
     if any(any(result.curves.values()) for result in results):

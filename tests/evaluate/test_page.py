@@ -124,7 +124,8 @@ def test_windows_get_smaller_where_they_would_take_too_much(tmp_path, made_page,
 def test_a_page_without_regions_and_plots_is_one(tmp_path, made_page):
     page.write(str(tmp_path / 'bare.html'), 'bare', made_page[1], (), made_page[2], [], [])
     text = (tmp_path / 'bare.html').read_text(encoding='utf-8')
-    assert 'Visual comparison</h2>' not in text and '31.23' in text
+    assert '31.23' in text and data_of(tmp_path / 'bare.html')['regions'] == []
+    assert '<section id="visual" hidden>' in text  # which the script shows where there are regions
 
 
 DRIVE = '''<script>
