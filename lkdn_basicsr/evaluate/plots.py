@@ -1,31 +1,17 @@
 """The slide's plots: PSNR against Multi-Adds with bubbles for parameters, and learning curves."""
-import contextlib
-import io
 import math
-import warnings
 
 import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-from lkdn_basicsr.evaluate.files import write_whole
+from lkdn_basicsr.evaluate.drawing import COLOURS, DPI, GREY, new_figure, own_style, save, short
 from lkdn_basicsr.evaluate.labels import place
 
-# Okabe and Ito's colours, which the colour-blind tell apart, without the yellow that is lost on white.
-COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
 DASHES = ('-', '--', '-.', ':')  # with more methods than colours, the colours come again with other dashes
-GREY = '#6b6b6b'
 LARGEST = 1300  # square points, of the largest bubble
-DPI = 200
-STYLE = {
-    'font.family': 'DejaVu Sans', 'font.size': 12, 'axes.spines.top': False, 'axes.spines.right': False,
-    'axes.edgecolor': '#444444', 'axes.grid': True, 'grid.color': '#e4e4e4', 'axes.axisbelow': True,
-    'lines.linewidth': 2,
-}  # yapf: disable
 
 
 def plot_complexity(results, published, set_name, path):
@@ -41,17 +27,17 @@ def plot_complexity(results, published, set_name, path):
         path (str): of the PNG, 6.4 inches wide.
     """
     results = [result for result in results if set_name in result.sets]
-    lines = [(_short(r.method), r.sets[set_name].mean_psnr) for r in results if not (r.multi_adds and r.params)]
+    lines = [(short(r.method), r.sets[set_name].mean_psnr) for r in results if not (r.multi_adds and r.params)]
     bubbles = [
-        _Bubble(_short(r.method), r.multi_adds / 1e9, r.sets[set_name].mean_psnr, r.params, colour)
+        _Bubble(short(r.method), r.multi_adds / 1e9, r.sets[set_name].mean_psnr, r.params, colour)
         for r, colour in zip(_networks(results), _colours(len(results))) if r.multi_adds and r.params
     ]
     bubbles += [
-        _Bubble(_short(p.method), p.multi_adds / 1e9, p.sets[set_name][0], p.params, None) for p in published
+        _Bubble(short(p.method), p.multi_adds / 1e9, p.sets[set_name][0], p.params, None) for p in published
         if set_name in p.sets and p.multi_adds and p.params and p.scale in {r.scale for r in results}
     ]
-    with _own_style():
-        figure = _figure(6.4, 5.2)
+    with own_style():
+        figure = new_figure(6.4, 5.2)
         main, low = _axes(figure, [bubble.psnr for bubble in bubbles], [psnr for _, psnr in lines])
         _limits(main, bubbles, lines if low is None else [])
         # The large ones first, so that they do not hide the small ones.
@@ -71,9 +57,12 @@ def plot_complexity(results, published, set_name, path):
         _legend(main, bubbles)
         figure.canvas.draw()  # settles the layout, in which the labels find their places
         figure.set_layout_engine('none')
-        place(main, [(bubble.name, bubble.multi_adds, bubble.psnr, math.sqrt(_area(bubble.params, bubbles) / math.pi),
-                      bubble.look) for bubble in bubbles], _line_boxes(main, notes))
-        _save(figure, path)
+        radii = [math.sqrt(_area(bubble.params, bubbles) / math.pi) for bubble in bubbles]
+        spots = main.transData.transform([(bubble.multi_adds, bubble.psnr) for bubble in bubbles] or [(0, 0)])
+        discs = [Bbox([spot - radius * DPI / 72, spot + radius * DPI / 72]) for spot, radius in zip(spots, radii)]
+        place(main, [(bubble.name, bubble.multi_adds, bubble.psnr, radius, bubble.look)
+                     for bubble, radius in zip(bubbles, radii)], _place_notes(notes, discs))  # yapf: disable
+        save(figure, path)
 
 
 def plot_curves(results, path):
@@ -87,11 +76,11 @@ def plot_curves(results, path):
     names = list(dict.fromkeys(name for result in results for name, curve in result.curves.items() if curve))
     columns = min(2, len(names))
     rows = math.ceil(len(names) / columns)
-    with _own_style():
+    with own_style():
         width = 6.4 if columns == 1 else 9.6
-        labels = [_short(result.method, 44) for result in results]
+        labels = [short(result.method, 44) for result in results]
         across = max(1, min(len(labels), int(8 * width / (6 + max(map(len, labels))))))  # columns of the legend
-        figure = _figure(width, 3.9 * rows + 0.28 * math.ceil(len(labels) / across) + 0.1)
+        figure = new_figure(width, 3.9 * rows + 0.28 * math.ceil(len(labels) / across) + 0.1)
         panels = figure.subplots(rows, columns, squeeze=False)
         looks = [(colour, DASHES[i // len(COLOURS) % len(DASHES)])
                  for i, colour in enumerate(_colours(len(results)))]  # yapf: disable
@@ -110,10 +99,11 @@ def plot_curves(results, path):
             axes.set_ylabel('PSNR (dB)')
             axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            axes.set_xlim(left=0)
         handles = [Line2D([], [], color=colour, linestyle=dashes) for colour, dashes in looks]
         legend = figure.legend(handles, [''] * len(handles), loc='outside lower center', frameon=False, ncols=across)
         _plain(legend, labels)
-        _save(figure, path)
+        save(figure, path)
 
 
 class _Bubble:
@@ -126,21 +116,27 @@ class _Bubble:
         self.look = {'color': GREY, 'fontsize': 9.5} if colour is None else {'color': 'black', 'fontsize': 10.5}
 
 
-def _figure(width, height):
-    """A figure of its own, in inches; pyplot would choose a backend for the whole process."""
-    figure = Figure(figsize=(width, height), dpi=DPI, layout='constrained')
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _line_boxes(axes, notes):
-    """What dashed lines and their names take of the axes, in pixels."""
+def _place_notes(notes, discs):
+    """Write the names of dashed lines where no bubble is, at the right if possible; returns what the lines and names
+    take of the axes, in pixels."""
     boxes = []
     for note in notes:
-        box = note.get_window_extent()
-        level = note.axes.transData.transform((0, note.xy[1]))[1]
-        boxes += [box, Bbox([[axes.bbox.x0, level - 4], [axes.bbox.x1, level + 4]])]
+        ways = [(end, va) for end in ('right', 'left', 'center') for va in ('bottom', 'top')]
+        _way(note, *min(ways, key=lambda way: _covered(_way(note, *way), discs + boxes)))
+        frame, level = note.axes.bbox, note.axes.transData.transform((0, note.xy[1]))[1]
+        boxes += [note.get_window_extent(), Bbox([[frame.x0, level - 4], [frame.x1, level + 4]])]
     return boxes
+
+
+def _way(note, end, va):
+    x = {'right': 0.995, 'left': 0.005, 'center': 0.5}[end]
+    note.xy, note.xyann = (x, note.xy[1]), (0, 3 if va == 'bottom' else -4)
+    note.set(ha=end, va=va)
+    return note.get_window_extent()
+
+
+def _covered(box, discs):
+    return sum(disc.overlaps(box) for disc in discs)
 
 
 def _networks(results):
@@ -153,12 +149,6 @@ def _colours(count):
 
 def _area(params, bubbles):
     return LARGEST * params / max(bubble.params for bubble in bubbles)
-
-
-def _short(name, most=30):
-    """A name in one line; what is too long loses its middle, as names tend to begin and end differently."""
-    name = ' '.join(name.split())
-    return name if len(name) <= most else f'{name[:most // 2]}…{name[1 - most // 2:]}'
 
 
 def _axes(figure, points, lines):
@@ -248,20 +238,3 @@ def _plain(legend, names):
     for text, name in zip(legend.get_texts(), names):
         text.set_parse_math(False)
         text.set_text(name)
-
-
-@contextlib.contextmanager
-def _own_style():
-    """matplotlib's defaults and ours, whatever the user has set, which is back afterwards."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', 'Glyph')  # a name's letters that the font lacks are drawn as boxes
-            yield
-
-
-def _save(figure, path):
-    file = io.BytesIO()
-    figure.savefig(file, format='png', dpi=DPI)
-    write_whole(path, file.getvalue())
