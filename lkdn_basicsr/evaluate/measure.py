@@ -54,7 +54,7 @@ def measure(path, sets, scale, cache, name=None, progress=False):
     name = name or loaded.name
     folder = _folder(cache, name, loaded.digest)
     network = _OnDevice(loaded)
-    params, multi_adds, seconds = _cost(loaded, network, folder)
+    params, multi_adds, seconds = _cost(name, loaded, network, folder, progress)
     scores = {test_set.name: _measure_set(name, network.super_resolve, test_set, folder, loaded.digest, progress)
               for test_set in sets}
     loaded.network.cpu()  # the next one needs the GPU's memory
@@ -111,11 +111,22 @@ class _OnDevice:
         return tensor2img(output)
 
 
-def _cost(loaded, network, folder):
+def _cost(method, loaded, network, folder, progress):
     """Parameters, Multi-Adds and seconds, from the cache or measured."""
     path = os.path.join(folder, 'cost.json')
     cost = _read(path, digest=loaded.digest)
     where = latency.device_name()
+    if 'params' in cost and where in cost.get('latency', {}):
+        return cost['params'], cost['multi_adds'], cost['latency'][where]
+    with tqdm(desc=f'{method}: Multi-Adds and latency', bar_format='{desc} …', leave=False,
+              disable=None if progress else True):
+        _measure_cost(loaded, network, cost, where)
+    _write(path, cost)
+    return cost['params'], cost['multi_adds'], cost['latency'].get(where)
+
+
+def _measure_cost(loaded, network, cost, where):
+    """Add to ``cost`` what is not in it; no latency where the memory does not suffice for 1280×720."""
     if 'params' not in cost:
         try:
             cost['params'], cost['multi_adds'] = complexity.count(loaded.network, loaded.scale)
@@ -130,8 +141,6 @@ def _cost(loaded, network, folder):
                 raise
             logging.getLogger('basicsr').warning(f'{loaded.path} is not timed: the memory of {where} does not suffice '
                                                  'for an output of 1280×720.')
-        _write(path, cost)
-    return cost['params'], cost['multi_adds'], cost['latency'].get(where)
 
 
 def _measure_set(method, super_resolve, test_set, folder, digest, progress):

@@ -1,34 +1,82 @@
-"""BasicSR's super-resolution networks, told by the keys and shapes of their weights.
+"""Networks told by the keys and shapes of their weights alone.
 
-What is in neither has its usual value: ``res_scale`` is 1, and 0.1 for an EDSR of 256 features or more, as BasicSR's
-own option files have it; ``img_range`` and ``rgb_mean`` are the defaults of the classes.
+What is in neither has its usual value. Of BasicSR's networks: ``res_scale`` is 1, and 0.1 for an EDSR of 256 features
+or more, as BasicSR's own option files have it; ``img_range`` and ``rgb_mean`` are the defaults of the classes.
 """
 import math
 
 from basicsr.utils.registry import ARCH_REGISTRY
 
-from lkdn_basicsr import checkpoints
+from lkdn_basicsr import archs, checkpoints, reparam
+from lkdn_basicsr.evaluate.wrapping import Described, for_any_size, silence
 from lkdn_basicsr.options.check import registered
 
 
-def recognise_basicsr(weights):
-    """The network that a state dict belongs to, with these weights: MSRResNet, EDSR, RCAN or RRDBNet.
+def recognise(weights):
+    """The network that a state dict belongs to, with these weights, for pictures of any size.
 
     Args:
-        weights (dict): keys to tensors.
+        weights (dict): keys to tensors; left alone.
 
     Returns:
-        nn.Module | None: None if it is none of them.
+        nn.Module | None: ours, fused; or BasicSR's MSRResNet, EDSR, RCAN or RRDBNet; or what spandrel knows; or None.
     """
+    for kind in (_ours, _basicsrs, _known_to_spandrel):
+        network = kind(weights)
+        if network is not None:
+            return network
+    return None
+
+
+def _ours(weights):
+    try:
+        name, arguments = archs.config_from_state_dict(weights)
+        network, weights = checkpoints.fit(getattr(archs, name)(**arguments), weights)
+    except (ValueError, RuntimeError):  # InputError is a ValueError: keys or shapes of something else
+        return None
+    network.load_state_dict(weights)
+    return reparam.fuse(network)
+
+
+def _basicsrs(weights):
     for name, read in READERS.items():
         try:
             network = registered(ARCH_REGISTRY)[name](**read(weights))
             checkpoints.fit(network, weights)
-        except (KeyError, IndexError, AttributeError, ValueError, ZeroDivisionError):  # InputError is a ValueError
+        except (LookupError, AttributeError, ValueError, RuntimeError, ZeroDivisionError):
             continue
         network.load_state_dict(weights)
-        return network
+        return for_any_size(network)
     return None
+
+
+def _known_to_spandrel(weights):
+    import spandrel
+    with silence():
+        try:
+            descriptor = spandrel.ModelLoader().load_from_state_dict(dict(weights))  # some change the dict
+        except Exception:  # a few keys tell it the class, and building or loading that class may fail in any way
+            return None
+    if not isinstance(descriptor, spandrel.ImageModelDescriptor):
+        return None
+    _drop_branches(descriptor.model)
+    return Described(descriptor)
+
+
+def _drop_branches(network):
+    """Fuse SPAN's convolutions, which spandrel keeps in training form and fuses anew for every picture."""
+    for module in network.modules():
+        if hasattr(module, 'update_params') and hasattr(module, 'eval_conv'):
+            module.update_params()
+            module.update_params = _nothing
+            del module.conv, module.sk
+
+
+def _nothing():
+    pass
+
+
+# ------------------------------------------- arguments of BasicSR's classes -------------------------------------- #
 
 
 def _common(weights):

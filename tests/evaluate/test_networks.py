@@ -182,7 +182,7 @@ def test_what_our_model_class_trains_is_fused_from_its_option_file(tmp_path):
     ({'type': 'EDSSR'}, 'network_g:type is EDSSR, which is no known network; did you mean EDSR'),
     ({'type': 'LKDN', 'num_feat': 1}, 'network_g is refused by LKDN: num_feat'),
     ({'type': 'LKDN', 'width': 8}, 'network_g is refused by LKDN: .*width'),
-    ({'type': 'LKDN', 'num_feat': 12}, 'does not fit network_g: '),
+    ({'type': 'LKDN', 'num_feat': 12}, 'network_g does not fit the checkpoint: '),
 ])
 def test_option_files_that_describe_no_such_network(options, message, tmp_path):
     file = write_options(tmp_path / 'a.yml', options, save(small_lkdn(), tmp_path / 'a.pth'))
