@@ -95,7 +95,7 @@ def test_labels_cover_neither_bubbles_nor_each_other():
     figure = Figure(figsize=(6, 5), dpi=100)
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot(xlim=(0, 10), ylim=(0, 10))
-    spots = [(5, 5), (5.1, 5.2), (4.7, 5.1), (5.6, 4.8), (9.7, 9.7), (0.2, 5)]  # three nearly at one place
+    spots = [(5, 5), (5, 5), (4.7, 5.1), (5.6, 4.8), (9.7, 9.7), (0.2, 5)]  # two at one place, two beside it
     bubbles = [(f'a method, {k}', x, y, 10, {'fontsize': 10}) for k, (x, y) in enumerate(spots)]
     canvas.draw()
     labels.place(axes, bubbles)
