@@ -43,7 +43,7 @@ def place(axes, bubbles, taken=()):
         others = np.delete(np.arange(len(bubbles)), i)
         outside = np.prod(2 * halves[i]) - _overlaps(boxes, frame[None])[:, 0]
         own = _distances(boxes, centres[[i]], radii[[i]])
-        mistakable = (_distances(boxes, centres[others], radii[others]) < own + 2 * point).sum(axis=1)
+        mistakable = (_distances(boxes, centres[others], radii[others]) < 1.5 * own + 3 * point).sum(axis=1)
         mistakable = np.where(gaps > GAPS[0], 0.2, 1) * mistakable  # its line says whose label it is
         crossed = np.where(gaps > GAPS[0], _inside(spots, discs[others]), 0)
         covered = _overlaps(boxes, np.concatenate([discs, taken])).sum(axis=1)
