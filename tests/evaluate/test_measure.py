@@ -58,6 +58,16 @@ def test_bicubic_is_matlabs(tmp_path):
     assert np.array_equal(sr, imresize(sets[0].read('a')[1], 4))
 
 
+@pytest.mark.parametrize('scale', [2, 3])
+def test_other_scales_leave_out_other_borders(scale, tmp_path):
+    test_set = read_set(write_set(tmp_path, 'One', scale, height=36, width=42), scale)
+    path = save(small_lkdn(upscale=scale), tmp_path / 'a.pth')
+    scores = measure.measure(path, [test_set], scale, str(tmp_path / 'cache')).sets['One']
+    sr, (gt, _) = cv2.imread(os.path.join(scores.folder, 'a.png')), test_set.read('a')
+    assert scores.psnr['a'] == calculate_psnr(sr, gt, crop_border=scale, test_y_channel=True)
+    assert scores.ssim['a'] == calculate_ssim(sr, gt, crop_border=scale, test_y_channel=True)
+
+
 def tamper(folder, key='psnr', value=77.0):
     """Put a score into the cache that no measurement gives."""
     path, = (os.path.join(root, file) for root, _, files in os.walk(folder) for file in files if file == 'One.json')

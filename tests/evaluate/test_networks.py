@@ -1,5 +1,6 @@
 """Every kind of network from its file alone, equal to the one that was saved."""
 import os
+import warnings
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from basicsr.archs.rrdbnet_arch import RRDBNet
 from basicsr.archs.srresnet_arch import MSRResNet
 from basicsr.archs.srvgg_arch import SRVGGNetCompact
 from basicsr.archs.swinir_arch import SwinIR
+from basicsr.utils.registry import ARCH_REGISTRY
 from spandrel.architectures.OmniSR import OmniSR
 from spandrel.architectures.PLKSR import PLKSR
 from spandrel.architectures.SAFMN import SAFMN
@@ -169,6 +171,32 @@ def test_the_option_file_of_its_run_describes_a_checkpoint(tmp_path):
     described = networks.load(path)
     assert torch.equal(outputs(described.network), outputs(network))
     assert described.digest != guessed.digest
+
+
+class Talkative(nn.Module):
+    """A plugin's network, which says what it is."""
+
+    def __init__(self, width=4):
+        super().__init__()
+        print('conv: BSConvU')
+        warnings.warn('built', stacklevel=1)
+        self.conv = nn.Conv2d(3, width, 1)
+        self.upsample = nn.Sequential(nn.Conv2d(width, 12, 3, padding=1), nn.PixelShuffle(2))
+
+    def forward(self, x):
+        return self.upsample(self.conv(x))
+
+
+def test_a_plugins_network(tmp_path, monkeypatch, capfd, recwarn):
+    monkeypatch.setitem(ARCH_REGISTRY._obj_map, 'Talkative', Talkative)
+    network = shaken(Talkative(5))
+    path = save(network, tmp_path / 'a.pth')
+    capfd.readouterr()
+    recwarn.clear()
+    loaded = networks.load(write_options(tmp_path / 'a.yml', {'type': 'Talkative', 'width': 5}, path))
+    assert (loaded.architecture, loaded.scale) == ('Talkative', 2)
+    assert torch.equal(outputs(loaded.network), outputs(network))
+    assert capfd.readouterr() == ('', '') and not recwarn.list
 
 
 def test_what_our_model_class_trains_is_fused_from_its_option_file(tmp_path):
