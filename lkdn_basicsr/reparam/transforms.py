@@ -93,21 +93,21 @@ def concat_branches(*branches):
     return torch.cat(weights), torch.cat(biases)
 
 
-def fold_batch_norm(weight, bias, bn):
+def fold_batch_norm(weight, bias, mean, var, gamma=None, beta=None, eps=1e-5):
     """A convolution followed by a batch norm in evaluation mode, as one convolution (transform I).
 
     Args:
         weight (Tensor): (O, I, K, K).
         bias (Tensor | None): (O,).
-        bn (nn.BatchNorm2d): over O channels.
+        mean (Tensor), var (Tensor): running statistics of the batch norm, (O,).
+        gamma (Tensor | None), beta (Tensor | None): weight and bias of the batch norm, (O,); None for 1 and 0.
+        eps (float): of the batch norm. Default: 1e-5, that of ``nn.BatchNorm2d``.
 
     Returns:
-        tuple[Tensor, Tensor]: weight and bias in weight's dtype.
+        tuple[Tensor, Tensor]: weight and bias.
     """
-    mean, var = bn.running_mean.to(weight), bn.running_var.to(weight)
-    gain = (var + bn.eps).rsqrt()
+    gain = (var + eps).rsqrt()
+    if gamma is not None:
+        gain = gain * gamma
     shift = -mean * gain if bias is None else (bias - mean) * gain
-    if bn.affine:
-        gamma = bn.weight.detach().to(weight)
-        gain, shift = gain * gamma, shift * gamma + bn.bias.detach().to(weight)
-    return weight * gain.view(-1, 1, 1, 1), shift
+    return weight * gain.view(-1, 1, 1, 1), shift if beta is None else shift + beta

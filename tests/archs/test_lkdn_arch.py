@@ -59,7 +59,7 @@ def test_any_depth_and_scale(upscale, num_block):
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (dict(conv='BSConv'), 'BSConv is not known; it is one of BSConvU'),
+    (dict(conv='BSConv'), 'BSConv is not known; it is one of Conv, BSConvU'),
     (dict(upsampler='bicubic'), 'bicubic is not known; it is one of pixelshuffledirect'),
     (dict(num_feat=-3), 'num_feat: -3'),
     (dict(upscale=0), 'upscale: 0'),
