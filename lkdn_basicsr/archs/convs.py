@@ -1,4 +1,4 @@
-"""The convolutions that LKDN distils through. Attribute names are the official ones, because they are checkpoint keys."""
+"""The convolutions that LKDN distils through. Attribute names are the official ones: they are checkpoint keys."""
 import torch.nn.functional as F
 from torch import nn
 

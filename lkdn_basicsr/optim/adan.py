@@ -24,6 +24,12 @@ class Adan(Optimizer):
             Default: False.
         foreach (bool): one call for all tensors, faster and with one more copy of the parameters in memory; the
             result is the same. Default: True.
+        restart (float): R of the paper's restart condition, which its convergence proof needs and its experiments
+            seldom use; 0 for never. Let k count the steps since the last restart: after one with
+            k · Σ_t ‖√√n_t (θ_{t+1} − θ_t)‖² > R², the norms being over all groups, n after its bias correction, all
+            moments and step counts are forgotten, so that the next step is a first one. In groups that differ, each
+            R above 0 is a condition of its own. Costs a copy of the parameters, and waits for the device in each step.
+            Default: 0.
 
     Raises:
         ValueError: a setting is out of its range.
@@ -38,15 +44,21 @@ class Adan(Optimizer):
                  weight_decay=0.0,
                  max_grad_norm=0.0,
                  no_prox=False,
-                 foreach=True):
+                 foreach=True,
+                 restart=0.0):
         defaults = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, max_grad_norm=max_grad_norm,
-                        no_prox=no_prox, foreach=foreach)  # yapf: disable
+                        no_prox=no_prox, foreach=foreach, restart=restart)  # yapf: disable
         super().__init__(params, defaults)
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault('restart', 0.0)  # a state saved before there was this option
 
     def add_param_group(self, param_group):
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        for name in ('lr', 'eps', 'weight_decay', 'max_grad_norm'):
+        for name in ('lr', 'eps', 'weight_decay', 'max_grad_norm', 'restart'):
             if not 0 <= group[name] < math.inf:
                 raise ValueError(f'Adan: {name} must be 0 or more, not {group[name]}')
         if len(group['betas']) != 3 or not all(0 <= beta < 1 for beta in group['betas']):
@@ -67,6 +79,7 @@ class Adan(Optimizer):
             with torch.enable_grad():
                 loss = closure()
 
+        watched = any(group['restart'] > 0 for group in self.param_groups)
         norm = self._gradient_norm() if any(group['max_grad_norm'] > 0 for group in self.param_groups) else None
         for group in self.param_groups:
             params = [p for p in group['params'] if p.grad is not None]
@@ -86,6 +99,7 @@ class Adan(Optimizer):
                         state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
                     state['neg_pre_grad'] = -grad  # the first difference of gradients is zero
             if params:
+                before = [p.clone() for p in params] if watched else None
                 update = _multi_tensor_adan if group['foreach'] else _single_tensor_adan
                 update(
                     params,
@@ -98,7 +112,22 @@ class Adan(Optimizer):
                     eps=group['eps'],
                     weight_decay=group['weight_decay'],
                     no_prox=group['no_prox'])
+                if watched:
+                    exp_avg_sqs = [self.state[p]['exp_avg_sq'] for p in params]
+                    group['moved'] = group.get('moved', 0.0) + _moved(
+                        params, before, exp_avg_sqs, 1 - group['betas'][2]**group['step'])
+        if watched:
+            moved = sum(group.get('moved', 0.0) for group in self.param_groups)
+            if any(0 < group['restart']**2 < group['step'] * moved for group in self.param_groups):
+                self.restart_opt()
         return loss
+
+    def restart_opt(self):
+        """Forget all moments and step counts, so that the next step is a first one (named as in the authors' code)."""
+        self.state.clear()
+        for group in self.param_groups:
+            group['step'] = 0
+            group.pop('moved', None)
 
     def _gradient_norm(self):
         """The norm over all groups, accumulated in float32 whatever the gradients are, as the authors' code does."""
@@ -108,6 +137,16 @@ class Adan(Optimizer):
             if not grad.is_sparse:  # refused with a sentence further on
                 total.add_(grad.pow(2).sum().to(total.device))
         return total.sqrt().squeeze()
+
+
+def _moved(params, before, exp_avg_sqs, bias_correction3):
+    """What a step adds to the sum of the restart condition: its squared length, weighted by √n; a float."""
+    steps = torch._foreach_sub(params, before)
+    weights = torch._foreach_div(exp_avg_sqs, bias_correction3)
+    for _ in range(2):
+        torch._foreach_sqrt_(weights)
+    torch._foreach_mul_(steps, weights)
+    return torch.nn.utils.get_total_norm(steps).item()**2
 
 
 def _scalars(betas, step, lr):

@@ -52,7 +52,7 @@ def fuse_dbb(state):
     the 1×1.
 
     Args:
-        state (dict[str, Tensor]): ``pw.weight`` (C, I, 1, 1); below ``dw.`` the keys of ``archs.convs.DiverseBranches``,
+        state (dict[str, Tensor]): ``pw.weight`` (C, I, 1, 1); below ``dw.`` those of ``archs.convs.DiverseBranches``,
             weights (C, 1, 1, 1) and (C, 1, K, K), and those of the batch norms, (C,).
 
     Returns:

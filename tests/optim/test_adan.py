@@ -115,6 +115,92 @@ def test_saved_state_continues_exactly(tmp_path, foreach):
     assert all(torch.equal(p, q) for p, q in zip(params, resumed))
 
 
+RESTART = dict(lr=0.05, betas=(0.9, 0.8, 0.95), eps=1e-6, weight_decay=0.1)
+
+
+def restarts_by_hand(params, loss, steps, restart):
+    """The steps after which the condition of the paper holds, from a fresh optimizer after each; numpy's arithmetic."""
+    found, since = [], None
+    for number in range(1, steps + 1):
+        if since is None:
+            optimizer, since, total, n = Adan(params, foreach=False, **RESTART), 0, 0.0, [0.0] * len(params)
+            last = None
+        before = [p.detach().clone() for p in params]
+        run(optimizer, loss, 1)
+        since += 1
+        grads = [p.grad.clone() for p in params]
+        for i, (p, old, grad) in enumerate(zip(params, before, grads)):
+            update = grad + 0.8 * (grad - (grad if last is None else last[i]))
+            n[i] = 0.95 * n[i] + 0.05 * update.numpy()**2
+            total += ((p.detach() - old).numpy()**2 * np.sqrt(n[i] / (1 - 0.95**since))).sum()
+        last = grads
+        if since * total > restart**2:
+            found.append(number)
+            since = None
+    return found
+
+
+@pytest.mark.parametrize('foreach', [True, False])
+def test_restart_is_a_fresh_start_when_the_condition_of_the_paper_holds(foreach):
+    expected, expected_loss = problem()
+    restarts = restarts_by_hand(expected, expected_loss, 40, 0.15)
+    assert len(restarts) > 2 and len({b - a for a, b in zip(restarts, restarts[1:])}) > 1  # not a mere period
+
+    params, loss = problem()
+    optimizer = Adan(params, foreach=foreach, restart=0.15, **RESTART)
+    found = []
+    for number in range(1, 41):
+        run(optimizer, loss, 1)
+        if optimizer.param_groups[0]['step'] == 0:
+            found.append(number)
+    assert found == restarts
+    for p, q in zip(params, expected):
+        torch.testing.assert_close(p, q, rtol=0, atol=1e-12)  # float64 rounding over 40 steps
+
+
+def test_restart_is_of_all_groups_by_the_way_of_all():
+    params, loss = problem()
+    together = Adan(params, restart=0.15, **RESTART)
+    others, other_loss = problem()
+    apart = Adan([dict(params=others[:1]), dict(params=others[1:], restart=0.15)], **RESTART)
+    for _ in range(20):
+        run(together, loss, 1)
+        run(apart, other_loss, 1)
+        assert {group['step'] for group in apart.param_groups} == {together.param_groups[0]['step']}
+    assert all(torch.equal(p, q) for p, q in zip(params, others))
+
+
+@pytest.mark.parametrize('steps', [3, 7, 8])
+def test_saved_state_continues_to_the_next_restart_exactly(tmp_path, steps):
+    params, loss = problem()
+    optimizer = Adan(params, restart=0.15, **RESTART)
+    run(optimizer, loss, steps)
+    torch.save(dict(params=[p.detach() for p in params], state=optimizer.state_dict()), tmp_path / 'state')
+    saved = torch.load(tmp_path / 'state', weights_only=True)
+    resumed, resumed_loss = problem()
+    for p, value in zip(resumed, saved['params']):
+        p.data.copy_(value)
+    other = Adan(resumed, restart=0.15, **RESTART)
+    other.load_state_dict(saved['state'])
+    for _ in range(20):
+        run(optimizer, loss, 1)
+        run(other, resumed_loss, 1)
+        assert optimizer.param_groups[0]['step'] == other.param_groups[0]['step']
+    assert all(torch.equal(p, q) for p, q in zip(params, resumed))
+
+
+def test_state_from_before_there_were_restarts_is_loaded():
+    params, loss = problem()
+    optimizer = Adan(params)
+    run(optimizer, loss, 2)
+    state = optimizer.state_dict()
+    del state['param_groups'][0]['restart']
+    other = Adan(params)
+    other.load_state_dict(state)
+    run(other, loss, 1)
+    assert other.param_groups[0]['step'] == 3
+
+
 def test_closure_is_evaluated_with_gradients_and_its_loss_returned():
     params, loss = problem()
     optimizer = Adan(params, lr=0.01)
@@ -137,7 +223,7 @@ def test_parameters_without_gradient_are_passed_over():
 
 
 @pytest.mark.parametrize('settings', [
-    dict(lr=-1), dict(eps=-1), dict(weight_decay=-1), dict(max_grad_norm=-1), dict(betas=(0.9, 0.99)),
+    dict(lr=-1), dict(eps=-1), dict(restart=-1), dict(weight_decay=-1), dict(max_grad_norm=-1), dict(betas=(0.9, 0.99)),
     dict(betas=(0.9, 0.9, 1.0)), dict(lr=float('nan')),
 ])  # yapf: disable
 def test_settings_out_of_range_are_refused_by_name(settings):
