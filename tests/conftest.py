@@ -29,6 +29,8 @@ def fill(network):
         filled = np.sin(0.7 * i + 0.31 * k + 0.1) / np.sqrt(max(1, n))
         if name.endswith('pixel_norm.weight'):
             filled = 0.1 + 0.02 * filled
+        if name.endswith('running_var'):
+            filled = 1 + filled
         state[name] = torch.from_numpy(filled).float().reshape(value.shape)
     network.load_state_dict(state)
     return network.double()

@@ -78,8 +78,11 @@ def test_configuration_is_read_from_the_checkpoint(tmp_path, conv, upsampler, co
     arguments = dict(SMALL, num_in_ch=colours, num_out_ch=colours, upscale=upscale, num_in=num_in, conv=conv,
                      upsampler=upsampler)  # yapf: disable
     network = archs.LKDN(**arguments)
+    arguments.update(attention='lka', lka_kernel=15, lka_dilation=3, activation='gelu')
     torch.save({'params': network.state_dict()}, tmp_path / 'net.pth')  # what a file keeps is what counts
     assert archs.config_from_state_dict(checkpoints.load(tmp_path / 'net.pth')) == ('LKDN', arguments)
+    if conv != 'BSConvU_idt':  # an official checkpoint has no notes, and needs none
+        assert archs.config_from_state_dict(dict(network.state_dict())) == ('LKDN', arguments)
 
 
 def test_configuration_names_the_class_by_its_width():

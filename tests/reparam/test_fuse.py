@@ -3,11 +3,14 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from lkdn_basicsr import archs, checkpoints, reparam
+from lkdn_basicsr.archs import convs
 from tests.conftest import fill, picture
 
-VARIANTS = [(conv, upsampler) for conv in ('BSConvU', 'BSConvU_idt', 'BSConvU_rep')
+VARIANTS = [(conv, upsampler) for conv in ('BSConvU', 'BSConvU_idt', 'BSConvU_rep', 'BSConvU_dbb')
             for upsampler in ('pixelshuffledirect', 'pixelshuffle_rep')]
 
 
@@ -19,7 +22,7 @@ def variant(conv, upsampler, **arguments):
 @pytest.mark.parametrize('fold_input', [False, True])
 @torch.no_grad()
 def test_fused_network_gives_the_same_picture(conv, upsampler, fold_input):
-    network, x = fill(variant(conv, upsampler, upscale=3)), picture(11, 9)
+    network, x = fill(variant(conv, upsampler, upscale=3)).eval(), picture(11, 9)
     fused = reparam.fuse(network, fold_input=fold_input)
     # float64 rounding through some forty layers, on values around 1; the border is in it.
     torch.testing.assert_close(fused(x), network(x), rtol=0, atol=1e-12)
@@ -28,7 +31,7 @@ def test_fused_network_gives_the_same_picture(conv, upsampler, fold_input):
     assert arguments['num_in'] == (1 if fold_input else 4)
     assert arguments['conv'] == ('BSConvU_idt' if conv == 'BSConvU_idt' else 'BSConvU')
     assert arguments['upsampler'] == 'pixelshuffledirect'
-    plain = getattr(archs, cls)(**arguments).double()
+    plain = getattr(archs, cls)(**arguments).double().eval()
     plain.load_state_dict(fused.state_dict())
     torch.testing.assert_close(plain(x), fused(x), rtol=0, atol=0)
 
@@ -46,7 +49,53 @@ def test_fusing_leaves_the_network_the_mode_and_the_random_numbers_alone():
 
 
 def test_a_single_block_can_be_fused():
-    assert isinstance(reparam.fuse(archs.blocks.BSConvU_rep(4, 4)), archs.blocks.BSConvU)
+    assert isinstance(reparam.fuse(convs.BSConvU_rep(4, 4)), convs.BSConvU)
+
+
+def trained_dbb(in_channels=5, out_channels=6, kernel_size=3):
+    """A diverse branch block whose batch norms have statistics and weights of their own."""
+    torch.manual_seed(0)
+    block = convs.BSConvU_dbb(in_channels, out_channels, kernel_size)
+    for module in block.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight), nn.init.normal_(module.bias)
+    for _ in range(20):
+        block(2 * torch.randn(4, in_channels, 9, 8) + 1)
+    return block
+
+
+@pytest.mark.parametrize('kernel_size', [1, 3, 5])
+@torch.no_grad()
+def test_diverse_branches_are_one_convolution_to_the_border(kernel_size):
+    block, x = trained_dbb(kernel_size=kernel_size).double(), picture(7, 6, 5)
+    fused = reparam.fuse(block)
+    assert type(fused) is convs.BSConvU and fused.training
+    torch.testing.assert_close(fused(x), block.eval()(x), rtol=0, atol=1e-12)  # float64 rounding of values around 10
+    assert (fused(x) - block.train()(x)).abs().max() > 0.1  # there, the statistics are those of the batch
+
+
+@torch.no_grad()
+def test_each_of_the_diverse_branches_is_in_the_sum():
+    block, x = trained_dbb().double().eval(), picture(7, 6, 5)
+    for branch in ('point', 'point_kxk', 'point_average', 'kxk'):
+        without = copy.deepcopy(block)
+        norm = without.dw.get_submodule(branch)[-1]
+        nn.init.zeros_(norm.weight), nn.init.zeros_(norm.bias)
+        padded = F.pad(block.pw(x), [0 if branch == 'point' else 1] * 4)
+        expected = block.dw.get_submodule(branch)(padded)
+        assert expected.abs().max() > 0.1
+        torch.testing.assert_close(block(x) - without(x), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_diverse_branches_are_fused_in_double_and_stored_as_they_were(dtype):
+    block = trained_dbb().to(dtype)
+    fused, exact = reparam.fuse(block), reparam.fuse(copy.deepcopy(block).double())
+    from_state = reparam.fuse_state_dict(block.state_dict())
+    assert from_state.keys() == fused.state_dict().keys()
+    for key, value in exact.state_dict().items():
+        assert torch.equal(fused.state_dict()[key], value.to(dtype)) and torch.equal(from_state[key], value.to(dtype))
+    assert all(p.requires_grad for p in fused.parameters())
 
 
 @pytest.mark.parametrize('conv, upsampler', VARIANTS)
