@@ -87,8 +87,8 @@ def _notes(state_dict):
     """The class and the arguments in the metadata: of the network, or of one that was wrapped when it was saved."""
     metadata = getattr(state_dict, '_metadata', {})
     for entry in metadata.values():
-        if entry.get('architecture') in ('LKDN', 'LKDN_S'):
-            return entry['architecture'], entry['arguments']
+        if 'arguments' in entry:
+            return entry['architecture'] if entry['architecture'] in ('LKDN', 'LKDN_S') else None, entry['arguments']
     # Before the arguments were noted, a module without weights marked BSConvU_idt.
     return None, {'conv': 'BSConvU_idt'} if 'B1.c1_r.shortcut' in metadata else {}
 

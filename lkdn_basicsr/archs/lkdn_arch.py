@@ -2,6 +2,8 @@
 
 Xie et al., Large Kernel Distillation Network for Efficient Single Image Super-Resolution, CVPR workshops 2023.
 """
+import numbers
+
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
@@ -55,11 +57,10 @@ class LKDN(nn.Module):
                  lka_dilation=3,
                  activation='gelu'):
         super().__init__()
-        self.arguments = dict(
+        self.built_with = _checked(dict(
             num_in_ch=num_in_ch, num_out_ch=num_out_ch, num_feat=num_feat, num_atten=num_atten, num_block=num_block,
             upscale=upscale, num_in=num_in, conv=conv, upsampler=upsampler, attention=attention, lka_kernel=lka_kernel,
-            lka_dilation=lka_dilation, activation=activation)  # yapf: disable
-        _check(self.arguments)
+            lka_dilation=lka_dilation, activation=activation))  # yapf: disable
         self.num_in = num_in
         self.fea_conv = BSConvU(num_in_ch * num_in, num_feat)
         self.blocks = [f'B{i}' for i in range(1, num_block + 1)]  # the official names, not those of a ModuleList
@@ -102,21 +103,24 @@ class LKDN(nn.Module):
         """Note the arguments in the metadata, which ``torch.save`` keeps: some leave no trace in keys and shapes."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if hasattr(destination, '_metadata'):  # a plain dict, which Module.state_dict can be given, has none
-            notes = dict(architecture=type(self).__name__, arguments=dict(self.arguments))
+            notes = dict(architecture=type(self).__name__, arguments=dict(self.built_with))
             destination._metadata[prefix[:-1]].update(notes)
 
 
-def _check(arguments):
+def _checked(arguments):
+    """The arguments, their numbers as plain ints, for a checkpoint may hold no others; ValueError for what is wrong."""
     for name, least in _LEAST.items():
         number = arguments[name]
-        if not isinstance(number, int) or number < least:
+        if not isinstance(number, numbers.Integral) or number < least:
             raise ValueError(f'{name}: {number} is not a whole number from {least} on')
+        arguments[name] = int(number)
     for name, known in _CHOICES.items():
         if arguments[name] not in known:
             raise ValueError(f'{name}: {arguments[name]} is not known; it is one of {", ".join(known)}')
     if arguments['lka_dilation'] > arguments['lka_kernel']:
         raise ValueError(f'lka_dilation: {arguments["lka_dilation"]} is more than lka_kernel, '
-                         f'{arguments["lka_kernel"]}')
+                         f'{arguments["lka_kernel"]}; lower it, or raise lka_kernel')
+    return arguments
 
 
 @ARCH_REGISTRY.register()

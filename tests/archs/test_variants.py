@@ -1,6 +1,7 @@
 """Every variant of the networks: it builds, trains a step, is rebuilt from its checkpoint, and fuses exactly."""
 import itertools
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,7 @@ def build(**arguments):
 
 def given(arguments):
     """All arguments, where those without effect have the value that is read for them."""
-    full = dict(build(**arguments).arguments)
+    full = dict(build(**arguments).built_with)
     if full['attention'] != 'lka':
         full['num_atten'] = full['num_feat']
     return full
@@ -53,7 +54,7 @@ def test_variant_trains_in_all_its_parameters(arguments):
     torch.manual_seed(0)
     network = archs.LKDN(**dict(SMALL, **arguments))
     optimizer = Adan(network.parameters(), lr=1e-3)
-    lq = torch.rand(2, network.arguments['num_in_ch'], 8, 9)
+    lq = torch.rand(2, network.built_with['num_in_ch'], 8, 9)
     before = network(lq).abs().mean()
     for _ in range(3):
         optimizer.zero_grad()
@@ -70,7 +71,7 @@ def test_variant_trains_in_all_its_parameters(arguments):
 @torch.no_grad()
 def test_variant_is_rebuilt_from_its_checkpoint_and_fuses_exactly(tmp_path, arguments, form):
     network = build(**arguments)
-    x = picture(9, 7, network.arguments['num_in_ch'])
+    x = picture(9, 7, network.built_with['num_in_ch'])
     fused = dict(given(arguments), upsampler='pixelshuffledirect')
     if fused['conv'] in ('BSConvU_rep', 'BSConvU_dbb'):
         fused['conv'] = 'BSConvU'
@@ -195,7 +196,7 @@ def test_checkpoint_without_notes_is_guessed_as_documented():
     state = without_notes(build(**HIDDEN, lka_dilation=4, num_atten=7).state_dict())
     cls, arguments = archs.config_from_state_dict(state)
     assert cls == 'LKDN'
-    assert arguments == dict(build(lka_kernel=16, lka_dilation=4, num_atten=7).arguments)
+    assert arguments == dict(build(lka_kernel=16, lka_dilation=4, num_atten=7).built_with)
     archs.LKDN(**arguments).load_state_dict(state)
 
 
@@ -217,7 +218,7 @@ def test_keys_and_shapes_win_over_notes():
     notes = state._metadata['']['arguments']
     notes.update(conv='BSConvU_idt', lka_kernel=9, activation='prelu', num_feat=99, upscale=7)
     arguments = archs.config_from_state_dict(state)[1]
-    assert arguments == dict(build(conv='BSConvU_rep', lka_kernel=15).arguments)
+    assert arguments == dict(build(conv='BSConvU_rep', lka_kernel=15).built_with)
 
 
 @torch.no_grad()
@@ -225,7 +226,7 @@ def test_notes_are_of_the_network_and_not_of_the_form_it_is_brought_to():
     network = build(**HIDDEN, num_in_ch=1, num_in=6)
     fused = reparam.fuse(network, fold_input=True)
     cls, arguments = archs.config_from_state_dict(fused.state_dict())
-    assert arguments == dict(network.arguments, num_in=1)
+    assert arguments == dict(network.built_with, num_in=1)
 
 
 @pytest.mark.parametrize('wrapped', [False, True])
@@ -237,6 +238,17 @@ def test_notes_survive_what_basicsr_does_to_a_checkpoint(tmp_path, wrapped):
     loop.save_network(model, [network, network], 'net_g', 3, ['params', 'params_ema'])
     saved = checkpoints.load(tmp_path / 'net_g_3.pth')
     assert archs.config_from_state_dict(saved) == ('LKDN', given(HIDDEN))
+
+
+def test_notes_of_a_class_of_ones_own_and_of_numpy_numbers_are_read(tmp_path):
+
+    class Mine(archs.LKDN):
+        pass
+
+    network = Mine(num_feat=np.int64(8), num_block=np.int32(1), activation='silu')
+    torch.save(network.state_dict(), tmp_path / 'net.pth')
+    cls, arguments = archs.config_from_state_dict(checkpoints.load(tmp_path / 'net.pth'))
+    assert cls == 'LKDN' and arguments == dict(network.built_with)
 
 
 def test_notes_are_left_out_where_there_is_no_place_for_them():
@@ -263,5 +275,5 @@ def test_argument_out_of_range_is_refused_by_name(cls, arguments, message):
 
 def test_smaller_network_takes_every_variant():
     network = archs.LKDN_S(conv='Conv', attention='cca', lka_kernel=9, lka_dilation=2, activation='silu')
-    assert list(network.arguments.values()) == [3, 3, 42, 42, 5, 4, 4, 'Conv', 'pixelshuffledirect', 'cca', 9, 2,
+    assert list(network.built_with.values()) == [3, 3, 42, 42, 5, 4, 4, 'Conv', 'pixelshuffledirect', 'cca', 9, 2,
                                                 'silu']  # yapf: disable
