@@ -29,8 +29,8 @@ class Adan(Optimizer):
             one with k · Σ_t ‖√√n_t (θ_{t+1} − θ_t)‖² > R², the norms being over all groups, n after its bias
             correction, all moments and step counts are forgotten, so that the next step is a first one. In groups that
             differ, each R above 0 is a condition of its own. For a scale: the left side grows about as k does, and a
-            small LKDN at lr 5e-3 passes 1 in some 150 steps. Costs a copy of the parameters, and waits for the device in
-            each step. Default: 0.
+            small LKDN at lr 5e-3 passes 1 in some 150 steps. Costs a copy of the parameters, and a wait for the device
+            in each step. Default: 0.
 
     Raises:
         ValueError: a setting is out of its range.
