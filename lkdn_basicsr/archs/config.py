@@ -55,9 +55,9 @@ def _read(state_dict):
     divisors = [n for n in range(1, in_channels + 1) if in_channels % n == 0]
     num_in_ch = choose('num_in_ch', [in_channels // num_in, *divisors])
 
-    num_atten, lka_kernel, lka_dilation = num_feat, 15, 3
+    num_atten = state_dict['B1.c5.weight'].shape[0]  # without lka, this is num_feat
+    attention, lka_kernel, lka_dilation = 'lka', 15, 3
     if 'B1.atten.pointwise.weight' in state_dict:
-        attention, num_atten = 'lka', state_dict['B1.c5.weight'].shape[0]
         lka_dilation = (state_dict['B1.atten.depthwise.weight'].shape[-1] + 1) // 2
         dilated = state_dict['B1.atten.depthwise_dilated.weight'].shape[-1]
         lka_kernel = choose('lka_kernel', range(lka_dilation * dilated, lka_dilation * (dilated - 1), -1))

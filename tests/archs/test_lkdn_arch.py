@@ -90,7 +90,9 @@ def test_configuration_names_the_class_by_its_width():
     assert archs.config_from_state_dict(archs.LKDN().state_dict())[0] == 'LKDN'
 
 
-@pytest.mark.parametrize('state', [{}, {'conv.weight': torch.zeros(3, 3, 3, 3)}, {'params': {}}])
+@pytest.mark.parametrize('state', [{}, {'conv.weight': torch.zeros(3, 3, 3, 3)}, {'params': {}},
+                                   {'fea_conv.pw.weight': torch.zeros(8, 3, 1, 1),
+                                    'upsampler.0.weight': torch.zeros(48, 8, 3, 3)}])  # yapf: disable
 def test_configuration_of_another_network_is_refused(state):
     with pytest.raises(ValueError, match='not the weights of an LKDN'):
         archs.config_from_state_dict(state)
