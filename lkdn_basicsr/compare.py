@@ -6,7 +6,7 @@ from lkdn_basicsr.errors import InputError
 
 PROG = 'python -m lkdn_basicsr.compare'
 EPILOG = """\
-A model is a checkpoint of LKDN or LKDN-S in any form, of BasicSR's MSRResNet, EDSR, RCAN, RRDBNet, SwinIR or
+A model is a checkpoint of LKDN or LKDN-S in any form, of BSRN, of BasicSR's MSRResNet, EDSR, RCAN, RRDBNet, SwinIR or
 SRVGGNetCompact, or of any network that spandrel knows; or a test option file (.yml) that describes any other network
 of BasicSR's registry (network_g, and path:pretrain_network_g). It is called by its file's name, or as in NAME=FILE.
 

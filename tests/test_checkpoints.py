@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from lkdn_basicsr import checkpoints
+from lkdn_basicsr import archs, checkpoints
 from lkdn_basicsr.errors import InputError
 
 
@@ -89,3 +89,10 @@ def test_file_that_is_no_checkpoint_is_refused_by_name(tmp_path, how):
 def test_weights_are_found_wherever_they_are(checkpoint, param_key, found):
     weights, key = checkpoints.pick_weights(checkpoint, param_key)
     assert key == found and set(weights) == {'w'}
+
+
+def test_what_a_checkpoint_notes_of_its_network_outlives_a_wrap():
+    network = archs.LKDN(num_feat=8, num_atten=8, num_block=1, conv='BSConvU_idt', activation='silu')
+    weights, _ = checkpoints.pick_weights({'params': torch.nn.DataParallel(network).state_dict()})
+    _, arguments = archs.config_from_state_dict(weights)
+    assert (arguments['conv'], arguments['activation']) == ('BSConvU_idt', 'silu')

@@ -46,11 +46,11 @@ def load(path, scale=None):
     """Load a super-resolution network of any kind from its file; nothing in the file is executed.
 
     Tried in this order: the option file in the folder of its run (``NAME/*.yml`` for ``NAME/models/net_g_*.pth``),
-    where the weights fit the network that it describes; our networks; BasicSR's MSRResNet, EDSR, RCAN and RRDBNet, by
-    keys and shapes; and what spandrel knows (SwinIR and SRVGGNetCompact of BasicSR among them, equal to BasicSR's to
-    the last bit). Ours are fused, and so is SPAN, as they are used. What is in no key or shape has its usual value, see
-    ``recognise.py``; where it is another, give an option file, which says it. ``params_ema`` is taken before
-    ``params``, but for an option file, whose ``path:param_key_g`` counts.
+    where the weights fit the network that it describes; our networks, and BSRN; BasicSR's MSRResNet, EDSR, RCAN and
+    RRDBNet, by keys and shapes; and what spandrel knows (SwinIR and SRVGGNetCompact of BasicSR among them, equal to
+    BasicSR's to the last bit). Ours are fused, and so is SPAN, as they are used. What is in no key or shape has its
+    usual value, see ``recognise.py``; where it is another, give an option file, which says it. ``params_ema`` is taken
+    before ``params``, but for an option file, whose ``path:param_key_g`` counts.
 
     Args:
         path (str): a checkpoint (.pth or .safetensors), or an option file (.yml) whose ``network_g`` describes a

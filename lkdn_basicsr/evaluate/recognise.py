@@ -19,9 +19,10 @@ def recognise(weights):
         weights (dict): keys to tensors; left alone.
 
     Returns:
-        nn.Module | None: ours, fused; or BasicSR's MSRResNet, EDSR, RCAN or RRDBNet; or what spandrel knows; or None.
+        nn.Module | None: ours, fused; or BSRN; or BasicSR's MSRResNet, EDSR, RCAN or RRDBNet; or what spandrel knows;
+        or None.
     """
-    for kind in (_ours, _basicsrs, _known_to_spandrel):
+    for kind in (_ours, _bsrn, _basicsrs, _known_to_spandrel):
         network = kind(weights)
         if network is not None:
             return network
@@ -36,6 +37,18 @@ def _ours(weights):
         return None
     network.load_state_dict(weights)
     return reparam.fuse(network)
+
+
+def _bsrn(weights):
+    """BSRN by its authors' keys: our network with its attention and a shortcut, under another name of the upsampler."""
+    renamed = {key.replace('upsampler.upsampleOneStep.', 'upsampler.'): value for key, value in weights.items()}
+    try:
+        name, arguments = archs.config_from_state_dict(renamed)
+        network = getattr(archs, name)(**arguments | {'conv': 'BSConvU_idt'})
+        network.load_state_dict(renamed)
+    except (ValueError, RuntimeError):
+        return None
+    return network
 
 
 def _basicsrs(weights):

@@ -105,6 +105,15 @@ def test_ours_are_fused(wrapped, tmp_path):
     torch.testing.assert_close(outputs(loaded.network), outputs(network), rtol=0, atol=1e-5)
 
 
+def test_bsrn_as_its_authors_save_it(tmp_path):
+    network = small_lkdn(num_feat=16, attention='esa_cca', conv='BSConvU_idt').eval()
+    renamed = {key.replace('upsampler.', 'upsampler.upsampleOneStep.'): value
+               for key, value in network.state_dict().items()}
+    torch.save({'params_ema': renamed}, tmp_path / 'BSRN.pth')
+    loaded = networks.load(tmp_path / 'BSRN.pth')
+    assert torch.equal(outputs(loaded.network), outputs(network))  # the shortcuts, which have no keys, among it
+
+
 def test_averaged_weights_are_preferred(tmp_path):
     plain, averaged = small_lkdn(), shaken(small_lkdn(), seed=1)
     torch.save({'params': plain.state_dict(), 'params_ema': averaged.state_dict()}, tmp_path / 'a.pth')
