@@ -74,7 +74,7 @@ def apply():
     for module in (basicsr.train, basicsr.test, basicsr_options):
         module.parse_options = parse_options
     # What survives a kill, and how the loop ends and goes on: each function says in loop.py what it mends.
-    for name in ('train_pipeline', 'load_resume_state', 'make_exp_dirs', 'mkdir_and_rename',
+    for name in ('train_pipeline', 'load_resume_state', 'make_exp_dirs', 'mkdir_and_rename', 'copy_opt_file',
                  'create_train_val_dataloader', 'build_model'):
         setattr(basicsr.train, name, getattr(loop, name))
     basicsr.train_pipeline = loop.train_pipeline  # basicsr/__init__.py has copied it

@@ -5,6 +5,8 @@ takes, and says what is wrong with that one.
 """
 import functools
 import os
+import sys
+import time
 from collections import OrderedDict
 
 import basicsr.data
@@ -22,8 +24,10 @@ from lkdn_basicsr.data.sampler import StreamSampler
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.models.reparam_sr_model import check_finite
 from lkdn_basicsr.options.effective import record_effective
+from lkdn_basicsr.options.read import dump_yaml, read_option_file
 
 _train_pipeline, _validation = basicsr.train.train_pipeline, BaseModel.validation
+_copy_opt_file = basicsr.train.copy_opt_file
 
 
 @functools.wraps(_train_pipeline)
@@ -52,6 +56,22 @@ def mkdir_and_rename(path):
     """BasicSR moves the TensorBoard files of the last run away, also with ``--auto_resume``."""
     if not session.current.keeps_folder:
         basicsr.utils.mkdir_and_rename(path)
+
+
+@master_only
+def copy_opt_file(opt_file, experiments_root):
+    """BasicSR copies the file alone, which there does not find its ``base``; and every rank writes it at once.
+
+    The copy of a file with a base holds the merged options, so that it stands on its own.
+    """
+    source = read_option_file(opt_file)
+    if len(source.files) == 1:
+        _copy_opt_file(opt_file, experiments_root)
+        return
+    files = ', which is based on '.join(source.files)
+    head = f'# GENERATE TIME: {time.asctime()}\n# CMD:\n# {" ".join(sys.argv)}\n# MERGED FROM: {files}\n\n'
+    with open(os.path.join(experiments_root, os.path.basename(opt_file)), 'w', encoding='utf-8') as file:
+        file.write(head + dump_yaml(source.opt))
 
 
 def create_train_val_dataloader(opt, logger):

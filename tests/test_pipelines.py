@@ -259,3 +259,26 @@ def test_corrupt_picture_is_named(home, monkeypatch, how, role):
     before = snapshot(home)
     status = run(monkeypatch, 'train', '-opt', 'train.yml')
     assert '03.png' in status and snapshot(home) == before
+
+
+@pytest.mark.parametrize('task, folder', [('train', 'experiments/run'), ('test', 'results/tested')])
+def test_option_file_with_a_base(home, monkeypatch, capsys, task, folder):
+    """Run from a file in a folder of its own; what is left beside the log stands alone, and starts the same run."""
+    if task == 'test':
+        run(monkeypatch, 'train', '-opt', 'train.yml')
+        forget_the_log()
+    (home / 'options').mkdir()
+    changes = dict(train=dict(total_iter=2)) if task == 'train' else dict(val=dict(save_img=False))
+    write(home / 'options/row.yml', dict(base=f'../{task}.yml', **changes))
+    assert run(monkeypatch, task, '-opt', 'options/row.yml', '--check') == 0
+    assert capsys.readouterr().out.splitlines()[-1] == 'nothing is wrong'
+    assert run(monkeypatch, task, '-opt', 'options/row.yml') is None
+    effective, = home.glob(f'{folder}/{task}_*.yml')
+    copies = [effective] + ([home / folder / 'row.yml'] if task == 'train' else [])
+    for copy in copies:
+        text = copy.read_text()
+        assert 'base:' not in text
+        (home / 'copy.yml').write_text(text)
+        forget_the_log()
+        assert run(monkeypatch, task, '-opt', 'copy.yml') is None
+        assert 'total_iter: 2\n' in log(home, f'{folder}/{task}_*.log') or task == 'test'

@@ -13,7 +13,13 @@ a network. Arguments of networks, losses, metrics, optimizers and schedulers are
 `type` names, and are checked against its signature. Where `model_type` is not one of {', '.join(CLOSED_MODELS)}, keys
 of that model are let through at the top and in `train` and `val`.
 
-`--force_yml a:b=value` sets a key that the file has, by the same rules; `~` as the value of a data set leaves it out.
+A file that begins with `base: ../train_LKDN_x4.yml` says only what differs from that file, which may have a base too;
+the path is relative to the file that it stands in. A block is merged with the block of that name in the base, key by
+key; anything else (a value, a list, `~`) takes the place of what the base has. A block that names another `type` than
+the base's takes nothing from it, so that Adam does not get Adan's three `betas`. Runs write down the merged options.
+
+`--force_yml a:b=value` sets a key that the file or a base of it has, by the same rules; `~` as the value of a data set
+leaves it out.
 """
 
 

@@ -76,6 +76,8 @@ _LOSS = (
 # section: its rows. `*` in a section stands for a name that the option file chooses.
 SECTIONS = {
     '': (
+        Option('base', 'text', ABSENT, None,
+               'Option file that this one differs from; the path is relative to this file.'),
         Option('name', 'text', REQUIRED, None,
                'Name of the run; its folder is experiments/NAME or results/NAME. A name that begins with `debug` '
                'makes a short run, as `--debug` does.'),
