@@ -272,11 +272,11 @@ def test_option_file_with_a_base(home, monkeypatch, capsys, task, folder):
     write(home / 'options/row.yml', dict(base=f'../{task}.yml', **changes))
     assert run(monkeypatch, task, '-opt', 'options/row.yml', '--check') == 0
     assert capsys.readouterr().out.splitlines()[-1] == 'nothing is wrong'
+    forget_the_log()
     assert run(monkeypatch, task, '-opt', 'options/row.yml') is None
     effective, = home.glob(f'{folder}/{task}_*.yml')
     copies = [effective] + ([home / folder / 'row.yml'] if task == 'train' else [])
-    for copy in copies:
-        text = copy.read_text()
+    for text in [copy.read_text() for copy in copies]:
         assert 'base:' not in text
         (home / 'copy.yml').write_text(text)
         forget_the_log()
