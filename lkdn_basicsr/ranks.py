@@ -21,6 +21,7 @@ PATIENCE = timedelta(days=30)
 _rank = 0
 _store = None
 _patient = None
+_posted = {}  # what a process alone tells itself
 
 
 def meet(rank, world_size):
@@ -59,9 +60,30 @@ def _attempt(store, rank, world_size):
 
 def _end_with_agent():
     """A torchrun that is killed leaves its ranks running, and one started in its place finds the GPUs taken."""
-    if 'TORCHELASTIC_RUN_ID' in os.environ and sys.platform == 'linux':
+    if 'TORCHELASTIC_RUN_ID' in os.environ:
+        end_with_parent()
+
+
+def end_with_parent():
+    """Have this process get SIGTERM when its parent ends, in whatever way; Linux alone can do this."""
+    if sys.platform == 'linux':
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def post(name, text=''):
+    """Makes a text known to all ranks under a name, and waits for none of them; needs :func:`meet` alone."""
+    if _store is None:
+        _posted[name] = text
+    else:
+        _store.set(f'lkdn post {name}', text)
+
+
+def posted(name):
+    """The text that a rank has posted under a name; None if none has yet."""
+    if _store is None:
+        return _posted.get(name)
+    return _store.get(f'lkdn post {name}').decode() if _store.check([f'lkdn post {name}']) else None
 
 
 def join(rank, world_size, backend, timeout=None):

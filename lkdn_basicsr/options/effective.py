@@ -43,7 +43,7 @@ def differences_from_shipped(source, is_train):
         check_options(shipped, is_train)  # fills in the defaults
     except InputError:
         return []
-    ours, theirs = _flat(source.opt), _flat(shipped.opt)
+    ours, theirs = flat(source.opt), flat(shipped.opt)
     return [
         f'{":".join(keys)}: {_shown(ours, keys)} (shipped: {_shown(theirs, keys)})'
         for keys in [*ours, *(keys for keys in theirs if keys not in ours)]
@@ -51,10 +51,11 @@ def differences_from_shipped(source, is_train):
     ]
 
 
-def _flat(options, keys=()):
+def flat(options, keys=()):
+    """Options as one level: the path of each key to its value; an empty block is a value."""
     if not isinstance(options, dict) or not options:
         return {keys: options}
-    return {path: value for key, child in options.items() for path, value in _flat(child, (*keys, key)).items()}
+    return {path: value for key, child in options.items() for path, value in flat(child, (*keys, key)).items()}
 
 
 def _shown(options, keys):
