@@ -65,16 +65,16 @@ def run(arguments):
     meet_ranks(launch)
     _take_gpu()
     rows = read_rows(arguments.rows, arguments.out, arguments.iters, arguments.force_yml)
+    if launch.rank == 0:
+        check_rows(rows)
+        ranks.post('checked')
+    while ranks.posted('checked') is None:
+        time.sleep(0.1)
     sets = [read_set(folder, rows[0].scale) for folder in arguments.sets or set_folders(rows)]
     names = [test_set.name for test_set in sets]
     if len(set(names)) < len(names):
         raise InputError(f'--sets: two test sets have one name ({", ".join(names)}); rename a folder')
-    if launch.rank == 0:
-        check_rows(rows)
-        _check_out(arguments.out)
-        ranks.post('checked')
-    while ranks.posted('checked') is None:
-        time.sleep(0.1)
+    _check_out(arguments.out)
 
     study = Study(rows, sets, arguments.out, launch)
     with Signals() as study.signals:
@@ -109,7 +109,7 @@ def _take_gpu():
 
 def _check_out(out):
     from lkdn_basicsr.study_rows import write_whole
-    probe = os.path.join(out, 'probe')
+    probe = os.path.join(out, f'probe{os.getpid()}')
     write_whole(probe, '')
     os.remove(probe)
 
