@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+import tempfile
 import time
 
 from lkdn_basicsr import cli
@@ -108,10 +109,12 @@ def _take_gpu():
 
 
 def _check_out(out):
-    from lkdn_basicsr.study_rows import write_whole
-    probe = os.path.join(out, f'probe{os.getpid()}')
-    write_whole(probe, '')
-    os.remove(probe)
+    try:
+        os.makedirs(out, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise InputError(f'--out: {out} cannot be written to ({error.strerror}); give another folder') from None
 
 
 class Study:
@@ -132,6 +135,7 @@ class Study:
         self.rows, self.sets, self.out, self.launch = rows, sets, out, launch
         self.failed, self.signals = {}, None
         self.alone = launch.world_size == 1
+        self.cache = os.path.join(out, 'methods')  # as compare has it
 
     def work(self):
         """Take one free row after the other until all are trained and measured, here or elsewhere, or have failed."""
@@ -192,8 +196,7 @@ class Study:
         models = os.path.join(row.folder, 'models')
         fused = os.path.join(models, 'net_g_latest_fused.pth')  # which ReparamSRModel alone writes
         network = fused if os.path.isfile(fused) else os.path.join(models, 'net_g_latest.pth')
-        cache = os.path.join(self.out, 'measured')
-        result = measure(network, self.sets, row.scale, cache, row.name, progress=self.alone)
+        result = measure(network, self.sets, row.scale, self.cache, row.name, progress=self.alone)
         record = row.record()
         result.seconds = record['seconds']
         result.curves = {name: [tuple(point) for point in points] for name, points in record['curves'].items()}
@@ -201,13 +204,13 @@ class Study:
 
     def conclude(self, title):
         """Write the table, the plots and the page of the rows that did not fail."""
-        from lkdn_basicsr.evaluate.report import write
-        done = [row for row in self.rows if row.name not in self.failed]
+        from lkdn_basicsr.evaluate import report, table
+        from lkdn_basicsr.evaluate.measure import measure_bicubic
+        done = [self.result(row) for row in self.rows if row.name not in self.failed]
         if done:
-            write(self.out, title, [self.result(row) for row in done], self.sets)
-            with open(os.path.join(self.out, 'table.md'), encoding='utf-8') as file:
-                print(f'\n{file.read()}')
-            print(f'All of it is in {os.path.join(self.out, "index.html")}', flush=True)
+            results = [measure_bicubic(self.sets, self.rows[0].scale, self.cache), *done]
+            report.write(self.out, title, results, self.sets)
+            print(f'\n{table.markdown(results)}\nThe page: {os.path.join(self.out, "index.html")}', flush=True)
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ from copy import deepcopy
 from fnmatch import fnmatchcase
 
 from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.evaluate.files import write_whole
 from lkdn_basicsr.options import (
     RunOptions,
     check_data,
@@ -75,7 +76,7 @@ class Row:
                              'anew') from None
 
     def write_record(self, record):
-        write_whole(self.record_file, json.dumps(record, indent=1))
+        write_whole(self.record_file, json.dumps(record, indent=1).encode())
 
     def begin(self):
         """Write down the options, before the trainer starts; returns the record.
@@ -88,8 +89,10 @@ class Row:
             record = {'options': options}
             os.makedirs(os.path.join(self.folder, 'models'), exist_ok=True)
             self.write_record(record)
-        write_whole(self.options_file, f'# {self.name}, merged from {" and ".join(self.source.files)}, with the '
-                    f'settings of the study.\n{dump_yaml(self.source.opt)}')  # yapf: disable
+        os.makedirs(os.path.dirname(self.options_file), exist_ok=True)
+        text = (f'# {self.name}, merged from {" and ".join(self.source.files)}, with the settings of the study.\n'
+                f'{dump_yaml(self.source.opt)}')
+        write_whole(self.options_file, text.encode())
         return record
 
     def check_record(self):
@@ -113,30 +116,6 @@ class Row:
         old = record['options']['train']['total_iter']
         if self.iterations < old:
             raise InputError(f'{self.name} was begun with {old} iterations, more than {self.iterations}: {remedy}')
-
-
-def write_whole(path, text):
-    """Write a text file whole or not at all.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f'.{name}.{os.getpid()}.part')
-    try:
-        os.makedirs(folder, exist_ok=True)
-        try:
-            with open(temporary, 'w', encoding='utf-8') as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            if os.path.exists(temporary):
-                os.remove(temporary)
-    except OSError as error:
-        raise InputError(f'{path} could not be written ({error.strerror}): make room there or choose another --out, '
-                         'and give the same command again') from None
 
 
 # -------------------------------------------------- reading and checking -------------------------------------------- #
