@@ -1,0 +1,249 @@
+"""Studies: the rows of a table trained and measured, killed and gone on with, dealt out to ranks."""
+import csv
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+import yaml
+
+from lkdn_basicsr import study
+from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.options import check_facts, check_networks, check_options, read_option_file
+from lkdn_basicsr.study_rows import option_files, read_rows
+from tests import children
+from tests.test_pipelines import furnish, snapshot
+from tests.test_resume import same
+
+ITERATIONS = 12
+ABLATION = Path(__file__).resolve().parents[1] / 'options/ablation'
+
+
+def make_home(folder):
+    """Pictures, a base, and two rows on it: ``table/1_a.yml`` as the base, ``table/2_b.yml`` by SGD."""
+    furnish(folder)
+    (folder / 'sets/held').mkdir(parents=True)
+    for name, target in (('gt', 'GTmod2'), ('lq', 'LRbicx2')):
+        (folder / 'val' / name).rename(folder / 'sets/held' / target)
+    options = yaml.safe_load((folder / 'train.yml').read_text())
+    options['datasets']['val'].update(dataroot_gt='sets/held/GTmod2', dataroot_lq='sets/held/LRbicx2', name='held')
+    options['network_g'].update(conv='BSConvU')
+    options['val']['val_freq'] = 2
+    write(folder / 'train.yml', options)
+    (folder / 'table').mkdir()
+    write(folder / 'table/1_a.yml', dict(base='../train.yml', name='a'))
+    write(folder / 'table/2_b.yml', dict(base='../train.yml', name='b', network_g=dict(conv='BSConvU_rep'),
+                                         train=dict(optim_g=dict(type='SGD', lr=0.1, momentum=0.9))))  # yapf: disable
+    return folder
+
+
+def write(path, options):
+    Path(path).write_text(yaml.safe_dump(options, sort_keys=False))
+
+
+def run(*arguments):
+    """``python -m lkdn_basicsr.study`` in this process, which the trainings are not in: how it ends."""
+    before = sys.argv, sys.excepthook
+    sys.argv = ['study', *map(str, arguments)]
+    try:
+        study.main()
+    except SystemExit as end:
+        return end.code
+    finally:
+        sys.argv, sys.excepthook = before
+    return None
+
+
+def in_child(folder, arguments, environment):
+    """The same in a process that can be killed."""
+    os.chdir(folder)
+    os.environ.update(environment)
+    out = os.open('out.txt', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(out, stream)
+    sys.argv = ['study', *arguments]
+    study.main()
+
+
+def start(folder, *arguments, ranks=1):
+    children._import_once()
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    processes = []
+    for rank in range(ranks):
+        environment = {} if ranks == 1 else {
+            'RANK': str(rank), 'LOCAL_RANK': str(rank), 'WORLD_SIZE': str(ranks), 'MASTER_ADDR': '127.0.0.1',
+            'MASTER_PORT': str(port)}  # yapf: disable
+        processes.append(children.CONTEXT.Process(target=in_child, args=(str(folder), list(arguments), environment)))
+        processes[-1].start()
+    return processes
+
+
+def wait_for(path, processes):
+    limit = time.monotonic() + 120
+    while not path.exists():
+        assert all(process.is_alive() for process in processes) and time.monotonic() < limit, path
+        time.sleep(0.01)
+
+
+def outcome(out):
+    """What must not depend on interruptions, and on how many processes share the work: networks, curves and table."""
+    rows = list(csv.DictReader((out / 'table.csv').open()))
+    table = [{key: value for key, value in row.items() if key not in ('latency', 'seconds')}
+             for row in rows]  # yapf: disable
+    nets = {name: torch.load(out / f'experiments/{name}/models/net_g_latest.pth', weights_only=True) for name in 'ab'}
+    curves = {name: yaml.safe_load((out / f'experiments/{name}/study.json').read_text())['curves'] for name in 'ab'}
+    return {'table': table, 'nets': nets, 'curves': curves}
+
+
+@pytest.fixture(scope='module')
+def studied(tmp_path_factory):
+    """A folder with pictures and option files, and what an undisturbed study of them left in ``out``."""
+    home = make_home(tmp_path_factory.mktemp('study'))
+    before = os.getcwd()
+    os.chdir(home)
+    try:
+        assert run('table', '--iters', ITERATIONS, '--out', 'out') is None
+    finally:
+        os.chdir(before)
+    return home
+
+
+@pytest.fixture
+def home(studied, monkeypatch):
+    monkeypatch.chdir(studied)
+    return studied
+
+
+def test_study_writes_table_curves_and_page(home):
+    rows = list(csv.DictReader((home / 'out/table.csv').open()))
+    assert [row['method'] for row in rows] == ['Bicubic', 'a', 'b']
+    assert rows[1]['params'] == rows[2]['params'] != ''  # b has branches, and is measured fused
+    assert 10 < float(rows[1]['held_psnr']) < 50 and rows[1]['held_psnr'] != rows[2]['held_psnr']
+    assert '| a ' in (home / 'out/table.md').read_text() and '<html' in (home / 'out/index.html').read_text().lower()
+    assert cv2.imread(str(home / 'out/curves.png')) is not None
+    record = yaml.safe_load((home / 'out/experiments/a/study.json').read_text())
+    assert [step for step, _ in record['curves']['held']] == list(range(1, ITERATIONS + 1))
+    # The last point is that of the network which the table measures; its PSNR was logged in single precision.
+    assert record['curves']['held'][-1][1] == pytest.approx(float(rows[1]['held_psnr']), abs=6e-3)
+    assert 0 < record['seconds'] < 60
+    assert not (home / 'experiments').exists() and not (home / 'tb_logger').exists()
+
+
+def test_study_stopped_and_killed_ends_dealt_over_two_ranks_as_if_it_had_not_been(home):
+    expected, out = outcome(home / 'out'), home / 'killed'
+    arguments = ('table', '--iters', str(ITERATIONS), '--out', 'killed')
+    process, = start(home, *arguments)
+    wait_for(out / 'experiments/a/training_states/3.state', [process])
+    os.kill(process.pid, signal.SIGTERM)
+    process.join()
+    said = children.output(home)
+    assert process.exitcode == 143 and 'stopped by SIGTERM; the same command goes on from here' in said
+    stopped = max(int(path.stem) for path in (out / 'experiments/a/training_states').iterdir())
+    assert 3 <= stopped < ITERATIONS and not (out / 'experiments/b').exists()
+
+    process, = start(home, *arguments)
+    wait_for(out / 'experiments/b/training_states/2.state', [process])
+    process.kill()
+    process.join()
+    ranks = start(home, *arguments, ranks=2)  # at once: the trainer may still be writing
+    assert children.finish(ranks) == [0, 0], children.output(home)[-3000:]
+    assert same(outcome(out), expected)
+    log = ''.join(path.read_text() for path in (out / 'experiments/a').glob('train_*.log'))
+    assert log.count('Resuming training') == 1 and 'archived' not in ' '.join(os.listdir(out / 'experiments'))
+
+
+def test_done_rows_are_skipped_more_iterations_go_on_and_a_row_that_fails_does_not_stop_the_others(home, capfd):
+    shutil.copytree('out', 'more')
+    write('wrong.yml', dict(base='train.yml', name='wrong', train=dict(optim_g=dict(type='SGD', lr=1e25))))
+    first = Path('more/experiments/a/models/net_g_latest.pth').stat().st_mtime_ns
+    status = run('wrong.yml', 'table/1_a.yml', '--iters', ITERATIONS, '--out', 'more')
+    assert '1 of 2 rows failed; wrong: its trainer ended with status 1, see above' in status
+    assert 'wrong: error: ' in capfd.readouterr().err
+    assert Path('more/experiments/a/models/net_g_latest.pth').stat().st_mtime_ns == first
+    assert [row['method'] for row in csv.DictReader(open('more/table.csv'))] == ['Bicubic', 'a']
+    assert run('table/1_a.yml', '--iters', ITERATIONS + 2, '--out', 'more') is None
+    states = {path.name for path in Path('more/experiments/a/training_states').iterdir()}
+    assert states == {f'{ITERATIONS + 1}.state', f'{ITERATIONS + 2}.state'}
+    assert 'Resuming training' in max(Path('more/experiments/a').glob('train_*.log')).read_text()
+
+
+BAD = [
+    (['nowhere.yml'], 'The option file nowhere.yml does not exist'),
+    (['sets'], 'sets holds no option file .*: give a folder that does, as sets/held'),
+    (['table', 'table/1_a.yml'], r'table/1_a\.yml, line 2: name is a, as is that of table/1_a\.yml'),
+    (['table', 'scale.yml'], r'scale\.yml, line 3: scale is 3, and that of table/1_a\.yml is 2'),
+    (['table', 'typo.yml'], r'typo\.yml, line 4: network_g:num_fat is not an argument of LKDN'),
+    (['table', 'lost.yml'], r'lost\.yml, line 5: datasets:train:dataroot_gt is lost, which does not exist'),
+    (['table', '--sets', 'train'], 'the test set train has no folder GTmod2'),
+    (['table', '--sets', 'sets/held', 'sets/held'], 'two test sets have one name'),
+    (['table', 'other.yml'], r'other\.yml, line 4: datasets:val is no folder with GTmodX and LRbicxX.* --sets'),
+    (['table', '--force_yml', 'train:lr=1'], r'--force_yml train:lr=1: train:lr is not in table/1_a\.yml or its base'),
+    (['table', '--force_yml', 'train:optim_g:lr=1e-4', '--out', 'out'], 'a was begun with train:optim_g:lr: 0.005, '
+     r'and is to go on with 0.0001: give the study another --out, or remove out/experiments/a'),
+    (['table', '--iters', '5', '--out', 'out'], 'a was begun with 12 iterations, more than 5'),
+    (['table', '--out', 'train.yml/x'], '--out: train.yml/x cannot be written to'),
+    (['debug.yml'], 'name is debug_me'),
+]  # yapf: disable
+
+
+@pytest.mark.parametrize('arguments, said', BAD)
+def test_mistake_in_any_row_is_one_sentence_and_nothing_is_begun(home, arguments, said):
+    val = dict(dataroot_gt='train/gt', dataroot_lq='train/lq')
+    more = dict(scale=dict(scale=3, network_g=dict(upscale=3), datasets=dict(train=dict(gt_size=18))),
+                typo=dict(network_g=dict(num_fat=3)), lost=dict(datasets=dict(train=dict(dataroot_gt='lost'))),
+                other=dict(datasets=dict(val=val)), debug={})  # yapf: disable
+    for name, changes in more.items():
+        write(f'{name}.yml', dict(base='train.yml', name='debug_me' if name == 'debug' else name, **changes))
+    before = snapshot(home)
+    rest = [] if '--out' in arguments else ['--out', 'never']
+    rest += [] if '--iters' in arguments else ['--iters', ITERATIONS]
+    status = run(arguments[0], *rest, *arguments[1:]) if arguments[1:2] == ['--sets'] else run(*arguments, *rest)
+    assert isinstance(status, str) and '\n' not in status, status
+    with pytest.raises(InputError, match=said):
+        raise InputError(status)
+    assert [path for path in snapshot(home) if path not in before] == [] and not Path('never/experiments').exists()
+
+
+def test_rows_come_in_the_order_of_their_names_and_numbers(tmp_path):
+    for name in ('10_x.yml', '9_y.yml', 'b.yml', 'a.yaml', 'notes.txt', '.hidden.yml'):
+        (tmp_path / name).touch()
+    assert [os.path.basename(file) for file in option_files([str(tmp_path)])] == [
+        '9_y.yml', '10_x.yml', 'a.yaml', 'b.yml']  # yapf: disable
+
+
+def test_help_comes_at_once():
+    """Without torch, that is."""
+    code = 'import runpy, sys; sys.argv[1:] = ["--help"]; runpy.run_module("lkdn_basicsr.study", run_name="__main__")'
+    script = f'import sys, atexit; atexit.register(lambda: print("torch" in sys.modules)); {code}'
+    done = subprocess.run([sys.executable, '-X', 'importtime', '-m', 'lkdn_basicsr.study', '--help'],
+                          capture_output=True, text=True, cwd=Path(__file__).parents[1])  # yapf: disable
+    assert done.returncode == 0 and '--iters N' in done.stdout and 'torch' not in done.stderr, script
+
+
+@pytest.mark.parametrize('file', sorted(ABLATION.glob('*/*.yml')), ids=lambda file: f'{file.parent.name}/{file.stem}')
+def test_shipped_row_is_right(file):
+    """Options and network; its data are not here. It differs from the recipe in what the table is about alone."""
+    source = read_option_file(file)
+    check_options(source, True)
+    check_facts(source, True)
+    check_networks(source)
+    own = yaml.safe_load(file.read_text())
+    allowed = {'table1': {'network_g'}, 'table2': {'network_g'}, 'table3': {'train'}}[file.parent.name]
+    assert own.keys() - {'base', 'name'} <= allowed and source.opt['manual_seed'] == 0
+    assert f'options/ablation/{file.parent.name}' in file.read_text()
+
+
+def test_shipped_rows_make_one_study_each_and_together(tmp_path):
+    tables = [str(ABLATION / f'table{k}') for k in (1, 2, 3)]
+    rows = read_rows(tables, str(tmp_path), 100)
+    assert len(rows) == 17 and all(row.iterations == 100 for row in rows)
+    assert all(row.source.opt['val']['val_freq'] == row.source.opt['logger']['print_freq'] == 5 for row in rows)
