@@ -69,7 +69,7 @@ class Row:
         try:
             with open(self.record_file, encoding='utf-8') as file:
                 return json.load(file)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, ValueError) as error:
             raise InputError(f'{self.record_file} cannot be read ({error}): remove {self.folder}, to train this row '
