@@ -94,9 +94,9 @@ def run(arguments):
         while any(ranks.posted(f'left {rank}') is None for rank in range(1, launch.world_size)):
             time.sleep(0.1)
     if study.failed and launch.rank == 0:
-        raise InputError(f'{len(study.failed)} of {len(rows)} rows failed; ' + '; '.join(
-            f'{name}: {reason}' for name, reason in study.failed.items()) +
-            '. The table has the others, and the same command tries these again')  # yapf: disable
+        reasons = '; '.join(f'{name} ({reason})' for name, reason in study.failed.items())
+        raise InputError(f'{len(study.failed)} of {len(rows)} rows failed: {reasons}. The table has the others, and '
+                         'the same command tries these again')
 
 
 def _take_gpu():
@@ -171,13 +171,10 @@ class Study:
         if is_new:
             print(f'{heading}' if self.alone else f'{heading} begins on rank {self.launch.rank}', flush=True)
             output = None if self.alone else os.path.join(row.folder, 'study.log')
-            status = train(row, self.out, lock, self.signals, output)
-            if status:
-                reason = f'its trainer ended with status {status}' if status > 0 else (
-                    f'its trainer was killed by {signal.Signals(-status).name}')
-                said = reason + (', see above' if self.alone else f', see {output}')
-                print(f'{heading}: {said}', file=sys.stderr, flush=True)
-                return said
+            reason = train(row, self.out, lock, self.signals, output)
+            if reason:
+                print(f'{heading} failed' if self.alone else f'{heading} failed: {reason}', file=sys.stderr, flush=True)
+                return reason
             record['seconds'], record['curves'] = read_events(row)
             row.write_record(record)
         try:

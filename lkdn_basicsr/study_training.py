@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 from lkdn_basicsr import cli
+from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.signals import SIGNALS
 
 # What launchers tell their ranks: a row is trained by a single process, which must not take itself for one of them.
@@ -74,7 +75,7 @@ def train(row, root, lock, signals, output=None):
         output (str | None): a file that what the trainer shows is added to. Default: None, shown.
 
     Returns:
-        int: the status of the trainer, negative for a signal that killed it.
+        str | None: why it failed, if it did.
 
     Raises:
         SystemExit: the study was asked to stop, and the trainer has saved what it did.
@@ -82,28 +83,35 @@ def train(row, root, lock, signals, output=None):
     environment = {key: value for key, value in os.environ.items() if not key.startswith(LAUNCHED)}
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     environment['PYTHONPATH'] = os.pathsep.join(filter(None, [package, os.environ.get('PYTHONPATH')]))
-    command = [sys.executable, '-c', f'from {__name__} import main; main()', str(os.getpid()), row.name, root,
-               row.options_file]  # yapf: disable
     with contextlib.ExitStack() as opened:
         stream = None if output is None else opened.enter_context(open(output, 'ab'))
+        reading, writing = os.pipe()
+        said = opened.enter_context(open(reading, 'rb', buffering=0))
+        os.set_blocking(reading, False)  # workers of a trainer that was killed may keep the other end for a while
+        command = [sys.executable, '-c', f'from {__name__} import main; main()', str(os.getpid()), row.name, root,
+                   row.options_file, str(writing)]  # yapf: disable
         # A process group of its own: Ctrl-C on a terminal would reach it beside the one that is passed on, and two stop
         # a training at once, without a checkpoint.
-        trainer = subprocess.Popen(command, env=environment, pass_fds=[lock], process_group=0, stdout=stream,
+        trainer = subprocess.Popen(command, env=environment, pass_fds=[lock, writing], process_group=0, stdout=stream,
                                    stderr=stream)  # yapf: disable
+        os.close(writing)
         signals.trainer = trainer
         try:
             status = trainer.wait()
         finally:
             signals.trainer = None
-    if signals.received is not None:
-        raise SystemExit(128 + signals.received)
-    return status
+        if signals.received is not None:
+            raise SystemExit(128 + signals.received)
+        if status == 0:
+            return None
+        end = f'ended with status {status}' if status > 0 else f'was killed by {signal.Signals(-status).name}'
+        return (said.read() or b'').decode() or f'the trainer {end}; its log is in {row.folder}'
 
 
 def main():
-    """The trainer's process: ``PARENT NAME ROOT OPTIONS``."""
+    """The trainer's process: ``PARENT NAME ROOT OPTIONS DESCRIPTOR``, the last to write to what is wrong."""
     from lkdn_basicsr import ranks
-    parent, name, root, options = sys.argv[1:]
+    parent, name, root, options, descriptor = sys.argv[1:]
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the trainer listens, there is nothing to save
     ranks.end_with_parent()
     if os.getppid() != int(parent):  # it has ended already
@@ -111,7 +119,11 @@ def main():
     sys.argv = ['lkdn_basicsr.train', '-opt', options, '--auto_resume']
     with cli.ending_well(name):
         from lkdn_basicsr.loop import train_pipeline
-        train_pipeline(root)
+        try:
+            train_pipeline(root)
+        except InputError as error:
+            os.write(int(descriptor), str(error).encode())
+            raise
 
 
 def read_events(row):
