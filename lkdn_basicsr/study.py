@@ -18,7 +18,7 @@ def build_parser():
         prog=PROG, allow_abbrev=False,
         description='Train and test option files as the rows of one table, and write the table, plots and a page. Give '
         'the same command again to go on after an interruption; start it with torchrun to deal the rows out to '
-        'several processes, each on a GPU of its own.')
+        'several processes, each on a GPU of its own. docs/study.md has the rest.')
     parser.add_argument('rows', nargs='+', metavar='ROWS', help='option files, or folders of option files')
     parser.add_argument('--iters', type=_positive, metavar='N', help="iterations of each row (default: each file's)")
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for everything that the study makes')

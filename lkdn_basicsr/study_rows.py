@@ -22,6 +22,7 @@ from lkdn_basicsr.options import (
     settle_devices,
 )
 from lkdn_basicsr.options.effective import flat
+from lkdn_basicsr.options.read import OptionFile
 from lkdn_basicsr.resume import plain, state_files
 
 POINTS = 20  # on a learning curve
@@ -44,7 +45,7 @@ class Row:
     """
 
     name: str
-    source: object
+    source: OptionFile
     folder: str
     events: str
     options_file: str
@@ -55,7 +56,7 @@ class Row:
 
     @property
     def scale(self):
-        return self.source.opt.get('scale')
+        return self.source.opt['scale']
 
     # -------------------------------------------------- its record ------------------------------------------------- #
 
@@ -171,14 +172,16 @@ def read_rows(paths, out, iterations=None, forced=None):
         check_facts(source, True)
         _settle(source.opt)
         name = source.opt['name']
+        if source.opt.get('scale') is None:
+            raise source.error((), 'has no scale; add it, for example as `scale: 4`')
         if name in rows:
             raise source.error(('name',), f'is {name}, as is that of {rows[name].source.path}; a row is known by its '
                                'name, so rename one')  # yapf: disable
         if name.startswith('debug'):
             raise source.error(('name',), f'is {name}, and what begins with debug is a short run; rename it')
         first = next(iter(rows.values()), None)
-        if first is not None and first.scale != source.opt.get('scale'):
-            raise source.error(('scale',), f'is {source.opt.get("scale")}, and that of {first.source.path} is '
+        if first is not None and first.scale != source.opt['scale']:
+            raise source.error(('scale',), f'is {source.opt["scale"]}, and that of {first.source.path} is '
                                f'{first.scale}; rows of one table have one scale, so study them apart')  # yapf: disable
         rows[name] = Row(name, source, os.path.join(out, 'experiments', name), os.path.join(out, 'tb_logger', name),
                          os.path.join(out, 'options', f'{name}.yml'))
@@ -240,7 +243,7 @@ def set_folders(rows):
                 continue
             roots = [os.path.expanduser(dataset.get(key, '')).rstrip('/') for key in ('dataroot_gt', 'dataroot_lq')]
             folder = os.path.dirname(roots[0])
-            if roots != [os.path.join(folder, f'{kind}{opt.get("scale")}') for kind in ('GTmod', 'LRbicx')]:
+            if roots != [os.path.join(folder, f'{kind}{row.scale}') for kind in ('GTmod', 'LRbicx')]:
                 raise row.source.error(('datasets', phase), 'is no folder with GTmodX and LRbicxX, on which the '
                                        'trained networks could be tested; name test sets with --sets')  # yapf: disable
             found.append(folder or '.')

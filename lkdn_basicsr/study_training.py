@@ -135,6 +135,8 @@ def read_events(row):
         validation set.
     """
     from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+    if not os.path.isdir(row.events):  # it was removed
+        return None, {}
     events = EventAccumulator(row.events, size_guidance={SCALARS: 0}).Reload()
     tags = events.Tags()['scalars']
     opt, curves, seconds = row.source.opt, {}, None
