@@ -27,7 +27,7 @@ from lkdn_basicsr.resume import plain, state_files
 
 POINTS = 20  # on a learning curve
 # What a row that was begun may be given otherwise: it trains on, and what it has learnt stays as it is.
-FREE = ('train:total_iter', 'val:val_freq', 'val:pbar', 'num_gpu', 'logger:*', 'dist_params*',
+FREE = ('train:total_iter', 'val:val_freq', 'val:pbar', 'logger:*', 'dist_params*',
         *(f'datasets:train:{key}' for key in ('num_worker_per_gpu', 'prefetch_mode', 'num_prefetch_queue',
                                               'pin_memory', 'persistent_workers')))  # yapf: disable
 
@@ -192,7 +192,8 @@ def _settle(opt):
     """What a study sets in all its rows, in place.
 
     Curves need points: validations, checkpoints and lines in the log come at least ``POINTS`` times. One seed for all
-    where the file gives none, and the checkpoints that a resume needs.
+    where the file gives none, and the checkpoints that a resume needs. One GPU: the trainer takes a batch for each, and
+    a table would depend on how many there are, and on how its rows are dealt out.
     """
     step = max(1, opt['train']['total_iter'] // POINTS)
     for block, key in (('val', 'val_freq'), ('logger', 'print_freq'), ('logger', 'save_checkpoint_freq')):
@@ -202,6 +203,8 @@ def _settle(opt):
     opt['logger'].setdefault('keep_checkpoints', 2)
     if opt['manual_seed'] is None:
         opt['manual_seed'] = 0
+    if opt['num_gpu'] == 'auto':
+        opt['num_gpu'] = 1
 
 
 def check_rows(rows):
