@@ -95,8 +95,9 @@ def run(arguments):
             time.sleep(0.1)
     if study.failed and launch.rank == 0:
         reasons = '; '.join(f'{name} ({reason})' for name, reason in study.failed.items())
-        raise InputError(f'{len(study.failed)} of {len(rows)} rows failed: {reasons}. The table has the others, and '
-                         'the same command tries these again')
+        others = 'The table has the others, and the' if len(study.failed) < len(rows) else 'The'
+        raise InputError(f'{len(study.failed)} of {len(rows)} rows failed: {reasons}. {others} same command tries these '
+                         'again')
 
 
 def _take_gpu():
