@@ -96,8 +96,8 @@ def run(arguments):
     if study.failed and launch.rank == 0:
         reasons = '; '.join(f'{name} ({reason})' for name, reason in study.failed.items())
         others = 'The table has the others, and the' if len(study.failed) < len(rows) else 'The'
-        raise InputError(f'{len(study.failed)} of {len(rows)} rows failed: {reasons}. {others} same command tries these '
-                         'again')
+        raise InputError(f'{len(study.failed)} of {len(rows)} rows failed: {reasons}. {others} same command tries '
+                         'these again')
 
 
 def _take_gpu():
