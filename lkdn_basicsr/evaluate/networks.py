@@ -53,8 +53,9 @@ def load(path, scale=None):
     before ``params``, but for an option file, whose ``path:param_key_g`` counts.
 
     Args:
-        path (str): a checkpoint (.pth or .safetensors), or an option file (.yml) whose ``network_g`` describes a
-            network of BasicSR's registry and whose ``path:pretrain_network_g`` names its weights.
+        path (str): a checkpoint (.pth or .safetensors; one of the official weights is downloaded if it is not there),
+            or an option file (.yml) whose ``network_g`` describes a network of BasicSR's registry and whose
+            ``path:pretrain_network_g`` names its weights.
         scale (int | None): the scale that it must have; None for any.
 
     Returns:
@@ -90,6 +91,7 @@ def _from_option_file(path):
 
 
 def _from_checkpoint(path):
+    checkpoints.ensure(path)
     weights = _read(path)
     source = described.option_file_of_run(path)
     if source is not None:
