@@ -17,18 +17,22 @@ CONTEXT = multiprocessing.get_context('forkserver')
 CONTEXT.set_forkserver_preload([__name__])
 
 
-def train(folder, arguments, environment, die_at):
+def train(folder, arguments, die_at):
     """``python -m lkdn_basicsr.train`` below ``folder``; SIGKILL at a call number of what makes files durable."""
     multiprocessing.set_start_method('fork', force=True)  # for workers, as in a process that a user starts
-    os.chdir(folder)
-    os.environ.update(environment)
-    out = os.open('out.txt', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for stream in (1, 2):
-        os.dup2(out, stream)
+    work_in(folder)
     if die_at is not None:
         _die_in_a_save(die_at)
     sys.argv = ['train', *arguments]
     cli.run('train')
+
+
+def work_in(folder):
+    """Go to a folder, and write what is printed into ``out.txt`` there."""
+    os.chdir(folder)
+    out = os.open('out.txt', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(out, stream)
 
 
 def _die_in_a_save(number):
@@ -50,6 +54,13 @@ def _die_in_a_save(number):
 
 def start(folder, *arguments, ranks=1, die_at=None):
     """Start a training; returns its processes, one for each rank, launched as torchrun does."""
+    return start_ranks(ranks, lambda rank: (train, str(folder), ['-opt', 'train.yml', *arguments],
+                                            die_at if rank == 0 else None))  # yapf: disable
+
+
+def start_ranks(ranks, call):
+    """Processes, one for each rank, with the environment that torchrun gives; ``call(rank)`` is a function and its
+    arguments."""
     _import_once()
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
@@ -59,10 +70,14 @@ def start(folder, *arguments, ranks=1, die_at=None):
         environment = {} if ranks == 1 else {
             'RANK': str(rank), 'LOCAL_RANK': str(rank), 'WORLD_SIZE': str(ranks), 'MASTER_ADDR': '127.0.0.1',
             'MASTER_PORT': str(port)}  # yapf: disable
-        processes.append(CONTEXT.Process(target=train, args=(
-            str(folder), ['-opt', 'train.yml', *arguments], environment, die_at if rank == 0 else None)))
+        processes.append(CONTEXT.Process(target=_as_rank, args=(environment, *call(rank))))
         processes[-1].start()
     return processes
+
+
+def _as_rank(environment, function, *arguments):
+    os.environ.update(environment)
+    function(*arguments)
 
 
 @functools.cache

@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -63,30 +62,15 @@ def run(*arguments):
     return None
 
 
-def in_child(folder, arguments, environment):
+def in_child(folder, arguments):
     """The same in a process that can be killed."""
-    os.chdir(folder)
-    os.environ.update(environment)
-    out = os.open('out.txt', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for stream in (1, 2):
-        os.dup2(out, stream)
+    children.work_in(folder)
     sys.argv = ['study', *arguments]
     study.main()
 
 
 def start(folder, *arguments, ranks=1):
-    children._import_once()
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = probe.getsockname()[1]
-    processes = []
-    for rank in range(ranks):
-        environment = {} if ranks == 1 else {
-            'RANK': str(rank), 'LOCAL_RANK': str(rank), 'WORLD_SIZE': str(ranks), 'MASTER_ADDR': '127.0.0.1',
-            'MASTER_PORT': str(port)}  # yapf: disable
-        processes.append(children.CONTEXT.Process(target=in_child, args=(str(folder), list(arguments), environment)))
-        processes[-1].start()
-    return processes
+    return children.start_ranks(ranks, lambda rank: (in_child, str(folder), list(arguments)))
 
 
 def outcome(out):
