@@ -40,10 +40,11 @@ def write(out, title, results, sets, published=(), regions=None):
     write_whole(path('table.md'), table.markdown(results, published).encode())
     write_whole(path('table.csv'), table.csv_text(results).encode())
     names = [test_set.name for test_set in sets]
-    shown = 'Urban100' if 'Urban100' in names else names[-1]
+    others = [name for name in names if any(name in entry.sets for entry in published)]
+    shown = 'Urban100' if 'Urban100' in names else (others or names)[-1]
     plots.plot_complexity(results, published, shown, path('complexity.png'))
     caption = f'PSNR on {shown} against Multi-Adds; the area of a bubble is proportional to the number of parameters.'
-    if any(shown in entry.sets for entry in published):
+    if shown in others:
         caption += ' Filled: measured here. Hollow: as published.'
     figures = [(paths[-1], caption)]
     curves = None

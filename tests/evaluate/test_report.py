@@ -60,6 +60,14 @@ def test_published_figures_of_another_scale_are_left_out(tmp_path, study):
         assert 'published-x4' in text and 'published-x2' not in text
 
 
+def test_complexity_is_plotted_where_others_have_published(tmp_path, study):
+    results, sets = study
+    published = [Published('published', 4, 715_000, 40_900_000_000, {'Set5': (32.21, 0.8948)}, 'a paper')]
+    for entries, shown in ((published, 'Set5'), ((), 'Set 14')):
+        report.write(str(tmp_path / 'out'), 'x', results, sets, entries, [])
+        assert f'PSNR on {shown} against Multi-Adds' in (tmp_path / 'out/index.html').read_text()
+
+
 def test_a_second_report_replaces_the_first(tmp_path, study):
     results, sets = study
     for title in ('the first', 'the second'):
