@@ -188,23 +188,26 @@ class Study:
             print(f'{heading} is done: {scores}', flush=True)
         return None
 
-    def result(self, row):
+    def result(self, row, timed=False):
         """The Result of a trained row; what was measured before comes from the cache."""
         from lkdn_basicsr.evaluate.measure import measure
         models = os.path.join(row.folder, 'models')
         fused = os.path.join(models, 'net_g_latest_fused.pth')  # which ReparamSRModel alone writes
         network = fused if os.path.isfile(fused) else os.path.join(models, 'net_g_latest.pth')
-        result = measure(network, self.sets, row.scale, self.cache, row.name, progress=self.alone)
+        result = measure(network, self.sets, row.scale, self.cache, row.name, self.alone, timed)
         record = row.record()
         result.seconds = record['seconds']
         result.curves = {name: [tuple(point) for point in points] for name, points in record['curves'].items()}
         return result
 
     def conclude(self, title):
-        """Write the table, the plots and the page of the rows that did not fail."""
+        """Write the table, the plots and the page of the rows that did not fail.
+
+        The networks are timed here, one after the other, when no row is trained any more.
+        """
         from lkdn_basicsr.evaluate import report, table
         from lkdn_basicsr.evaluate.measure import measure_bicubic
-        done = [self.result(row) for row in self.rows if row.name not in self.failed]
+        done = [self.result(row, timed=True) for row in self.rows if row.name not in self.failed]
         if done:
             results = [measure_bicubic(self.sets, self.rows[0].scale, self.cache), *done]
             report.write(self.out, title, results, self.sets)

@@ -29,7 +29,7 @@ PROTOCOL = 1  # of what is in a cache; a change in how anything is measured make
 BICUBIC = 'Bicubic'
 
 
-def measure(path, sets, scale, cache, name=None, progress=False):
+def measure(path, sets, scale, cache, name=None, progress=False, timed=True):
     """Measure a network: what it costs, and its pictures on test sets.
 
     What the cache holds of the same weights, pictures and scale is not done again, so that a new method or set costs
@@ -42,6 +42,7 @@ def measure(path, sets, scale, cache, name=None, progress=False):
         cache (str): a folder for scores and SR pictures; made if it is missing.
         name (str | None): of the method. Default: None, that of the file.
         progress (bool): show a bar on a terminal.
+        timed (bool): measure the latency. Default: True; False where other processes are busy.
 
     Returns:
         Result
@@ -54,7 +55,7 @@ def measure(path, sets, scale, cache, name=None, progress=False):
     name = name or loaded.name
     folder = _folder(cache, name, loaded.digest)
     network = _OnDevice(loaded)
-    params, multi_adds, seconds = _cost(name, loaded, network, folder, progress)
+    params, multi_adds, seconds = _cost(name, loaded, network, folder, progress, timed)
     scores = {test_set.name: _measure_set(name, network.super_resolve, test_set, folder, loaded.digest, progress)
               for test_set in sets}
     loaded.network.cpu()  # the next one needs the GPU's memory
@@ -111,36 +112,40 @@ class _OnDevice:
         return tensor2img(output)
 
 
-def _cost(method, loaded, network, folder, progress):
-    """Parameters, Multi-Adds and seconds, from the cache or measured."""
+def _cost(method, loaded, network, folder, progress, timed):
+    """Parameters, Multi-Adds and seconds, from the cache or measured; None for seconds that are in neither."""
     path = os.path.join(folder, 'cost.json')
     cost = _read(path, digest=loaded.digest)
     where = latency.device_name()
-    if 'params' in cost and where in cost.get('latency', {}):
-        return cost['params'], cost['multi_adds'], cost['latency'][where]
-    with tqdm(desc=f'{method}: Multi-Adds and latency', bar_format='{desc} …', leave=False,
-              disable=None if progress else True):
-        _measure_cost(loaded, network, cost, where)
-    _write(path, cost)
-    return cost['params'], cost['multi_adds'], cost['latency'].get(where)
+    times = cost.setdefault('latency', {})
+    if 'params' not in cost or timed and where not in times:
+        with tqdm(desc=f'{method}: Multi-Adds and latency', bar_format='{desc} …', leave=False,
+                  disable=None if progress else True):
+            if 'params' not in cost:
+                cost['params'], cost['multi_adds'] = _count(loaded)
+            if timed and where not in times:
+                _time(loaded, network, times, where)
+        _write(path, cost)
+    return cost['params'], cost['multi_adds'], times.get(where)
 
 
-def _measure_cost(loaded, network, cost, where):
-    """Add to ``cost`` what is not in it; no latency where the memory does not suffice for 1280×720."""
-    if 'params' not in cost:
-        try:
-            cost['params'], cost['multi_adds'] = complexity.count(loaded.network, loaded.scale)
-        except RuntimeError as error:
-            raise InputError(f'the Multi-Adds of {loaded.path} cannot be counted ({one_line(error)}): leave it out, or '
-                             'measure where there is more memory') from None
-    if where not in cost.setdefault('latency', {}):
-        try:
-            cost['latency'][where] = latency.latency(network.get(), loaded.scale)
-        except RuntimeError as error:
-            if 'memory' not in str(error):
-                raise
-            logging.getLogger('basicsr').warning(f'{loaded.path} is not timed: the memory of {where} does not suffice '
-                                                 'for an output of 1280×720.')
+def _count(loaded):
+    try:
+        return complexity.count(loaded.network, loaded.scale)
+    except RuntimeError as error:
+        raise InputError(f'the Multi-Adds of {loaded.path} cannot be counted ({one_line(error)}): leave it out, or '
+                         'measure where there is more memory') from None
+
+
+def _time(loaded, network, times, where):
+    """Add the latency on this machine, unless its memory does not suffice for 1280×720."""
+    try:
+        times[where] = latency.latency(network.get(), loaded.scale)
+    except RuntimeError as error:
+        if 'memory' not in str(error):
+            raise
+        logging.getLogger('basicsr').warning(f'{loaded.path} is not timed: the memory of {where} does not suffice for '
+                                             'an output of 1280×720.')
 
 
 def _measure_set(method, super_resolve, test_set, folder, digest, progress):

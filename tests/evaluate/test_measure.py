@@ -178,6 +178,15 @@ def test_latency_is_kept_for_each_device(tmp_path, model, monkeypatch):
     assert measure.measure(model, [], 4, cache).latency == first.latency
 
 
+def test_a_network_can_be_timed_later(tmp_path, model):
+    cache = str(tmp_path / 'cache')
+    first = measure.measure(model, [], 4, cache, timed=False)
+    assert first.latency is None and first.params
+    timed = measure.measure(model, [], 4, cache)
+    assert timed.latency > 0 and timed.params == first.params
+    assert measure.measure(model, [], 4, cache, timed=False).latency == timed.latency
+
+
 def test_names_that_are_no_file_names(tmp_path, model):
     one, = sets_of(tmp_path, 'One')
     result = measure.measure(model, [one], 4, str(tmp_path / 'cache'), name='a/b: c*')
