@@ -58,19 +58,19 @@ def compare(models, folders, scale, out, regions=None):
         InputError: what was given cannot be used, or ``out`` not be written.
     """
     from lkdn_basicsr.evaluate import crops, networks, published, report, table
+    from lkdn_basicsr.evaluate.files import check_writable
     from lkdn_basicsr.evaluate.measure import measure, measure_bicubic
-    from lkdn_basicsr.evaluate.test_sets import read_set
+    from lkdn_basicsr.evaluate.test_sets import read_sets
     if scale < 2:
         raise InputError(f'--scale is {scale}; give the upscaling factor of the networks, 2 or more')
     given = [split_name(model) for model in models]
-    sets = [read_set(folder, scale) for folder in folders]
-    _refuse_twice([test_set.name for test_set in sets], folders, '--sets', 'rename one of the folders')
+    sets = read_sets(folders, scale)
     chosen = None if regions is None else [crops.parse_region(text) for text in regions]
     for region in chosen or ():
         crops.check_region(region, sets)
     names = method_names(given)
     loaded = [networks.load(path, scale) for _, path in given]
-    _make_writable(out)
+    check_writable(out)
 
     cache = os.path.join(out, 'methods')
     results = [measure_bicubic(sets, scale, cache, progress=True)]
@@ -105,26 +105,12 @@ def method_names(given):
         stem = os.path.splitext(os.path.basename(path))[0]
         if name is None and names[index] in several and stem.startswith('net_g_'):
             names[index] += f' {stem.removeprefix("net_g_")}'
-    _refuse_twice(names, [path for _, path in given], '--models', 'call one of them otherwise, as in NAME=FILE')
-    return names
-
-
-def _refuse_twice(names, paths, option, remedy):
     for index, name in enumerate(names):
         first = names.index(name)
         if first < index:
-            raise InputError(f'{option}: {paths[first]} and {paths[index]} are both called {name}; {remedy}')
-
-
-def _make_writable(out):
-    try:
-        os.makedirs(out, exist_ok=True)
-        path = os.path.join(out, f'.writable.{os.getpid()}')
-        with open(path, 'w'):
-            pass
-        os.remove(path)
-    except OSError as error:
-        raise InputError(f'--out {out} cannot be written ({error.strerror}): choose another folder') from None
+            raise InputError(f'--models: {given[first][1]} and {given[index][1]} are both called {name}; call one of '
+                             'them otherwise, as in NAME=FILE')
+    return names
 
 
 if __name__ == '__main__':

@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import sys
-import tempfile
 import time
 
 from lkdn_basicsr import cli
@@ -57,7 +56,8 @@ def run(arguments):
         SystemExit: a signal asked to stop.
     """
     from lkdn_basicsr import ranks
-    from lkdn_basicsr.evaluate.test_sets import read_set
+    from lkdn_basicsr.evaluate.files import check_writable
+    from lkdn_basicsr.evaluate.test_sets import read_sets
     from lkdn_basicsr.options.launch import meet_ranks, read_launch
     from lkdn_basicsr.study_rows import check_rows, read_rows, set_folders
     from lkdn_basicsr.study_training import Signals
@@ -71,11 +71,8 @@ def run(arguments):
         ranks.post('checked')
     while ranks.posted('checked') is None:
         time.sleep(0.1)
-    sets = [read_set(folder, rows[0].scale) for folder in arguments.sets or set_folders(rows)]
-    names = [test_set.name for test_set in sets]
-    if len(set(names)) < len(names):
-        raise InputError(f'--sets: two test sets have one name ({", ".join(names)}); rename a folder')
-    _check_out(arguments.out)
+    sets = read_sets(arguments.sets or set_folders(rows), rows[0].scale)
+    check_writable(arguments.out)
 
     study = Study(rows, sets, arguments.out, launch)
     with Signals() as study.signals:
@@ -107,15 +104,6 @@ def _take_gpu():
         seen = os.environ.get('CUDA_VISIBLE_DEVICES') or ','.join(map(str, range(torch.cuda.device_count())))
         seen = seen.split(',')
         os.environ['CUDA_VISIBLE_DEVICES'] = seen[int(os.environ['LOCAL_RANK']) % len(seen)]
-
-
-def _check_out(out):
-    try:
-        os.makedirs(out, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise InputError(f'--out: {out} cannot be written to ({error.strerror}); give another folder') from None
 
 
 class Study:

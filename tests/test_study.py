@@ -182,7 +182,7 @@ BAD = [
     (['table', 'typo.yml'], r'typo\.yml, line 4: network_g:num_fat is not an argument of LKDN'),
     (['table', 'lost.yml'], r'lost\.yml, line 5: datasets:train:dataroot_gt is lost, which does not exist'),
     (['table', '--sets', 'train'], 'the test set train has no folder GTmod2'),
-    (['table', '--sets', 'sets/held', 'sets/held'], 'two test sets have one name'),
+    (['table', '--sets', 'sets/held', 'sets/held'], 'are both called held'),
     (['table', 'other.yml'], r'other\.yml, line 4: datasets:val is no folder with GTmodX and LRbicxX.* --sets'),
     (['table', '--force_yml', 'train:lr=1'], r'--force_yml train:lr=1: train:lr is not in table/1_a\.yml or its base'),
     (['table', '--force_yml', 'train:optim_g:lr=1e-4', '--out', 'out'], 'a was begun with train:optim_g:lr: 0.005, '

@@ -1,6 +1,5 @@
 """Regions of pictures where methods are told apart: found, checked, cut out."""
 import dataclasses
-import difflib
 import os
 import re
 
@@ -10,6 +9,7 @@ from tqdm import tqdm
 
 from lkdn_basicsr.data.picture_files import read_picture
 from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.options.read import nearest
 
 SIDE = 80  # HR pixels of a region that is found, 20 LR pixels at x4: as in the papers' figures
 
@@ -167,8 +167,8 @@ def _window_errors(image, gt, height, width):
 
 
 def _nearest(name, names):
-    close = difflib.get_close_matches(name.lower(), [other.lower() for other in names], 1, 0.65)
-    if close:
-        return f'did you mean {next(other for other in names if other.lower() == close[0])}'
+    near = nearest(name, names)
+    if near is not None:
+        return f'did you mean {near}'
     listed = list(names)
     return f'there {"is" if len(listed) == 1 else "are"} {", ".join(listed[:5])}{", …" if len(listed) > 5 else ""}'

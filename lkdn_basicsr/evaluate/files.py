@@ -1,5 +1,6 @@
 """Files that are there whole or not at all."""
 import os
+import tempfile
 
 from lkdn_basicsr.errors import InputError
 
@@ -27,3 +28,17 @@ def write_whole(path, data):
                 os.remove(temporary)
     except OSError as error:
         raise InputError(f'{path} could not be written ({error.strerror}); make it possible to write there.') from None
+
+
+def check_writable(folder):
+    """Make a folder if it is missing, and see that files can be written into it, before hours of work are.
+
+    Raises:
+        InputError: They cannot.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f'--out: {folder} cannot be written to ({error.strerror}); give another folder') from None

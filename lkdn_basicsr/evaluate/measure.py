@@ -200,12 +200,4 @@ def _read(path, **identity):
 
 def _write(path, contents):
     """Write bytes, or data as JSON."""
-    folder = os.path.dirname(path)
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise InputError(f'{folder} could not be made ({error.strerror}): choose another folder for the results'
-                         ) from None
     write_whole(path, contents if isinstance(contents, bytes) else json.dumps(contents, indent=1).encode())
-
-

@@ -79,6 +79,22 @@ def read_set(folder, scale):
     return TestSet(name, folder, scale, pictures, _checksum(pictures))
 
 
+def read_sets(folders, scale):
+    """Find several test sets, see :func:`read_set`.
+
+    Raises:
+        InputError: Two have one name, or as :func:`read_set`.
+    """
+    sets = {}
+    for folder in folders:
+        test_set = read_set(folder, scale)
+        first = sets.setdefault(test_set.name, test_set)
+        if first is not test_set:
+            raise InputError(f'--sets: {first.folder} and {folder} are both called {first.name}; rename one of the '
+                             'folders, or leave one out')
+    return list(sets.values())
+
+
 def _check_sizes(hr, lr, gt_shape, lq_shape, scale):
     gt, lq = (tuple(int(side) for side in shape[:2]) for shape in (gt_shape, lq_shape))
     if gt != (lq[0] * scale, lq[1] * scale):
