@@ -223,7 +223,7 @@ def test_too_little_memory_names_the_picture(tmp_path, model, monkeypatch):
 
 def test_a_folder_that_cannot_be_written(tmp_path, model):
     (tmp_path / 'file').write_text('')
-    with pytest.raises(InputError, match='file/.* could not be made'):
+    with pytest.raises(InputError, match='file/.* could not be written'):
         measure.measure(model, sets_of(tmp_path, 'One'), 4, str(tmp_path / 'file'))
 
 
