@@ -12,7 +12,8 @@ setup(
     # torch 2.15 needs 3.11; BasicSR 1.4.2 comes as a source archive whose setup.py fails on 3.13.
     python_requires='>=3.11,<3.13',
     # Tried: what constraints.txt has, with all tests; the lower ends together, with those of networks, options, data,
-    # training and testing, but not with several ranks.
+    # training and testing, but not with several ranks; those of matplotlib and spandrel with the rest of
+    # constraints.txt and the tests of evaluate and compare.
     install_requires=[
         'basicsr==1.4.2',  # the trainer, validators and registries; brings tensorboard, scikit-image, Pillow and tqdm
         'torch>=2.11',

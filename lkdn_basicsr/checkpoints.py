@@ -9,7 +9,7 @@ from collections import OrderedDict
 
 import torch
 
-from lkdn_basicsr import reparam
+from lkdn_basicsr import files, reparam
 from lkdn_basicsr.errors import InputError
 
 OFFICIAL_URL = 'https://github.com/stella-von/LKDN/raw/main/experiments/pretrained_models/LKDN'
@@ -20,7 +20,6 @@ OFFICIAL_SHA256 = {
     'LKDN_x3.pth': '52835d49d402683ea2085c13e4afc3aca49f6b806ea29d6ed29b2238cd7874c5',
     'LKDN_x4.pth': 'f534422583c99dad994fd7df897f6f872637218430cfedf6c2d2a072ea86dbd7',
 }
-TEMPORARY = '.part'  # how a file ends that is not complete; its name begins with a dot
 
 
 def ensure(path):
@@ -72,33 +71,12 @@ def save(contents, path):
     buffer = io.BytesIO()
     torch.save(contents, buffer)
     data = buffer.getbuffer()
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f'.{name}{TEMPORARY}')
     try:
-        try:
-            with open(temporary, 'wb') as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            flush_folder(folder)
-        finally:
-            if os.path.exists(temporary):
-                os.remove(temporary)
+        files.replace(path, data)
     except OSError as error:
         raise InputError(f'{path} could not be written ({error.strerror}): the checkpoints before it are whole, so '
                          'make it possible to write there, then go on with --auto_resume') from None
     return hashlib.sha256(data).hexdigest()
-
-
-def flush_folder(folder):
-    """Bring the names in a folder to the disk, where the system lets a folder be opened."""
-    if hasattr(os, 'O_DIRECTORY'):
-        descriptor = os.open(folder or '.', os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def sha256(path):
@@ -123,7 +101,7 @@ def load(path):
     except FileNotFoundError:
         raise InputError(f'checkpoint {path} is not there: give the path of a .pth file') from None
     except Exception as error:  # torch.load raises whatever zipfile, pickle or the system do
-        if 'weights_only' in str(error) or 'Weights only' in str(error):
+        if 'Weights only' in str(error) and _is_pickle(path):
             raise InputError(f'checkpoint {path} holds more than tensors, which could run code when it is loaded: save '
                              'its state_dict() anew with torch.save') from None
         raise InputError(f'checkpoint {path} is damaged, or no PyTorch checkpoint: copy or download it again') from None
@@ -131,6 +109,12 @@ def load(path):
         raise InputError(f'checkpoint {path} holds a {type(checkpoint).__name__}, not a state dict: give a .pth file '
                          'of BasicSR\'s form')
     return checkpoint
+
+
+def _is_pickle(path):
+    """Whether a file is what torch.save writes, now or formerly, or a pickle; torch says the same of any other file."""
+    with open(path, 'rb') as file:
+        return zipfile.is_zipfile(path) or file.read(1) == b'\x80'
 
 
 def pick_weights(checkpoint, param_key=None):

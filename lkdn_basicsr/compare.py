@@ -58,9 +58,9 @@ def compare(models, folders, scale, out, regions=None):
         InputError: what was given cannot be used, or ``out`` not be written.
     """
     from lkdn_basicsr.evaluate import crops, networks, published, report, table
-    from lkdn_basicsr.evaluate.files import check_writable
     from lkdn_basicsr.evaluate.measure import measure, measure_bicubic
     from lkdn_basicsr.evaluate.test_sets import read_sets
+    from lkdn_basicsr.files import check_writable
     if scale < 2:
         raise InputError(f'--scale is {scale}; give the upscaling factor of the networks, 2 or more')
     given = [split_name(model) for model in models]

@@ -1,40 +1,64 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, also after a kill, a full disk or a power cut."""
 import os
 import tempfile
 
 from lkdn_basicsr.errors import InputError
 
+TEMPORARY = '.part'  # how a file ends that is not complete; its name begins with a dot
 
-def write_whole(path, data):
-    """Write a file under a temporary name beside its place, then give it its name; until then the old one stays.
+
+def replace(path, data):
+    """Write a file under another name and flush it to the disk, then give it its name; until then the old one stays.
 
     Args:
-        path (str): of the file; its folder is made if it is missing.
-        data (bytes): all of it.
+        path (str): of the file.
+        data (bytes-like): all of it.
 
     Raises:
-        InputError: It cannot be written.
+        OSError: it cannot be written; nothing half-written is left.
     """
     folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f'.{name}.partial')
+    temporary = os.path.join(folder, f'.{name}{TEMPORARY}')
     try:
-        os.makedirs(folder or '.', exist_ok=True)
+        with open(temporary, 'wb') as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        flush_folder(folder)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+
+
+def flush_folder(folder):
+    """Bring the names in a folder to the disk, where the system lets a folder be opened."""
+    if hasattr(os, 'O_DIRECTORY'):
+        descriptor = os.open(folder or '.', os.O_RDONLY | os.O_DIRECTORY)
         try:
-            with open(temporary, 'wb') as file:
-                file.write(data)
-            os.replace(temporary, path)
+            os.fsync(descriptor)
         finally:
-            if os.path.exists(temporary):
-                os.remove(temporary)
+            os.close(descriptor)
+
+
+def write_whole(path, data):
+    """:func:`replace`, for a file in a folder that is made if it is missing.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
+        replace(path, data)
     except OSError as error:
         raise InputError(f'{path} could not be written ({error.strerror}); make it possible to write there.') from None
 
 
 def check_writable(folder):
-    """Make a folder if it is missing, and see that files can be written into it, before hours of work are.
+    """Make the folder of ``--out`` if it is missing, and see that files can be written into it, before hours of work.
 
     Raises:
-        InputError: They cannot.
+        InputError: they cannot.
     """
     try:
         os.makedirs(folder, exist_ok=True)

@@ -11,6 +11,7 @@ import torch
 
 from lkdn_basicsr import checkpoints, ranks
 from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.files import TEMPORARY
 
 # What the checkpoint decides, because the optimizer and the stream of samples go on with it; the rest of the option
 # file is in force as it stands.
@@ -225,11 +226,30 @@ def take_networks(opt, files):
 # ------------------------------------------------ what has changed -------------------------------------------------- #
 
 
+NOT_SET = 'not set'
+
+
+def changes(before, after):
+    """In which settings two sets of options differ.
+
+    Args:
+        before, after (dict): options, with blocks of options in them.
+
+    Yields:
+        tuple[str, object, object]: name, as ``train:optim_g:lr``, and both values; ``NOT_SET`` where there is none.
+    """
+    before, after = dict(_flat(before)), dict(_flat(after))
+    for name in [*before, *(name for name in after if name not in before)]:
+        old, new = before.get(name, NOT_SET), after.get(name, NOT_SET)
+        if old != new:
+            yield name, old, new
+
+
 def _flat(options, prefix=''):
     for key, value in options.items():
         if isinstance(value, dict) and value:
             yield from _flat(value, f'{prefix}{key}:')
-        elif prefix or key not in VOLATILE:
+        else:
             yield f'{prefix}{key}', value
 
 
@@ -254,12 +274,8 @@ def settle_changes(opt, state):
     if getattr(opt, 'seed_is_drawn', False):
         opt['manual_seed'] = recorded['manual_seed']
     now = plain({key: value for key, value in opt.items() if key not in VOLATILE})
-    before, after = dict(_flat(recorded)), dict(_flat(now))
     lines = []
-    for key in [*before, *(key for key in after if key not in before)]:
-        old, new = before.get(key, 'not set'), after.get(key, 'not set')
-        if old == new:
-            continue
+    for key, old, new in changes(recorded, now):
         kept = KEPT.match(key) and not override
         lines.append(f'Changed setting {key}: {old} in the checkpoint, {new} now; goes on with {old if kept else new}'
                      + (' (path:resume_override: true takes the new one).' if kept else '.'))  # yapf: disable
@@ -305,6 +321,6 @@ def remove_leftovers(*folders):
     """Remove the unfinished files of a run that was killed while it saved."""
     for folder in folders:
         for name in os.listdir(folder) if os.path.isdir(folder) else []:
-            if name.startswith('.') and name.endswith(checkpoints.TEMPORARY):
+            if name.startswith('.') and name.endswith(TEMPORARY):
                 with contextlib.suppress(FileNotFoundError):
                     os.remove(os.path.join(folder, name))

@@ -56,8 +56,8 @@ def run(arguments):
         SystemExit: a signal asked to stop.
     """
     from lkdn_basicsr import ranks
-    from lkdn_basicsr.evaluate.files import check_writable
     from lkdn_basicsr.evaluate.test_sets import read_sets
+    from lkdn_basicsr.files import check_writable
     from lkdn_basicsr.options.launch import meet_ranks, read_launch
     from lkdn_basicsr.study_rows import check_rows, read_rows, set_folders
     from lkdn_basicsr.study_training import Signals

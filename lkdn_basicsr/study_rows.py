@@ -7,7 +7,7 @@ from copy import deepcopy
 from fnmatch import fnmatchcase
 
 from lkdn_basicsr.errors import InputError
-from lkdn_basicsr.evaluate.files import write_whole
+from lkdn_basicsr.files import write_whole
 from lkdn_basicsr.options import (
     RunOptions,
     check_data,
@@ -21,9 +21,8 @@ from lkdn_basicsr.options import (
     read_option_file,
     settle_devices,
 )
-from lkdn_basicsr.options.effective import flat
 from lkdn_basicsr.options.read import OptionFile
-from lkdn_basicsr.resume import plain, state_files
+from lkdn_basicsr.resume import changes, plain, state_files
 
 POINTS = 20  # on a learning curve
 # What a row that was begun may be given otherwise: it trains on, and what it has learnt stays as it is.
@@ -108,11 +107,8 @@ class Row:
             if state_files(os.path.join(self.folder, 'training_states')):
                 raise InputError(f'{self.folder} is that of a training outside of this study: give another --out')
             return
-        before, now = flat(record['options']), flat(plain(self.source.opt))
-        for keys in [*before, *(keys for keys in now if keys not in before)]:
-            name = ':'.join(keys)
-            old, new = before.get(keys, 'not set'), now.get(keys, 'not set')
-            if old != new and not any(fnmatchcase(name, pattern) for pattern in FREE):
+        for name, old, new in changes(record['options'], plain(self.source.opt)):
+            if not any(fnmatchcase(name, pattern) for pattern in FREE):
                 raise InputError(f'{self.name} was begun with {name}: {old}, and is to go on with {new}: {remedy}')
         old = record['options']['train']['total_iter']
         if self.iterations < old:

@@ -96,3 +96,11 @@ def test_what_a_checkpoint_notes_of_its_network_outlives_a_wrap():
     weights, _ = checkpoints.pick_weights({'params': torch.nn.DataParallel(network).state_dict()})
     _, arguments = archs.config_from_state_dict(weights)
     assert (arguments['conv'], arguments['activation']) == ('BSConvU_idt', 'silu')
+
+
+@pytest.mark.parametrize('contents', [b'# Read me\n' * 9, b'\x89PNG\r\n\x1a\n' + bytes(90), b''],
+                         ids=['text', 'picture', 'nothing'])  # yapf: disable
+def test_what_is_no_checkpoint_is_not_said_to_hold_code(tmp_path, contents):
+    (tmp_path / 'net.pth').write_bytes(contents)
+    with pytest.raises(InputError, match='net.pth is damaged, or no PyTorch checkpoint'):
+        checkpoints.load(tmp_path / 'net.pth')

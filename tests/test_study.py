@@ -162,6 +162,22 @@ def test_done_rows_are_skipped(home, capfd):
     assert 'INFO' not in capfd.readouterr().out  # of a trainer
 
 
+def test_networks_are_timed_when_no_row_is_trained_any_more(home, monkeypatch):
+    shutil.copytree('out', 'untimed')
+    for path in Path('untimed/methods').glob('*/cost.json'):
+        path.unlink()
+
+    def costs():
+        return [yaml.safe_load(path.read_text()) for path in Path('untimed/methods').glob('*/cost.json')]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(study.Study, 'conclude', lambda *_: None)  # killed before the end
+        assert run('table', '--iters', ITERATIONS, '--out', 'untimed') is None
+    assert len(costs()) == 2 and all(cost['params'] and not cost['latency'] for cost in costs())
+    assert run('table', '--iters', ITERATIONS, '--out', 'untimed') is None
+    assert all(cost['latency'] for cost in costs())
+
+
 def test_more_iterations_go_on_and_a_row_that_fails_does_not_stop_the_others(home, capfd):
     shutil.copytree('out', 'more')
     write('wrong.yml', dict(base='train.yml', name='wrong', train=dict(optim_g=dict(type='SGD', lr=1e25))))

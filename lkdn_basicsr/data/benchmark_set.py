@@ -8,8 +8,8 @@ import tqdm
 
 from lkdn_basicsr.data.imresize import imresize
 from lkdn_basicsr.data.picture_files import look_at, pictures_in, read_picture
-from lkdn_basicsr.data.store_writer import flush_folder
 from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.files import flush_folder
 
 
 def prepare_benchmark(hr, out, scales=(4, ), edges='mirror', say=lambda line: None, progress=False):

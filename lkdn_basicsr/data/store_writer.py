@@ -11,6 +11,7 @@ import lmdb
 from lkdn_basicsr.data.lmdb_file import locate
 from lkdn_basicsr.data.store import HEADER, read_index, write_index
 from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.files import flush_folder
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -180,12 +181,3 @@ def begun_settings(path):
         return read_index(partial)['settings'] if has_index else None
     except ValueError:
         raise InputError(f'{partial}/settings.json is damaged; delete {partial} to begin again.') from None
-
-
-def flush_folder(path):
-    """Make the names in a folder survive a power cut."""
-    descriptor = os.open(path or '.', os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

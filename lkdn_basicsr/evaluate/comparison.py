@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from lkdn_basicsr.evaluate import crops
-from lkdn_basicsr.evaluate.files import write_whole
+from lkdn_basicsr.files import write_whole
 
 TILE = 300  # pixels of a tile's longer side, about: the zoom is a whole number
 GAP, MARGIN, SIZE = 14, 20, 25  # pixels; of the text, the height

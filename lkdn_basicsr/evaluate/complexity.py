@@ -15,7 +15,7 @@ def lr_size(scale):
     return tuple(round(side / scale) for side in OUTPUT)
 
 
-def count(network, scale, channels=3):
+def count(network, scale):
     """Parameters and Multi-Adds of a network, for an output of 1280×720.
 
     The convention is that of the paper's tables (its authors count with thop): one Multi-Add for every multiplication
@@ -33,15 +33,14 @@ def count(network, scale, channels=3):
     where it is, with the picture of full size.
 
     Args:
-        network (nn.Module): (1, channels, H, W) to (1, channels, scale·H, scale·W), in evaluation mode; left alone.
+        network (nn.Module): (1, 3, H, W) to (1, 3, scale·H, scale·W), in evaluation mode; left alone.
         scale (int): upscaling factor.
-        channels (int): of the picture.
 
     Returns:
         tuple[int, int]: number of parameters (each shared one once), and of Multi-Adds.
     """
     params = sum(parameter.numel() for parameter in network.parameters())
-    shape = (1, channels, *lr_size(scale))
+    shape = (1, 3, *lr_size(scale))
     with torch.inference_mode(), warnings.catch_warnings(action='ignore'):
         fast_path = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)  # nn.MultiheadAttention as one operator, which nobody counts
@@ -63,7 +62,7 @@ def _multi_adds(network, picture):
     return counter.get_total_flops() // 2
 
 
-def _norm(shape, *args, out_shape=None, **kwargs):
+def _norm(shape, *args, **kwargs):
     """FLOPs of a normalisation, which are halved like all others: twice its two Multi-Adds for every value."""
     return 4 * math.prod(shape)
 

@@ -7,7 +7,7 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lkdn_basicsr.evaluate.files import write_whole
+from lkdn_basicsr.files import write_whole
 
 # Okabe and Ito's colours, which the colour-blind tell apart, without the yellow that is lost on white.
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')

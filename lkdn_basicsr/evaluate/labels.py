@@ -1,4 +1,7 @@
-"""Names beside bubbles, where they hide neither bubbles nor each other."""
+"""Names beside bubbles, where they hide neither bubbles nor each other.
+
+adjustText 1.4 was tried in its place: among a dozen bubbles of these sizes it writes over them.
+"""
 import math
 
 import numpy as np

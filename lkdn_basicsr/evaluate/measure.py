@@ -20,9 +20,9 @@ from tqdm import tqdm
 from lkdn_basicsr.data.imresize import imresize
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.evaluate import complexity, latency
-from lkdn_basicsr.evaluate.files import write_whole
 from lkdn_basicsr.evaluate.networks import LoadedNetwork, load
 from lkdn_basicsr.evaluate.results import Result, SetScores
+from lkdn_basicsr.files import write_whole
 from lkdn_basicsr.options.check import one_line
 
 PROTOCOL = 1  # of what is in a cache; a change in how anything is measured makes it another number

@@ -27,7 +27,6 @@ class LoadedNetwork:
         network (nn.Module): in evaluation mode, float32, on the CPU: (1, 3, H, W) RGB in [0, 1], of any size, to
             (1, 3, scale·H, scale·W), perhaps not clipped.
         scale (int): upscaling factor.
-        architecture (str): the name of its class.
         name (str): of the method: the file's stem, or the name of the run that a ``net_g_*.pth`` is of.
         path (str): the file that was given.
         digest (str): SHA-256, in hexadecimal, of what determines the output: the weights' file, and the options where
@@ -36,7 +35,6 @@ class LoadedNetwork:
 
     network: nn.Module
     scale: int
-    architecture: str
     name: str
     path: str
     digest: str
@@ -73,8 +71,7 @@ def load(path, scale=None):
     found = _probe(network, path)
     if scale is not None and found != scale:
         raise InputError(f'{path} is a ×{found} network; --scale is {scale}')
-    core = getattr(network, 'core', network)
-    return LoadedNetwork(network, found, type(core).__name__, method_name(path), path, digest)
+    return LoadedNetwork(network, found, method_name(path), path, digest)
 
 
 def method_name(path):

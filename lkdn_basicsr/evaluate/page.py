@@ -9,9 +9,9 @@ import re
 import cv2
 
 from lkdn_basicsr.evaluate import crops
-from lkdn_basicsr.evaluate.files import write_whole
 from lkdn_basicsr.evaluate.page_table import measured_table, published_table
 from lkdn_basicsr.evaluate.table import PUBLISHED_HEADING
+from lkdn_basicsr.files import write_whole
 
 WINDOW = 480  # pixels of the side of what can be looked at around a region
 BUDGET = 12_000_000  # bytes of all these windows, as written in the page; they get smaller where they would be more

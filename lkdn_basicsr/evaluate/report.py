@@ -3,7 +3,7 @@ import os
 import re
 
 from lkdn_basicsr.evaluate import comparison, crops, page, plots, table
-from lkdn_basicsr.evaluate.files import write_whole
+from lkdn_basicsr.files import write_whole
 
 REGIONS = 6
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.options.check import check_options
 from lkdn_basicsr.options.read import read_option_file
+from lkdn_basicsr.resume import NOT_SET, changes
 
 SHIPPED = Path(__file__).resolve().parents[2] / 'options'  # beside the package in a clone; not there when installed
 
@@ -43,23 +44,12 @@ def differences_from_shipped(source, is_train):
         check_options(shipped, is_train)  # fills in the defaults
     except InputError:
         return []
-    ours, theirs = flat(source.opt), flat(shipped.opt)
-    return [
-        f'{":".join(keys)}: {_shown(ours, keys)} (shipped: {_shown(theirs, keys)})'
-        for keys in [*ours, *(keys for keys in theirs if keys not in ours)]
-        if _shown(ours, keys) != _shown(theirs, keys)
-    ]
+    return [f'{name}: {_shown(ours)} (shipped: {_shown(theirs)})' for name, ours, theirs in
+            changes(source.opt, shipped.opt)]  # yapf: disable
 
 
-def flat(options, keys=()):
-    """Options as one level: the path of each key to its value; an empty block is a value."""
-    if not isinstance(options, dict) or not options:
-        return {keys: options}
-    return {path: value for key, child in options.items() for path, value in flat(child, (*keys, key)).items()}
-
-
-def _shown(options, keys):
-    return 'not set' if keys not in options else json.dumps(options[keys], ensure_ascii=False)
+def _shown(value):
+    return value if value == NOT_SET else json.dumps(value, ensure_ascii=False)
 
 
 def record_effective(opt):

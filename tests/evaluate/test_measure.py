@@ -228,7 +228,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, model):
 
 
 def test_official_checkpoints_on_set5(shared, tmp_path):
-    """The figures of the authors' code; bicubic as the field has it, but of RGB instead of Y alone."""
+    """The figures of the authors' code; bicubic of RGB, where the field's 28.42 and 0.8104 are of Y alone."""
     set5 = read_set(shared / 'data' / 'Set5', 4)
     figures = {}
     for name in ('LKDN_x4', 'LKDN-S_x4', 'LKDN-S_del_rep_x4'):
@@ -240,5 +240,5 @@ def test_official_checkpoints_on_set5(shared, tmp_path):
     assert figures['LKDN-S_x4'] == (pytest.approx(32.1058, abs=1e-3), pytest.approx(0.8938, abs=1e-4))
     assert figures['LKDN-S_del_rep_x4'] == figures['LKDN-S_x4']
     bicubic = measure.measure_bicubic([set5], 4, str(tmp_path)).sets['Set5']
-    assert bicubic.mean_psnr == pytest.approx(28.42, abs=0.02)
-    assert bicubic.mean_ssim == pytest.approx(0.8104, abs=1e-3)
+    assert bicubic.mean_psnr == pytest.approx(28.4302, abs=1e-3)
+    assert bicubic.mean_ssim == pytest.approx(0.8111, abs=1e-4)
