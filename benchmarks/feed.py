@@ -10,6 +10,7 @@ LMDB, both in the page cache, each in a process of its own with one thread; medi
     python benchmarks/feed.py             # pictures made of the photographs in scikit-image
     python benchmarks/feed.py --hr DIR    # pictures of one's own
 """
+
 import argparse
 import json
 import os
@@ -41,16 +42,27 @@ def measure(whose, dataroot_gt, dataroot_lq, seconds):
 
     from lkdn_basicsr.data.paired_crop_dataset import PairedCropDataset
     from lkdn_basicsr.data.sampler import StreamSampler
+
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    opt = {'name': 'feed', 'phase': 'train', 'scale': 4, 'gt_size': 192, 'use_hflip': True, 'use_rot': True,
-           'dataroot_gt': dataroot_gt, 'dataroot_lq': dataroot_lq, 'io_backend': {'type': 'lmdb'}}
+    opt = {
+        'name': 'feed',
+        'phase': 'train',
+        'scale': 4,
+        'gt_size': 192,
+        'use_hflip': True,
+        'use_rot': True,
+        'dataroot_gt': dataroot_gt,
+        'dataroot_lq': dataroot_lq,
+        'io_backend': {'type': 'lmdb'},
+    }
     if whose == 'ours':
         dataset = PairedCropDataset(opt)
         sampler = StreamSampler(len(dataset), 0, BATCH_SIZE, ratio=10**6)  # more than is drawn, of one picture too
     else:
         from basicsr.data.data_sampler import EnlargedSampler
         from basicsr.data.paired_image_dataset import PairedImageDataset
+
         dataset = PairedImageDataset(opt)
         sampler = EnlargedSampler(dataset, 1, 0, max(1000, 10**5 // len(dataset)))
 
@@ -86,20 +98,25 @@ def compare(hr, pictures, repeats, seconds):
     from pictures import photographs, write_folder
 
     from lkdn_basicsr.data.prepare import prepare_folder
+
     with tempfile.TemporaryDirectory() as folder:
         if hr is None:
             hr = os.path.join(folder, 'pictures')
             os.mkdir(hr)
             write_folder(hr, photographs(pictures))
-        roots = {'ours': prepare_folder(os.path.join(folder, 'raw'), hr, scales=[4], format='raw'),
-                 'basicsr': prepare_folder(os.path.join(folder, 'png'), hr, scales=[4], format='png')}
+        roots = {
+            'ours': prepare_folder(os.path.join(folder, 'raw'), hr, scales=[4], format='raw'),
+            'basicsr': prepare_folder(os.path.join(folder, 'png'), hr, scales=[4], format='png'),
+        }
         runs = {whose: [] for whose in roots}
         for i in range(repeats):
             for whose, (dataroot_gt, dataroot_lq) in roots.items():
                 print(f'run {i + 1} of {repeats}: {whose}', file=sys.stderr)
                 runs[whose].append(measure_apart(whose, dataroot_gt, dataroot_lq, seconds))
-    speed = {whose: {name: statistics.median(run[name] for run in of_one) for name in DESCRIPTION}
-             for whose, of_one in runs.items()}
+    speed = {
+        whose: {name: statistics.median(run[name] for run in of_one) for name in DESCRIPTION}
+        for whose, of_one in runs.items()
+    }
     return {
         'ratio': {name: speed['ours'][name] / speed['basicsr'][name] for name in DESCRIPTION},
         'samples_per_second': speed,
@@ -110,6 +127,7 @@ def compare(hr, pictures, repeats, seconds):
 
 def environment():
     from importlib.metadata import version
+
     packages = {name: version(name) for name in ('basicsr', 'torch', 'numpy', 'opencv-python', 'lmdb')}
     return {'machine': platform.machine(), 'cores': os.cpu_count(), 'python': platform.python_version(), **packages}
 
@@ -128,6 +146,7 @@ def main():
         print(json.dumps(measure(whose, dataroot_gt, dataroot_lq, float(seconds))))
         return
     from lkdn_basicsr.errors import InputError
+
     try:
         result = compare(args.hr, args.pictures, args.repeats, args.seconds)
     except InputError as error:

@@ -6,6 +6,7 @@ run is by then depends on the machine) to all its processes, or to one rank of s
 Weights, EMA, optimizer, schedule, best metrics, random states and TensorBoard's values must be those of the undisturbed
 run. Ends with status 1 if one is not.
 """
+
 import argparse
 import os
 import random
@@ -47,6 +48,7 @@ logger: {{print_freq: 1, save_checkpoint_freq: 4, use_tb_logger: true, keep_chec
 def make_home(folder, ranks, workers):
     import cv2
     import numpy as np
+
     folder.mkdir()
     rng = np.random.default_rng(0)
     for name, side in (('gt', 32), ('lq', 16)):
@@ -58,13 +60,20 @@ def make_home(folder, ranks, workers):
 
 def start(folder, ranks):
     """Start the training command with all that it writes going to ``out.txt``."""
-    command = [sys.executable, '-m', *(
-        ['torch.distributed.run', '--standalone', f'--nproc_per_node={ranks}', '-m'] if ranks > 1 else []),
-        'lkdn_basicsr.train', '-opt', 'train.yml', '--auto_resume']  # yapf: disable
+    command = [
+        sys.executable,
+        '-m',
+        *(['torch.distributed.run', '--standalone', f'--nproc_per_node={ranks}', '-m'] if ranks > 1 else []),
+        'lkdn_basicsr.train',
+        '-opt',
+        'train.yml',
+        '--auto_resume',
+    ]
     path = os.pathsep.join(filter(None, [str(Path(__file__).resolve().parents[1]), os.environ.get('PYTHONPATH')]))
     with open(folder / 'out.txt', 'wb') as out:
-        return subprocess.Popen(command, cwd=folder, stdout=out, stderr=out,
-                                env=dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS='1'))  # yapf: disable
+        return subprocess.Popen(
+            command, cwd=folder, stdout=out, stderr=out, env=dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS='1')
+        )
 
 
 def descendants(pid):
@@ -98,29 +107,36 @@ def outcome(folder):
     """What must be equal: the last state and networks, and what was logged to TensorBoard."""
     import torch
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
     run = folder / 'experiments/run'
     found = {path.name: torch.load(path, weights_only=True) for path in sorted((run / 'models').iterdir())}
     state = torch.load(run / f'training_states/{TOTAL}.state', weights_only=True)
-    found['state'] = {key: state[key] for key in
-                      ('epoch', 'iter', 'optimizers', 'schedulers', 'best_metric_results', 'random')}  # yapf: disable
+    found['state'] = {
+        key: state[key] for key in ('epoch', 'iter', 'optimizers', 'schedulers', 'best_metric_results', 'random')
+    }
     found['events'] = sorted(
         (value.tag, event.step, *value.tensor.float_val)
-        for file in folder.glob('tb_logger/run/events*') for event in EventFileLoader(str(file)).Load()
-        for value in event.summary.value if value.tag.startswith(('losses/', 'metrics/')))  # yapf: disable
+        for file in folder.glob('tb_logger/run/events*')
+        for event in EventFileLoader(str(file)).Load()
+        for value in event.summary.value
+        if value.tag.startswith(('losses/', 'metrics/'))
+    )
     return found
 
 
 def differences(one, other, where=''):
     """Where two trees of dicts, lists and tensors are not equal, bit for bit."""
     import torch
+
     if isinstance(one, dict) and isinstance(other, dict):
         for key in one.keys() | other.keys():
             yield from differences(one.get(key), other.get(key), f'{where}/{key}')
     elif isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
         for i, pair in enumerate(zip(one, other)):
             yield from differences(*pair, f'{where}/{i}')
-    elif not (torch.equal(one, other) if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor) else
-              one == other):  # yapf: disable
+    elif not (
+        torch.equal(one, other) if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor) else one == other
+    ):
         yield where
 
 
@@ -138,8 +154,10 @@ def stress(home, ranks, workers, kills, moments, each):
     let_through(expected_home, ranks)
     whole, expected = time.monotonic() - begin, outcome(expected_home)
     text = (expected_home / 'out.txt').read_text()
-    stamps = [datetime.fromisoformat(stamp.replace(',', '.')) for stamp in
-              re.findall(r'^(\S+ \S+) INFO: (?:Start training|\[run|Save the)', text, re.MULTILINE)]  # yapf: disable
+    stamps = [
+        datetime.fromisoformat(stamp.replace(',', '.'))
+        for stamp in re.findall(r'^(\S+ \S+) INFO: (?:Start training|\[run|Save the)', text, re.MULTILINE)
+    ]
     training = (stamps[-1] - stamps[0]).total_seconds()
 
     for i in range(0, kills, each):
@@ -150,8 +168,11 @@ def stress(home, ranks, workers, kills, moments, each):
             process = start(folder, ranks)
             # Mostly while it trains; now and then while it is being started.
             patience = time.monotonic() + (moments.uniform(0, whole) if moments.random() < 0.1 else 600)
-            while (time.monotonic() < patience and process.poll() is None
-                   and 'Start training' not in (folder / 'out.txt').read_text()):  # yapf: disable
+            while (
+                time.monotonic() < patience
+                and process.poll() is None
+                and 'Start training' not in (folder / 'out.txt').read_text()
+            ):
                 time.sleep(0.02)
             if time.monotonic() < patience:
                 time.sleep(moments.uniform(0, training))

@@ -1,4 +1,5 @@
 """Pictures for the benchmarks: the size of DF2K's, and as hard to compress."""
+
 import cv2
 import numpy as np
 from skimage import data
@@ -21,9 +22,9 @@ def photographs(count, height=1356, width=2040, seed=0):
             for left in range(0, width, _TILE):
                 source = sources[rng.integers(len(sources))]
                 y, x = (rng.integers(length - _TILE + 1) for length in source.shape[:2])
-                tile = np.rot90(source[y:y + _TILE, x:x + _TILE], rng.integers(4))[:, ::rng.choice((1, -1))]
-                target = picture[top:top + _TILE, left:left + _TILE]
-                target[...] = tile[:target.shape[0], :target.shape[1]]
+                tile = np.rot90(source[y : y + _TILE, x : x + _TILE], rng.integers(4))[:, :: rng.choice((1, -1))]
+                target = picture[top : top + _TILE, left : left + _TILE]
+                target[...] = tile[: target.shape[0], : target.shape[1]]
         yield picture
 
 

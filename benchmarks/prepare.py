@@ -14,6 +14,7 @@ core, in turn; medians of several runs. Importing is not timed. Measured are
     python benchmarks/prepare.py             # pictures made of the photographs in scikit-image
     python benchmarks/prepare.py --hr DIR    # pictures of one's own, 480 pixels or more on each side
 """
+
 import argparse
 import contextlib
 import io
@@ -40,13 +41,14 @@ def extract_one(path, folder, crop_size, step):
     import numpy as np
 
     from lkdn_basicsr.data.windows import sub_image_origins
+
     name = os.path.splitext(os.path.basename(path))[0].replace('x4', '')
     image = cv2.imread(path, cv2.IMREAD_UNCHANGED)
     index = 0
     for top in sub_image_origins(image.shape[0], crop_size, step):
         for left in sub_image_origins(image.shape[1], crop_size, step):
             index += 1
-            window = np.ascontiguousarray(image[top:top + crop_size, left:left + crop_size])
+            window = np.ascontiguousarray(image[top : top + crop_size, left : left + crop_size])
             cv2.imwrite(f'{folder}/{name}_s{index:03d}.png', window, [cv2.IMWRITE_PNG_COMPRESSION, 3])
 
 
@@ -55,12 +57,15 @@ def basicsr_way(hr, lr, out, workers):
     import multiprocessing
 
     from basicsr.utils.lmdb_util import make_lmdb_from_imgs
+
     for source, name, scale in ((hr, 'HR_sub', 1), (lr, 'LR_sub', 4)):
         folder = os.path.join(out, name)
         os.makedirs(folder)
         with multiprocessing.get_context('fork').Pool(workers) as pool:
-            jobs = [pool.apply_async(extract_one, (os.path.join(source, file), folder, 480 // scale, 240 // scale))
-                    for file in sorted(os.listdir(source))]
+            jobs = [
+                pool.apply_async(extract_one, (os.path.join(source, file), folder, 480 // scale, 240 // scale))
+                for file in sorted(os.listdir(source))
+            ]
             for job in jobs:
                 job.get()
         files = sorted(os.listdir(folder))
@@ -71,9 +76,11 @@ def basicsr_way(hr, lr, out, workers):
 def measure(way, hr, lr, out, workers):
     """Do it in this process: seconds, bytes on disk, peak memory in bytes."""
     import lkdn_basicsr  # noqa: F401  BasicSR can be imported only after it
+
     if way == 'basicsr':
         import basicsr.utils.lmdb_util  # noqa: F401
     from lkdn_basicsr.data.prepare import prepare_folder
+
     with peak_memory() as peak:
         start = time.perf_counter()
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -92,6 +99,7 @@ def measure_imresize(whose):
     import numpy as np
 
     import lkdn_basicsr  # noqa: F401  BasicSR can be imported only after it
+
     if whose == 'ours':
         from lkdn_basicsr.data import imresize
     else:
@@ -156,6 +164,7 @@ def make_lr(hr, lr):
     import cv2
 
     from lkdn_basicsr.data import imresize
+
     for file in sorted(os.listdir(hr)):
         image = cv2.imread(os.path.join(hr, file))
         height, width = (side - side % 4 for side in image.shape[:2])
@@ -166,6 +175,7 @@ def make_lr(hr, lr):
 def link(source, target, count=None):
     """The pictures of a folder, or as many as asked for by repeating them, under other names and at no cost."""
     from lkdn_basicsr.data.picture_files import pictures_in
+
     paths = list(pictures_in(source).values())
     os.mkdir(target)
     for n in range(count or len(paths)):
@@ -178,6 +188,7 @@ def compare(hr, pictures, repeats, workers, work):
     from pictures import photographs, write_folder
 
     from lkdn_basicsr.data.windows import sub_image_origins
+
     with tempfile.TemporaryDirectory(dir=work) as folder:
         own, hr, lr = hr, os.path.join(folder, 'hr'), os.path.join(folder, 'lr')
         os.mkdir(lr)
@@ -215,8 +226,10 @@ def compare(hr, pictures, repeats, workers, work):
         'samples': samples,
         'samples_per_second_per_core': {way: samples / median[way]['seconds'] / workers for way in WAYS},
         'bytes_on_disk': {way: median[way]['disk'] for way in WAYS},
-        'peak_memory': {**{way: median[way]['memory'] for way in WAYS},
-                        **{f'raw, {count} pictures': peak for count, peak in memory.items()}},
+        'peak_memory': {
+            **{way: median[way]['memory'] for way in WAYS},
+            **{f'raw, {count} pictures': peak for count, peak in memory.items()},
+        },
         'imresize_seconds': {whose: dict(zip(SCALES, seconds, strict=True)) for whose, seconds in resize.items()},
         'runs': runs,
         'environment': environment(workers),
@@ -225,12 +238,14 @@ def compare(hr, pictures, repeats, workers, work):
 
 def count_windows(hr, sub_image_origins):
     from lkdn_basicsr.data.picture_files import look_at
+
     shapes = [look_at(os.path.join(hr, file)) for file in os.listdir(hr)]
     return sum(len(sub_image_origins(height)) * len(sub_image_origins(width)) for height, width in shapes)
 
 
 def environment(workers):
     from importlib.metadata import version
+
     packages = {name: version(name) for name in ('basicsr', 'torch', 'numpy', 'opencv-python', 'lmdb')}
     return {'machine': platform.machine(), 'workers': workers, 'python': platform.python_version(), **packages}
 
@@ -240,8 +255,9 @@ def main():
     parser.add_argument('--hr', metavar='DIR', help='folder of HR pictures (default: made of photographs)')
     parser.add_argument('--pictures', type=int, default=30, help='how many 2040x1356 pictures are made (default: 30)')
     parser.add_argument('--repeats', type=int, default=3, help='runs of each (default: 3)')
-    parser.add_argument('--workers', type=int, default=len(os.sched_getaffinity(0)),
-                        help='processes (default: one a core)')
+    parser.add_argument(
+        '--workers', type=int, default=len(os.sched_getaffinity(0)), help='processes (default: one a core)'
+    )
     parser.add_argument('--work', metavar='DIR', help='where to put some gigabytes for a while (default: as tempfile)')
     parser.add_argument('--json', action='store_true', help='print one JSON object')
     parser.add_argument('--measure', nargs=5, help=argparse.SUPPRESS)
@@ -255,6 +271,7 @@ def main():
         print(json.dumps(measure(*paths, int(workers))))
         return
     from lkdn_basicsr.errors import InputError
+
     try:
         result = compare(args.hr, args.pictures, args.repeats, args.workers, args.work)
     except InputError as error:
@@ -266,14 +283,19 @@ def main():
     print(f'{"":10}{"pairs/s/core":>14}{"MB on disk":>12}{"peak MB":>10}{"BasicSR / ours":>16}')
     for way in WAYS:
         ratio = f'{result["ratio"][f"prepare_{way}"]:.1f}x' if way != 'basicsr' else ''
-        print(f'{way:10}{result["samples_per_second_per_core"][way]:14,.1f}{result["bytes_on_disk"][way] / 1e6:12,.0f}'
-              f'{result["peak_memory"][way] / 1e6:10,.0f}{ratio:>16}')
-    print(f'disk, raw against BasicSR: {result["ratio"]["disk"]:.2f}x; '
-          f'memory for 300 pictures against 30: {result["ratio"]["memory"]:.2f}x')
+        print(
+            f'{way:10}{result["samples_per_second_per_core"][way]:14,.1f}{result["bytes_on_disk"][way] / 1e6:12,.0f}'
+            f'{result["peak_memory"][way] / 1e6:10,.0f}{ratio:>16}'
+        )
+    print(
+        f'disk, raw against BasicSR: {result["ratio"]["disk"]:.2f}x; '
+        f'memory for 300 pictures against 30: {result["ratio"]["memory"]:.2f}x'
+    )
     for scale in SCALES:
         ours, theirs = (result['imresize_seconds'][whose][scale] for whose in ('ours', 'basicsr'))
-        print(f'imresize 2040x1356 x1/{scale}: {ours * 1e3:.0f} ms, BasicSR {theirs * 1e3:.0f} ms, '
-              f'{theirs / ours:.1f}x')
+        print(
+            f'imresize 2040x1356 x1/{scale}: {ours * 1e3:.0f} ms, BasicSR {theirs * 1e3:.0f} ms, {theirs / ours:.1f}x'
+        )
     print(', '.join(f'{name} {value}' for name, value in result['environment'].items()))
 
 

@@ -1,4 +1,5 @@
 """Checkpoint files: writing and reading them safely, fetching the official ones, fitting weights to a network."""
+
 import hashlib
 import io
 import logging
@@ -37,8 +38,10 @@ def ensure(path):
     if os.path.isfile(path):
         return
     if name not in OFFICIAL_SHA256:
-        raise InputError(f'checkpoint {path} is not there: give the path of a .pth file, or one of the names that are '
-                         f'downloaded, {", ".join(OFFICIAL_SHA256)}')
+        raise InputError(
+            f'checkpoint {path} is not there: give the path of a .pth file, or one of the names that are '
+            f'downloaded, {", ".join(OFFICIAL_SHA256)}'
+        )
     url = f'{OFFICIAL_URL}/{name}'
     logging.getLogger('basicsr').warning(f'Downloading {url} to {path}')
     timeout = socket.getdefaulttimeout()
@@ -47,8 +50,10 @@ def ensure(path):
         os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
         torch.hub.download_url_to_file(url, path, hash_prefix=OFFICIAL_SHA256[name])
     except (OSError, RuntimeError) as error:  # no network and HTTP errors are OSErrors, a wrong sum is a RuntimeError
-        raise InputError(f'{name} could not be downloaded ({error}): fetch {url} on another machine, or from the '
-                         f'authors\' repository github.com/stella-von/LKDN, and put it at {path}') from None
+        raise InputError(
+            f'{name} could not be downloaded ({error}): fetch {url} on another machine, or from the '
+            f"authors' repository github.com/stella-von/LKDN, and put it at {path}"
+        ) from None
     finally:
         socket.setdefaulttimeout(timeout)
 
@@ -74,8 +79,10 @@ def save(contents, path):
     try:
         files.replace(path, data)
     except OSError as error:
-        raise InputError(f'{path} could not be written ({error.strerror}): the checkpoints before it are whole, so '
-                         'make it possible to write there, then go on with --auto_resume') from None
+        raise InputError(
+            f'{path} could not be written ({error.strerror}): the checkpoints before it are whole, so '
+            'make it possible to write there, then go on with --auto_resume'
+        ) from None
     return hashlib.sha256(data).hexdigest()
 
 
@@ -102,12 +109,16 @@ def load(path):
         raise InputError(f'checkpoint {path} is not there: give the path of a .pth file') from None
     except Exception as error:  # torch.load raises whatever zipfile, pickle or the system do
         if 'Weights only' in str(error) and _is_pickle(path):
-            raise InputError(f'checkpoint {path} holds more than tensors, which could run code when it is loaded: save '
-                             'its state_dict() anew with torch.save') from None
+            raise InputError(
+                f'checkpoint {path} holds more than tensors, which could run code when it is loaded: save '
+                'its state_dict() anew with torch.save'
+            ) from None
         raise InputError(f'checkpoint {path} is damaged, or no PyTorch checkpoint: copy or download it again') from None
     if not isinstance(checkpoint, dict):
-        raise InputError(f'checkpoint {path} holds a {type(checkpoint).__name__}, not a state dict: give a .pth file '
-                         'of BasicSR\'s form')
+        raise InputError(
+            f'checkpoint {path} holds a {type(checkpoint).__name__}, not a state dict: give a .pth file '
+            "of BasicSR's form"
+        )
     return checkpoint
 
 
@@ -176,8 +187,9 @@ def _difference(wanted, found):
     return f'the checkpoint has {next(iter(found.keys() - wanted.keys()))} and the network has not'
 
 
-def describe_mismatch(network, checkpoint, param_key='params', strict=True, is_train=False, model_type='ReparamSRModel',
-                      ema=False):
+def describe_mismatch(
+    network, checkpoint, param_key='params', strict=True, is_train=False, model_type='ReparamSRModel', ema=False
+):
     """Why a model class could not load a checkpoint into a network, before it is built in earnest.
 
     Args:
@@ -197,8 +209,10 @@ def describe_mismatch(network, checkpoint, param_key='params', strict=True, is_t
     elif param_key is None:
         weights = checkpoint
         if ema and is_train and not {'params_ema', 'params'} & set(checkpoint):
-            return (f'it is flat, and {model_type} with train:ema_decay looks for params_ema in it; '
-                    'model_type: ReparamSRModel takes it')
+            return (
+                f'it is flat, and {model_type} with train:ema_decay looks for params_ema in it; '
+                'model_type: ReparamSRModel takes it'
+            )
     else:
         weights = checkpoint.get(param_key, checkpoint.get('params'))
         if weights is None:
@@ -214,8 +228,10 @@ def describe_mismatch(network, checkpoint, param_key='params', strict=True, is_t
     except InputError as error:
         return str(error)
     if fitting is not network and is_train:
-        return ('it is fused and network_g is in training form, whose branches cannot be got back; give a checkpoint '
-                'in training form, or conv: BSConvU and upsampler: pixelshuffledirect')
+        return (
+            'it is fused and network_g is in training form, whose branches cannot be got back; give a checkpoint '
+            'in training form, or conv: BSConvU and upsampler: pixelshuffledirect'
+        )
     if model_type != 'ReparamSRModel' and _shapes(network.state_dict()) != _shapes(weights):
         return f'one of them is fused and the other is not; {model_type} does not take that, ReparamSRModel does'
     return None

@@ -1,4 +1,5 @@
 """What the commands share: BasicSR's flags, and how a command ends. Imports little, so that --help answers at once."""
+
 import argparse
 import contextlib
 import importlib
@@ -21,14 +22,21 @@ def build_parser(prog=None):
     parser = Parser(prog=prog, allow_abbrev=False)
     parser.add_argument('-opt', type=str, required=True, metavar='FILE', help='option file (YAML)')
     parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm'], default='none',
-        help='job launcher; torchrun is noticed without it (default: none)')
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm'],
+        default='none',
+        help='job launcher; torchrun is noticed without it (default: none)',
+    )
     parser.add_argument('--auto_resume', action='store_true', help='go on from the newest checkpoint of this run')
     parser.add_argument('--debug', action='store_true', help='short run: print every iteration, validate and save at 8')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by old launchers')
     parser.add_argument(
-        '--force_yml', nargs='+', default=None, metavar='KEY=VALUE',
-        help='set keys of the option file, as in train:ema_decay=0.99 datasets:test_2=~')
+        '--force_yml',
+        nargs='+',
+        default=None,
+        metavar='KEY=VALUE',
+        help='set keys of the option file, as in train:ema_decay=0.99 datasets:test_2=~',
+    )
     parser.add_argument('--check', action='store_true', help='check options, data, network; change nothing, and exit')
     return parser
 
@@ -43,6 +51,7 @@ def run(task):
     build_parser(prog).parse_args()
     with ending_well(prog):
         from lkdn_basicsr import register
+
         register()
         pipeline = getattr(importlib.import_module(f'basicsr.{task}'), f'{task}_pipeline')
         pipeline(os.getcwd())

@@ -1,4 +1,5 @@
 """``python -m lkdn_basicsr.compare``: networks of any kind against each other on test sets, as tables and pictures."""
+
 import os
 
 from lkdn_basicsr import cli
@@ -19,15 +20,24 @@ What is in the folder of --out from before is not measured again.
 def build_parser():
     """The parser of the command's arguments."""
     import argparse
-    parser = cli.Parser(prog=PROG, description='Compare super-resolution networks on test sets.', epilog=EPILOG,
-                        allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    parser = cli.Parser(
+        prog=PROG,
+        description='Compare super-resolution networks on test sets.',
+        epilog=EPILOG,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument('--models', nargs='+', required=True, metavar='[NAME=]FILE', help='the networks to compare')
     parser.add_argument('--sets', nargs='+', required=True, metavar='DIR', help='the test sets')
     parser.add_argument('--scale', type=int, default=4, metavar='X', help='upscaling factor (default: 4)')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for the tables, the pictures and the page')
     parser.add_argument(
-        '--region', action='append', metavar='SET/PICTURE[:x,y,w,h]',
-        help='what the visual comparison shows, in HR pixels; may be given again (default: where methods differ most)')
+        '--region',
+        action='append',
+        metavar='SET/PICTURE[:x,y,w,h]',
+        help='what the visual comparison shows, in HR pixels; may be given again (default: where methods differ most)',
+    )
     return parser
 
 
@@ -35,6 +45,7 @@ def main():
     args = build_parser().parse_args()
     with cli.ending_well(PROG):
         from lkdn_basicsr import register
+
         register()
         print(compare(args.models, args.sets, args.scale, args.out, args.region))
 
@@ -61,6 +72,7 @@ def compare(models, folders, scale, out, regions=None):
     from lkdn_basicsr.evaluate.measure import measure, measure_bicubic
     from lkdn_basicsr.evaluate.test_sets import read_sets
     from lkdn_basicsr.files import check_writable
+
     if scale < 2:
         raise InputError(f'--scale is {scale}; give the upscaling factor of the networks, 2 or more')
     given = [split_name(model) for model in models]
@@ -99,6 +111,7 @@ def method_names(given):
         InputError: two have one name.
     """
     from lkdn_basicsr.evaluate.networks import method_name
+
     names = [name or method_name(path) for name, path in given]
     several = {name for name in names if names.count(name) > 1}
     for index, (name, path) in enumerate(given):
@@ -108,8 +121,10 @@ def method_names(given):
     for index, name in enumerate(names):
         first = names.index(name)
         if first < index:
-            raise InputError(f'--models: {given[first][1]} and {given[index][1]} are both called {name}; call one of '
-                             'them otherwise, as in NAME=FILE')
+            raise InputError(
+                f'--models: {given[first][1]} and {given[index][1]} are both called {name}; call one of '
+                'them otherwise, as in NAME=FILE'
+            )
     return names
 
 

@@ -3,6 +3,7 @@
 ``prepare_import`` runs before BasicSR is imported, ``apply`` after; nothing else in the package changes anything of
 BasicSR's. A pipeline started by someone else's launcher gets the same BasicSR, once ``lkdn_basicsr`` is imported.
 """
+
 import importlib.machinery
 import importlib.util
 import sys
@@ -26,8 +27,10 @@ def explain_missing_libgl():
     except ImportError as error:
         if '.so' not in str(error):
             raise
-        raise InputError(f'OpenCV does not load ({error}): install the library (Debian: apt install libgl1 '
-                         'libglib2.0-0), or, in place of opencv-python, pip install opencv-python-headless') from None
+        raise InputError(
+            f'OpenCV does not load ({error}): install the library (Debian: apt install libgl1 '
+            'libglib2.0-0), or, in place of opencv-python, pip install opencv-python-headless'
+        ) from None
 
 
 def provide_functional_tensor():
@@ -38,12 +41,14 @@ def provide_functional_tensor():
     name = 'torchvision.transforms.functional_tensor'
     if name not in sys.modules and importlib.util.find_spec(name) is None:
         from torchvision.transforms.functional import rgb_to_grayscale
+
         _provide(name, rgb_to_grayscale=rgb_to_grayscale)
 
 
 def provide_scipy_filters():
     """BasicSR imports ``scipy.ndimage.filters`` (metrics/niqe.py), which warns now and will be gone in SciPy 2."""
     import scipy.ndimage
+
     _provide('scipy.ndimage.filters', convolve=scipy.ndimage.convolve)
 
 
@@ -74,8 +79,15 @@ def apply():
     for module in (basicsr.train, basicsr.test, basicsr_options):
         module.parse_options = parse_options
     # What survives a kill, and how the loop ends and goes on: each function says in loop.py what it mends.
-    for name in ('train_pipeline', 'load_resume_state', 'make_exp_dirs', 'mkdir_and_rename', 'copy_opt_file',
-                 'create_train_val_dataloader', 'build_model'):
+    for name in (
+        'train_pipeline',
+        'load_resume_state',
+        'make_exp_dirs',
+        'mkdir_and_rename',
+        'copy_opt_file',
+        'create_train_val_dataloader',
+        'build_model',
+    ):
         setattr(basicsr.train, name, getattr(loop, name))
     basicsr.train_pipeline = loop.train_pipeline  # basicsr/__init__.py has copied it
     for name in ('save_network', 'save_training_state', 'resume_training', 'validation', 'reduce_loss_dict'):
@@ -121,6 +133,7 @@ def get_optimizer(model, optim_type, params, lr, **kwargs):
     import torch
 
     from lkdn_basicsr.optim import Adan
+
     cls = Adan if optim_type == 'Adan' else getattr(torch.optim, optim_type)
     return cls(params, lr, **kwargs)
 
@@ -129,6 +142,7 @@ def model_to_device(model, net):
     """BasicSR gives DistributedDataParallel a CUDA device, also where there is none."""
     import torch
     from torch.nn.parallel import DataParallel, DistributedDataParallel
+
     net = net.to(model.device)
     if model.opt['dist']:
         # Of depthwise kernels, whose gradients it copies; they are few.
@@ -142,11 +156,11 @@ def model_to_device(model, net):
 
 
 def load_network(model, net, load_path, strict=True, param_key='params'):
-    """BasicSR loads what does not match its checksum, and leaves it to an environment variable if a file may run code.
-    """
+    """BasicSR ignores checksums, and an environment variable decides whether a file may run code."""
     from basicsr.utils import get_root_logger
 
     from lkdn_basicsr import checkpoints
+
     net = model.get_bare_model(net)
     weights, key = checkpoints.pick_weights(checkpoints.load(load_path), param_key)
     get_root_logger().info(f'Loading {type(net).__name__} model from {load_path}, with param key: [{key}].')

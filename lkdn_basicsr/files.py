@@ -1,4 +1,5 @@
 """Files that are there whole or not at all, also after a kill, a full disk or a power cut."""
+
 import os
 import tempfile
 

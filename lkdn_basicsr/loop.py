@@ -3,6 +3,7 @@
 The loop itself, ``basicsr.train.train_pipeline``, stays BasicSR's. Each function has the name of the one whose place it
 takes, and says what is wrong with that one.
 """
+
 import functools
 import os
 import sys
@@ -85,8 +86,13 @@ def create_train_val_dataloader(opt, logger):
     total_iter, train_loader, sampler, val_loaders = int(opt['train']['total_iter']), None, None, []
     for phase, dataset_opt in opt['datasets'].items():
         dataset = basicsr.data.build_dataset(dataset_opt)
-        build = functools.partial(basicsr.data.build_dataloader, dataset_opt=dataset_opt, num_gpu=opt['num_gpu'],
-                                  dist=opt['dist'], seed=opt['manual_seed'])  # yapf: disable
+        build = functools.partial(
+            basicsr.data.build_dataloader,
+            dataset_opt=dataset_opt,
+            num_gpu=opt['num_gpu'],
+            dist=opt['dist'],
+            seed=opt['manual_seed'],
+        )
         if dataset_opt['phase'] != 'train':
             logger.info(f'Number of val images/folders in {dataset_opt["name"]}: {len(dataset)}')
             val_loaders.append(build(dataset))
@@ -102,21 +108,25 @@ def create_train_val_dataloader(opt, logger):
                 rank=opt['rank'],
                 ratio=ratio,
                 total_iter=total_iter,
-                start_iter=opt.get('resume_iter', 0))
+                start_iter=opt.get('resume_iter', 0),
+            )
         except ValueError as error:
-            raise InputError(f'datasets:{phase}: {error} Set a smaller batch_size_per_gpu or a larger '
-                             'dataset_enlarge_ratio') from None
+            raise InputError(
+                f'datasets:{phase}: {error} Set a smaller batch_size_per_gpu or a larger dataset_enlarge_ratio'
+            ) from None
         if not isinstance(dataset, PairedCropDataset):
             dataset = DrawnDataset(dataset)
         train_loader = build(dataset, sampler=sampler)
         train_loader.worker_init_fn = signals.leave_to_parent  # no seeds: draws have no state
-        logger.info('Training statistics:'
-                    f'\n\tNumber of train images: {len(dataset)}'
-                    f'\n\tDataset enlarge ratio: {ratio}'
-                    f'\n\tBatch size per gpu: {dataset_opt["batch_size_per_gpu"]}'
-                    f'\n\tWorld size (gpu number): {opt["world_size"]}'
-                    f'\n\tRequire iter number per epoch: {sampler.iters_per_epoch}'
-                    f'\n\tTotal epochs: {sampler.num_epochs}; iters: {total_iter}.')
+        logger.info(
+            'Training statistics:'
+            f'\n\tNumber of train images: {len(dataset)}'
+            f'\n\tDataset enlarge ratio: {ratio}'
+            f'\n\tBatch size per gpu: {dataset_opt["batch_size_per_gpu"]}'
+            f'\n\tWorld size (gpu number): {opt["world_size"]}'
+            f'\n\tRequire iter number per epoch: {sampler.iters_per_epoch}'
+            f'\n\tTotal epochs: {sampler.num_epochs}; iters: {total_iter}.'
+        )
     for loader in (train_loader, *val_loaders):
         loader.generator = torch.Generator().manual_seed(opt['manual_seed'])
     if session.current:
@@ -152,9 +162,9 @@ def reduce_loss_dict(model, loss_dict):
             votes = run.stop.votes() if run else []
             packed = torch.cat([values, values.new_tensor(votes)])
             torch.distributed.all_reduce(packed)
-            values = packed[:len(values)] / model.opt['world_size']
+            values = packed[: len(values)] / model.opt['world_size']
             if run:
-                run.stop.agree(packed[len(values):].tolist())
+                run.stop.agree(packed[len(values) :].tolist())
         log_dict = OrderedDict(zip(loss_dict, values.tolist()))
         if run:
             check_finite(log_dict, run.iteration)

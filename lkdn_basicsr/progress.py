@@ -1,4 +1,5 @@
 """What a person sees of a run: BasicSR's lines in the log, a progress bar on a terminal, and TensorBoard."""
+
 import contextlib
 import datetime
 import os
@@ -70,11 +71,14 @@ class ProgressLogger(MessageLogger):
                 those of them spent waiting for data), and the losses.
         """
         epoch, iteration, lrs, seconds, waiting = (
-            log_vars.pop(key) for key in ('epoch', 'iter', 'lrs', 'time', 'data_time'))
+            log_vars.pop(key) for key in ('epoch', 'iter', 'lrs', 'time', 'data_time')
+        )
         eta = datetime.timedelta(seconds=int(self._seconds_left(iteration, seconds)))
-        line = (f'[{self.exp_name[:5]}..][epoch:{epoch:3d}, iter:{iteration:8,d}, '
-                f'lr:({"".join(f"{lr:.3e}," for lr in lrs)})] '
-                f'[eta: {eta}, time (data): {seconds:.3f} ({waiting:.3f})] ')
+        line = (
+            f'[{self.exp_name[:5]}..][epoch:{epoch:3d}, iter:{iteration:8,d}, '
+            f'lr:({"".join(f"{lr:.3e}," for lr in lrs)})] '
+            f'[eta: {eta}, time (data): {seconds:.3f} ({waiting:.3f})] '
+        )
         self.logger.info(line + ''.join(f'{key}: {value:.4e} ' for key, value in log_vars.items()))
 
         share = waiting / seconds if seconds else 0.0

@@ -1,4 +1,5 @@
 """What the ranks of a distributed run tell each other beside their gradients. A process alone talks to itself."""
+
 import atexit
 import ctypes
 import json

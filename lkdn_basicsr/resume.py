@@ -1,4 +1,5 @@
 """Going on with a training: what a training state holds, which one to take, and what the option file has changed."""
+
 import contextlib
 import os
 import random
@@ -17,8 +18,19 @@ from lkdn_basicsr.files import TEMPORARY
 # file is in force as it stands.
 KEPT = re.compile(r'train:(optim_.*|scheduler|warmup_iter)(:|$)|manual_seed$')
 # What is not compared: where and by whom a run is done, and what a run is told about itself.
-VOLATILE = {'path', 'name', 'dist', 'rank', 'launcher', 'dist_params', 'auto_resume', 'is_train', 'root_path',
-            'resume_iter', 'num_gpu'}  # yapf: disable
+VOLATILE = {
+    'path',
+    'name',
+    'dist',
+    'rank',
+    'launcher',
+    'dist_params',
+    'auto_resume',
+    'is_train',
+    'root_path',
+    'resume_iter',
+    'num_gpu',
+}
 
 
 def plain(value):
@@ -41,19 +53,24 @@ def random_states():
     _, keys, position, has_gauss, cached = np.random.get_state()
     return {
         'python': {'version': version, 'state': torch.tensor(state), 'gauss': gauss},
-        'numpy': {'state': torch.from_numpy(keys.astype(np.int64)), 'position': position, 'has_gauss': has_gauss,
-                  'cached': cached},
+        'numpy': {
+            'state': torch.from_numpy(keys.astype(np.int64)),
+            'position': position,
+            'has_gauss': has_gauss,
+            'cached': cached,
+        },
         'torch': torch.get_rng_state(),
         'cuda': torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-    }  # yapf: disable
+    }
 
 
 def set_random_states(states):
     """Set the generators of this rank to what :func:`random_states` gave."""
     python, array = states['python'], states['numpy']
     random.setstate((python['version'], tuple(python['state'].tolist()), python['gauss']))
-    np.random.set_state(('MT19937', array['state'].numpy().astype(np.uint32), array['position'], array['has_gauss'],
-                         array['cached']))  # yapf: disable
+    np.random.set_state(
+        ('MT19937', array['state'].numpy().astype(np.uint32), array['position'], array['has_gauss'], array['cached'])
+    )
     torch.set_rng_state(states['torch'])
     if states['cuda'] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(states['cuda'])
@@ -80,10 +97,11 @@ def contents(model, epoch, iteration, **more):
         'optimizer_names': [type(optimizer).__name__ for optimizer in model.optimizers],
         'best_metric_results': plain(getattr(model, 'best_metric_results', {})),
         'random': ranks.gather(random_states()),
-        'files': {name: digest for name, digest in getattr(model, 'saved_files', {}).items()
-                  if belongs_to(name) == iteration},
+        'files': {
+            name: digest for name, digest in getattr(model, 'saved_files', {}).items() if belongs_to(name) == iteration
+        },
         **more,
-    }  # yapf: disable
+    }
 
 
 def belongs_to(name):
@@ -102,12 +120,15 @@ def restore(model, state):
     fresh = [[dict(group, params=None) for group in optimizer.param_groups] for optimizer in model.optimizers]
     names = state.get('optimizer_names', [])
     for k, optimizer in enumerate(model.optimizers):
-        if not override or names[k:k + 1] in ([], [type(optimizer).__name__]):
+        if not override or names[k : k + 1] in ([], [type(optimizer).__name__]):
             optimizer.load_state_dict(state['optimizers'][k])
         if override:
             for group, settings in zip(optimizer.param_groups, fresh[k]):
-                group.update((name, value) for name, value in settings.items()
-                             if name in optimizer.defaults or name == 'initial_lr')  # yapf: disable
+                group.update(
+                    (name, value)
+                    for name, value in settings.items()
+                    if name in optimizer.defaults or name == 'initial_lr'
+                )
     for k, scheduler in enumerate(model.schedulers):
         if not override:
             scheduler.load_state_dict(state['schedulers'][k])
@@ -121,8 +142,13 @@ def restore(model, state):
         if (model.opt.get('val') or {}).get('metrics'):
             model._initialize_best_metric_results(data_set)  # for the metrics of today, which may be others
             today = model.best_metric_results[data_set]
-            today.update({metric: dict(best) for metric, best in record.items()
-                          if metric in today and today[metric]['better'] == best['better']})  # yapf: disable
+            today.update(
+                {
+                    metric: dict(best)
+                    for metric, best in record.items()
+                    if metric in today and today[metric]['better'] == best['better']
+                }
+            )
     model.saved_files = dict(state.get('files', {}))  # the state may be saved once more, with later results
     rank = model.opt.get('rank', 0)
     if rank < len(state.get('random', [])):
@@ -135,8 +161,9 @@ def restore(model, state):
 def state_files(folder):
     """The training states in a folder, newest first: a list of (iteration, path). Other names are passed over."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    found = [(int(name[:-len('.state')]), os.path.join(folder, name)) for name in names
-             if re.fullmatch(r'\d+\.state', name)]  # yapf: disable
+    found = [
+        (int(name[: -len('.state')]), os.path.join(folder, name)) for name in names if re.fullmatch(r'\d+\.state', name)
+    ]
     return sorted(found, reverse=True)
 
 
@@ -178,8 +205,11 @@ def choose(opt):
         InputError: the state that was asked for is unusable, or all are.
     """
     path = opt['path']
-    networks = [key.removeprefix('network_') for key in opt if key.startswith('network_')
-                and key not in (path.get('ignore_resume_networks') or [])]  # yapf: disable
+    networks = [
+        key.removeprefix('network_')
+        for key in opt
+        if key.startswith('network_') and key not in (path.get('ignore_resume_networks') or [])
+    ]
     own = state_files(path['training_states'])
     if opt['auto_resume'] and own:
         passed_over = []
@@ -191,26 +221,34 @@ def choose(opt):
                 continue
             reason = f'; passed over: {", ".join(passed_over)}' if passed_over else ', the newest checkpoint'
             return state, files, [f'Going on from {file}{reason}.']
-        raise InputError(f'--auto_resume: no checkpoint in {path["training_states"]} is usable, {passed_over[0]}: '
-                         'put back a whole one, or leave out --auto_resume to start anew (the folder is moved aside)')
+        raise InputError(
+            f'--auto_resume: no checkpoint in {path["training_states"]} is usable, {passed_over[0]}: '
+            'put back a whole one, or leave out --auto_resume to start anew (the folder is moved aside)'
+        )
     file = path.get('resume_state')
     if file is None:
         latest = os.path.join(path['models'], 'net_g_latest.pth')
         if opt['auto_resume'] and os.path.exists(latest):
-            raise InputError(f'--auto_resume: there is {latest}, and no training state to go on from: put one into '
-                             f'{path["training_states"]}, or leave out --auto_resume to start anew (the folder is '
-                             'moved aside)')
+            raise InputError(
+                f'--auto_resume: there is {latest}, and no training state to go on from: put one into '
+                f'{path["training_states"]}, or leave out --auto_resume to start anew (the folder is '
+                'moved aside)'
+            )
         return None, {}, []
     try:
         state, files = read_pair(file, networks)
     except InputError as error:
         raise InputError(f'path:resume_state: {error}') from None
     notes = [f'Going on from {file}, as path:resume_state says.']
-    elsewhere = not (os.path.isdir(path['training_states']) and os.path.samefile(
-        os.path.dirname(os.path.abspath(file)), path['training_states']))  # yapf: disable
+    elsewhere = not (
+        os.path.isdir(path['training_states'])
+        and os.path.samefile(os.path.dirname(os.path.abspath(file)), path['training_states'])
+    )
     if own and elsewhere:
-        raise InputError(f'path:resume_state is {file}, of another experiment, and {path["training_states"]} has '
-                         'checkpoints of its own: give this run another name')
+        raise InputError(
+            f'path:resume_state is {file}, of another experiment, and {path["training_states"]} has '
+            'checkpoints of its own: give this run another name'
+        )
     if own and own[0][0] > state['iter']:
         notes.append(f'{own[0][1]} is newer: --auto_resume would take it, until this run has gone beyond it.')
     return state, files, notes
@@ -268,8 +306,10 @@ def settle_changes(opt, state):
     """
     recorded = state.get('options')
     if recorded is None:
-        return ['The checkpoint was written by BasicSR alone: changed settings are not seen, and random states that it '
-                'does not hold begin anew.']
+        return [
+            'The checkpoint was written by BasicSR alone: changed settings are not seen, and random states that it '
+            'does not hold begin anew.'
+        ]
     override = opt['path'].get('resume_override')
     if getattr(opt, 'seed_is_drawn', False):
         opt['manual_seed'] = recorded['manual_seed']
@@ -277,19 +317,24 @@ def settle_changes(opt, state):
     lines = []
     for key, old, new in changes(recorded, now):
         kept = KEPT.match(key) and not override
-        lines.append(f'Changed setting {key}: {old} in the checkpoint, {new} now; goes on with {old if kept else new}'
-                     + (' (path:resume_override: true takes the new one).' if kept else '.'))  # yapf: disable
+        lines.append(
+            f'Changed setting {key}: {old} in the checkpoint, {new} now; goes on with {old if kept else new}'
+            + (' (path:resume_override: true takes the new one).' if kept else '.')
+        )
     if not override:
         for key in [key for key in opt['train'] if KEPT.match(f'train:{key}')]:
             del opt['train'][key]
-        opt['train'].update((key, deepcopy(value)) for key, value in recorded['train'].items()
-                            if KEPT.match(f'train:{key}'))  # yapf: disable
+        opt['train'].update(
+            (key, deepcopy(value)) for key, value in recorded['train'].items() if KEPT.match(f'train:{key}')
+        )
         opt['manual_seed'] = recorded['manual_seed']
         periods, total_iter = (opt['train'].get('scheduler') or {}).get('periods'), opt['train']['total_iter']
         if periods and sum(periods) < total_iter:  # BasicSR's scheduler has no rate beyond its periods
-            raise InputError(f'train:total_iter is {total_iter}, and the schedule of the checkpoint ends at '
-                             f'{sum(periods)}: set path: resume_override: true, to go on with the schedule of the '
-                             'option file, or keep total_iter')
+            raise InputError(
+                f'train:total_iter is {total_iter}, and the schedule of the checkpoint ends at '
+                f'{sum(periods)}: set path: resume_override: true, to go on with the schedule of the '
+                'option file, or keep total_iter'
+            )
     return lines
 
 

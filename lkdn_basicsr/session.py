@@ -5,6 +5,7 @@ BasicSR's loop calls, in this order: ``load_resume_state``, ``init_tb_loggers``,
 ``optimize_parameters``, ``save`` and ``validation`` where they are due, and ``next`` of the prefetcher; in the end
 ``save(-1, -1)`` and ``validation``. ``compat`` hangs the methods below on these.
 """
+
 import contextlib
 import errno
 import logging
@@ -64,8 +65,10 @@ class Session:
             logging.getLogger('basicsr').warning(str(error))
             return True
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
-            raise InputError(f'{error.filename or "a file of this run"} could not be written ({error.strerror}): make '
-                             'room there, and go on with --auto_resume') from None
+            raise InputError(
+                f'{error.filename or "a file of this run"} could not be written ({error.strerror}): make '
+                'room there, and go on with --auto_resume'
+            ) from None
 
     # ------------------------------------------------ the beginning ------------------------------------------------ #
 
@@ -89,8 +92,10 @@ class Session:
         if state is not None:
             self.notes += resume.settle_changes(opt, state)
             if state.get('finished') and state['iter'] >= opt['train']['total_iter']:
-                raise Finished(f'{opt["name"]} is finished: its last checkpoint is of iteration {state["iter"]} of '
-                               f'{opt["train"]["total_iter"]}. Nothing was done; raise train:total_iter to go on.')
+                raise Finished(
+                    f'{opt["name"]} is finished: its last checkpoint is of iteration {state["iter"]} of '
+                    f'{opt["train"]["total_iter"]}. Nothing was done; raise train:total_iter to go on.'
+                )
             resume.take_networks(opt, files)
             self.iteration = opt['resume_iter'] = state['iter']
             self._saved, self._validated = state['iter'], state.get('validated', state['iter'])
@@ -119,6 +124,7 @@ class Session:
             SummaryWriter
         """
         from torch.utils.tensorboard import SummaryWriter
+
         state = self.resume_state or {}
         if not state or state.get('tensorboard') is not None:  # it is None where nothing was logged then
             resume.rewind_events(folder, state.get('tensorboard', {}))
@@ -155,8 +161,9 @@ class Session:
         logger = logging.getLogger('basicsr')
         if self._saved != self.iteration and self.iteration > 0:
             self.model.save(self.sampler.epoch, self.iteration)
-        logger.info(f'Stopped by {signal.Signals(number).name} after iteration {self.iteration}; go on with '
-                    '--auto_resume.')
+        logger.info(
+            f'Stopped by {signal.Signals(number).name} after iteration {self.iteration}; go on with --auto_resume.'
+        )
         raise SystemExit(128 + number)
 
     def _is_due(self):
@@ -172,8 +179,14 @@ class Session:
             self.tb_logger.flush()  # the state counts the bytes that are in the files
         path = self.opt['path']
         state = resume.contents(
-            model, epoch, iteration, validated=self._validated, finished=finished, options=self.options,
-            tensorboard=resume.event_files(self.tb_logger.log_dir) if self.tb_logger else None)  # yapf: disable
+            model,
+            epoch,
+            iteration,
+            validated=self._validated,
+            finished=finished,
+            options=self.options,
+            tensorboard=resume.event_files(self.tb_logger.log_dir) if self.tb_logger else None,
+        )
         if get_dist_info()[0] == 0:
             checkpoints.save(state, os.path.join(path['training_states'], f'{iteration}.state'))
             if self.opt['logger'].get('keep_checkpoints'):

@@ -1,4 +1,5 @@
 """Signals that ask a training run to stop: noted when they come, obeyed at the end of the iteration."""
+
 import logging
 import os
 import signal
@@ -6,7 +7,8 @@ import threading
 
 # What schedulers and users send: SIGTERM before a kill, Ctrl-C, and slurm's `--signal=USR1@60`.
 SIGNALS = tuple(
-    getattr(signal, name) for name in ('SIGTERM', 'SIGINT', 'SIGUSR1') if hasattr(signal, name))  # no USR1 on Windows
+    getattr(signal, name) for name in ('SIGTERM', 'SIGINT', 'SIGUSR1') if hasattr(signal, name)
+)  # no USR1 on Windows
 
 
 class StopRequest:
@@ -38,9 +40,10 @@ class StopRequest:
         if self.received is None:
             self.received = number
             # A handler may interrupt the logger while it writes; a thread of its own waits until that is done.
-            threading.Thread(target=logging.getLogger('basicsr').warning, args=(
-                f'{signal.Signals(number).name}: saving at the end of this iteration, then stopping; Ctrl-C stops now.',
-            )).start()
+            threading.Thread(
+                target=logging.getLogger('basicsr').warning,
+                args=(f'{signal.Signals(number).name}: saving after this iteration, then stopping; Ctrl-C stops now.',),
+            ).start()
 
     def votes(self):
         """list[float]: one for the signal received, zero for the others; summed over the ranks for ``agree``."""

@@ -1,4 +1,5 @@
 """``python -m lkdn_basicsr.study options/ablation/table1 --iters N --out DIR``: a table of the paper, on any budget."""
+
 import argparse
 import contextlib
 import os
@@ -14,19 +15,27 @@ PROG = 'python -m lkdn_basicsr.study'
 
 def build_parser():
     parser = cli.Parser(
-        prog=PROG, allow_abbrev=False,
+        prog=PROG,
+        allow_abbrev=False,
         description='Train and test option files as the rows of one table, and write the table, plots and a page. Give '
         'the same command again to go on after an interruption; start it with torchrun to deal the rows out to '
-        'several processes, each on a GPU of its own. docs/study.md has the rest.')
+        'several processes, each on a GPU of its own. docs/study.md has the rest.',
+    )
     parser.add_argument('rows', nargs='+', metavar='ROWS', help='option files, or folders of option files')
     parser.add_argument('--iters', type=_positive, metavar='N', help="iterations of each row (default: each file's)")
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for everything that the study makes')
     parser.add_argument(
-        '--sets', nargs='+', metavar='DIR',
-        help='test sets, folders with GTmodX and LRbicxX (default: those that the option files validate on)')
+        '--sets',
+        nargs='+',
+        metavar='DIR',
+        help='test sets, folders with GTmodX and LRbicxX (default: those that the option files validate on)',
+    )
     parser.add_argument(
-        '--force_yml', nargs='+', metavar='KEY=VALUE',
-        help='set keys in all rows, as in datasets:train:batch_size_per_gpu=8 datasets:val_2=~')
+        '--force_yml',
+        nargs='+',
+        metavar='KEY=VALUE',
+        help='set keys in all rows, as in datasets:train:batch_size_per_gpu=8 datasets:val_2=~',
+    )
     return parser
 
 
@@ -40,6 +49,7 @@ def main():
     arguments = build_parser().parse_args()
     with cli.ending_well(PROG):
         from lkdn_basicsr import register
+
         register()
         run(arguments)
 
@@ -82,8 +92,11 @@ def run(arguments):
                 study.conclude(', '.join(os.path.basename(os.path.normpath(path)) for path in arguments.rows))
         except SystemExit:
             if study.signals.received is not None:
-                print(f'{PROG}: stopped by {signal.Signals(study.signals.received).name}; the same command goes on '
-                      'from here', file=sys.stderr)
+                print(
+                    f'{PROG}: stopped by {signal.Signals(study.signals.received).name}; the same command goes on '
+                    'from here',
+                    file=sys.stderr,
+                )
             raise
     if launch.rank > 0:
         ranks.post(f'left {launch.rank}')
@@ -93,13 +106,15 @@ def run(arguments):
     if study.failed and launch.rank == 0:
         reasons = '; '.join(f'{name} ({reason})' for name, reason in study.failed.items())
         others = 'The table has the others, and the' if len(study.failed) < len(rows) else 'The'
-        raise InputError(f'{len(study.failed)} of {len(rows)} rows failed: {reasons}. {others} same command tries '
-                         'these again')
+        raise InputError(
+            f'{len(study.failed)} of {len(rows)} rows failed: {reasons}. {others} same command tries these again'
+        )
 
 
 def _take_gpu():
     """Of several ranks on a machine each sees one GPU, and so does what it starts."""
     import torch
+
     if 'LOCAL_RANK' in os.environ and torch.cuda.device_count() > 0:
         seen = os.environ.get('CUDA_VISIBLE_DEVICES') or ','.join(map(str, range(torch.cuda.device_count())))
         seen = seen.split(',')
@@ -130,6 +145,7 @@ class Study:
         """Take one free row after the other until all are trained and measured, here or elsewhere, or have failed."""
         from lkdn_basicsr import ranks
         from lkdn_basicsr.study_training import claim
+
         pending, waiting = list(self.rows), False
         while pending:
             before = len(pending)
@@ -146,14 +162,17 @@ class Study:
                     pending.remove(row)
             if pending and len(pending) == before:
                 if self.alone and not waiting:
-                    print(f'waiting for another process, which trains {", ".join(row.name for row in pending)}',
-                          flush=True)
+                    print(
+                        f'waiting for another process, which trains {", ".join(row.name for row in pending)}',
+                        flush=True,
+                    )
                     waiting = True
                 time.sleep(0.5)
 
     def _do(self, row, lock):
         """Train a row and measure it, as far as that has not been done. Returns why it failed, or None."""
         from lkdn_basicsr.study_training import read_events, train
+
         heading = f'row {self.rows.index(row) + 1} of {len(self.rows)}: {row.name}'
         record = row.begin()
         is_new = 'seconds' not in record
@@ -179,6 +198,7 @@ class Study:
     def result(self, row, timed=False):
         """The Result of a trained row; what was measured before comes from the cache."""
         from lkdn_basicsr.evaluate.measure import measure
+
         models = os.path.join(row.folder, 'models')
         fused = os.path.join(models, 'net_g_latest_fused.pth')  # which ReparamSRModel alone writes
         network = fused if os.path.isfile(fused) else os.path.join(models, 'net_g_latest.pth')
@@ -195,6 +215,7 @@ class Study:
         """
         from lkdn_basicsr.evaluate import report, table
         from lkdn_basicsr.evaluate.measure import measure_bicubic
+
         done = [self.result(row, timed=True) for row in self.rows if row.name not in self.failed]
         if done:
             results = [measure_bicubic(self.sets, self.rows[0].scale, self.cache), *done]

@@ -1,4 +1,5 @@
 """The rows of a study: option files read and checked together, and what is known of a row that was begun before."""
+
 import dataclasses
 import json
 import os
@@ -26,9 +27,17 @@ from lkdn_basicsr.resume import changes, plain, state_files
 
 POINTS = 20  # on a learning curve
 # What a row that was begun may be given otherwise: it trains on, and what it has learnt stays as it is.
-FREE = ('train:total_iter', 'val:val_freq', 'val:pbar', 'logger:*', 'dist_params*',
-        *(f'datasets:train:{key}' for key in ('num_worker_per_gpu', 'prefetch_mode', 'num_prefetch_queue',
-                                              'pin_memory', 'persistent_workers')))  # yapf: disable
+FREE = (
+    'train:total_iter',
+    'val:val_freq',
+    'val:pbar',
+    'logger:*',
+    'dist_params*',
+    *(
+        f'datasets:train:{key}'
+        for key in ('num_worker_per_gpu', 'prefetch_mode', 'num_prefetch_queue', 'pin_memory', 'persistent_workers')
+    ),
+)
 
 
 @dataclasses.dataclass
@@ -72,8 +81,9 @@ class Row:
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, ValueError) as error:
-            raise InputError(f'{self.record_file} cannot be read ({error}): remove {self.folder}, to train this row '
-                             'anew') from None
+            raise InputError(
+                f'{self.record_file} cannot be read ({error}): remove {self.folder}, to train this row anew'
+            ) from None
 
     def write_record(self, record):
         write_whole(self.record_file, json.dumps(record, indent=1).encode())
@@ -90,8 +100,10 @@ class Row:
             os.makedirs(os.path.join(self.folder, 'models'), exist_ok=True)
             self.write_record(record)
         os.makedirs(os.path.dirname(self.options_file), exist_ok=True)
-        text = (f'# {self.name}, merged from {" and ".join(self.source.files)}, with the settings of the study.\n'
-                f'{dump_yaml(self.source.opt)}')
+        text = (
+            f'# {self.name}, merged from {" and ".join(self.source.files)}, with the settings of the study.\n'
+            f'{dump_yaml(self.source.opt)}'
+        )
         write_whole(self.options_file, text.encode())
         return record
 
@@ -132,8 +144,10 @@ def option_files(paths):
         found = [name for name in os.listdir(path) if name.endswith(('.yml', '.yaml')) and not name.startswith('.')]
         if not found:
             inner = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
-            raise InputError(f'{path} holds no option file (.yml): give a folder that does'
-                             + (f', as {os.path.join(path, inner[0])}' if inner else ''))  # yapf: disable
+            raise InputError(
+                f'{path} holds no option file (.yml): give a folder that does'
+                + (f', as {os.path.join(path, inner[0])}' if inner else '')
+            )
         files += [os.path.join(path, name) for name in sorted(found, key=_natural)]
     return files
 
@@ -171,16 +185,26 @@ def read_rows(paths, out, iterations=None, forced=None):
         if source.opt.get('scale') is None:
             raise source.error((), 'has no scale; add it, for example as `scale: 4`')
         if name in rows:
-            raise source.error(('name',), f'is {name}, as is that of {rows[name].source.path}; a row is known by its '
-                               'name, so rename one')  # yapf: disable
+            raise source.error(
+                ('name',),
+                f'is {name}, as is that of {rows[name].source.path}; a row is known by its name, so rename one',
+            )
         if name.startswith('debug'):
             raise source.error(('name',), f'is {name}, and what begins with debug is a short run; rename it')
         first = next(iter(rows.values()), None)
         if first is not None and first.scale != source.opt['scale']:
-            raise source.error(('scale',), f'is {source.opt["scale"]}, and that of {first.source.path} is '
-                               f'{first.scale}; rows of one table have one scale, so study them apart')  # yapf: disable
-        rows[name] = Row(name, source, os.path.join(out, 'experiments', name), os.path.join(out, 'tb_logger', name),
-                         os.path.join(out, 'options', f'{name}.yml'))
+            raise source.error(
+                ('scale',),
+                f'is {source.opt["scale"]}, and that of {first.source.path} is '
+                f'{first.scale}; rows of one table have one scale, so study them apart',
+            )
+        rows[name] = Row(
+            name,
+            source,
+            os.path.join(out, 'experiments', name),
+            os.path.join(out, 'tb_logger', name),
+            os.path.join(out, 'options', f'{name}.yml'),
+        )
     return list(rows.values())
 
 
@@ -243,13 +267,19 @@ def set_folders(rows):
             roots = [os.path.expanduser(dataset.get(key, '')).rstrip('/') for key in ('dataroot_gt', 'dataroot_lq')]
             folder = os.path.dirname(roots[0])
             if roots != [os.path.join(folder, f'{kind}{row.scale}') for kind in ('GTmod', 'LRbicx')]:
-                raise row.source.error(('datasets', phase), 'is no folder with GTmodX and LRbicxX, on which the '
-                                       'trained networks could be tested; name test sets with --sets')  # yapf: disable
+                raise row.source.error(
+                    ('datasets', phase),
+                    'is no folder with GTmodX and LRbicxX, on which the '
+                    'trained networks could be tested; name test sets with --sets',
+                )
             found.append(folder or '.')
         if not found:
             raise row.source.error(('datasets',), 'has no validation set to test on; name test sets with --sets')
         if folders is not None and folders != found:
-            raise row.source.error(('datasets',), f'validates on {", ".join(found)}, and {rows[0].source.path} '
-                                   f'on {", ".join(folders)}; name test sets with --sets')
+            raise row.source.error(
+                ('datasets',),
+                f'validates on {", ".join(found)}, and {rows[0].source.path} '
+                f'on {", ".join(folders)}; name test sets with --sets',
+            )
         folders = found
     return folders

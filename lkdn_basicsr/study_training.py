@@ -1,4 +1,5 @@
 """A row of a study is trained: by one process at a time, in a process of its own, which does not outlive the study."""
+
 import contextlib
 import fcntl
 import os
@@ -88,12 +89,21 @@ def train(row, root, lock, signals, output=None):
         reading, writing = os.pipe()
         said = opened.enter_context(open(reading, 'rb', buffering=0))
         os.set_blocking(reading, False)  # workers of a trainer that was killed may keep the other end for a while
-        command = [sys.executable, '-c', f'from {__name__} import main; main()', str(os.getpid()), row.name, root,
-                   row.options_file, str(writing)]  # yapf: disable
+        command = [
+            sys.executable,
+            '-c',
+            f'from {__name__} import main; main()',
+            str(os.getpid()),
+            row.name,
+            root,
+            row.options_file,
+            str(writing),
+        ]
         # A process group of its own: Ctrl-C on a terminal would reach it beside the one that is passed on, and two stop
         # a training at once, without a checkpoint.
-        trainer = subprocess.Popen(command, env=environment, pass_fds=[lock, writing], process_group=0, stdout=stream,
-                                   stderr=stream)  # yapf: disable
+        trainer = subprocess.Popen(
+            command, env=environment, pass_fds=[lock, writing], process_group=0, stdout=stream, stderr=stream
+        )
         os.close(writing)
         signals.trainer = trainer
         try:
@@ -111,6 +121,7 @@ def train(row, root, lock, signals, output=None):
 def main():
     """The trainer's process: ``PARENT NAME ROOT OPTIONS DESCRIPTOR``, the last to write to what is wrong."""
     from lkdn_basicsr import ranks
+
     parent, name, root, options, descriptor = sys.argv[1:]
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the trainer listens, there is nothing to save
     ranks.end_with_parent()
@@ -119,6 +130,7 @@ def main():
     sys.argv = ['lkdn_basicsr.train', '-opt', options, '--auto_resume']
     with cli.ending_well(name):
         from lkdn_basicsr.loop import train_pipeline
+
         try:
             train_pipeline(root)
         except InputError as error:
@@ -135,6 +147,7 @@ def read_events(row):
         validation set.
     """
     from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+
     if not os.path.isdir(row.events):  # it was removed
         return None, {}
     events = EventAccumulator(row.events, size_guidance={SCALARS: 0}).Reload()

@@ -1,4 +1,5 @@
 """``python -m lkdn_basicsr.test -opt FILE``: BasicSR's test pipeline and flags."""
+
 from lkdn_basicsr import cli
 
 

@@ -1,4 +1,5 @@
 """``python -m lkdn_basicsr.train -opt FILE``: BasicSR's training pipeline and flags."""
+
 from lkdn_basicsr import cli
 
 

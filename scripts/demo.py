@@ -3,6 +3,7 @@
 
 The pictures are the photographs that scikit-image carries, which BasicSR brings along.
 """
+
 import argparse
 import shutil
 from pathlib import Path
@@ -34,6 +35,7 @@ def lay_out():
 
 def read(path):
     import cv2
+
     picture = cv2.imread(str(path))
     if picture is None:
         raise SystemExit(f'demo.py: error: {path} is not there: run bash scripts/demo.sh, which makes it')
@@ -52,9 +54,13 @@ def report():
         columns = {'HR': gt, 'bicubic': imresize(read(DATA / f'held_out/LRbicx{SCALE}/{name}.png'), SCALE)}
         for method, test in METHODS.items():
             columns[method] = read(RESULTS / test / 'visualization/held_out' / f'{name}_{test}.png')
-        scores[name] = {method: [metric(sr, gt, crop_border=SCALE, test_y_channel=True)
-                                 for metric in (calculate_psnr, calculate_ssim)]
-                        for method, sr in columns.items() if method != 'HR'}  # yapf: disable
+        scores[name] = {
+            method: [
+                metric(sr, gt, crop_border=SCALE, test_y_channel=True) for metric in (calculate_psnr, calculate_ssim)
+            ]
+            for method, sr in columns.items()
+            if method != 'HR'
+        }
         labels = {method: f'{method}  {psnr:.2f} dB / {ssim:.4f}' for method, (psnr, ssim) in scores[name].items()}
         sheets.append(RESULTS / 'demo' / f'{name}.png')
         draw(columns, {'HR': f'HR  {name}'} | labels, sheets[-1])
@@ -82,7 +88,7 @@ def draw(columns, labels, path, side=160, zoom=3):
     sheet = Image.new('RGB', (len(columns) * (width + 8) - 8, width + margin), 'white')
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(20)
     for i, (method, picture) in enumerate(columns.items()):
-        crop = cv2.cvtColor(picture[top:top + side, left:left + side], cv2.COLOR_BGR2RGB)
+        crop = cv2.cvtColor(picture[top : top + side, left : left + side], cv2.COLOR_BGR2RGB)
         crop = cv2.resize(crop, (width, width), interpolation=cv2.INTER_NEAREST)
         sheet.paste(Image.fromarray(crop), (i * (width + 8), margin))
         pen.text((i * (width + 8) + 4, 4), labels[method], fill='black', font=font)

@@ -1,4 +1,5 @@
 """Trainings in processes of their own, to be killed. They are forked from one that has imported everything."""
+
 import functools
 import multiprocessing
 import os
@@ -54,8 +55,9 @@ def _die_in_a_save(number):
 
 def start(folder, *arguments, ranks=1, die_at=None):
     """Start a training; returns its processes, one for each rank, launched as torchrun does."""
-    return start_ranks(ranks, lambda rank: (train, str(folder), ['-opt', 'train.yml', *arguments],
-                                            die_at if rank == 0 else None))  # yapf: disable
+    return start_ranks(
+        ranks, lambda rank: (train, str(folder), ['-opt', 'train.yml', *arguments], die_at if rank == 0 else None)
+    )
 
 
 def start_ranks(ranks, call):
@@ -67,9 +69,17 @@ def start_ranks(ranks, call):
         port = probe.getsockname()[1]
     processes = []
     for rank in range(ranks):
-        environment = {} if ranks == 1 else {
-            'RANK': str(rank), 'LOCAL_RANK': str(rank), 'WORLD_SIZE': str(ranks), 'MASTER_ADDR': '127.0.0.1',
-            'MASTER_PORT': str(port)}  # yapf: disable
+        environment = (
+            {}
+            if ranks == 1
+            else {
+                'RANK': str(rank),
+                'LOCAL_RANK': str(rank),
+                'WORLD_SIZE': str(ranks),
+                'MASTER_ADDR': '127.0.0.1',
+                'MASTER_PORT': str(port),
+            }
+        )
         processes.append(CONTEXT.Process(target=_as_rank, args=(environment, *call(rank))))
         processes[-1].start()
     return processes

@@ -1,4 +1,5 @@
 """What the tests share: where the reference data lies, and networks and inputs made by formula."""
+
 from pathlib import Path
 
 import numpy as np

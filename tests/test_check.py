@@ -1,4 +1,5 @@
 """``--check``, the effective options beside the log, and the differences from the shipped file."""
+
 import re
 import shutil
 from pathlib import Path
@@ -26,6 +27,7 @@ def trained(monkeypatch):
 
 def network():
     from basicsr.archs import build_network
+
     return build_network(load_yaml('train.yml')['network_g'])
 
 
@@ -43,8 +45,9 @@ def test_check_tells_what_there_is_and_changes_nothing(home, monkeypatch, capsys
     assert f'network_g: LKDN, {count:,d} parameters' in lines and lines[-1] == 'nothing is wrong'
     if task == 'train':
         assert 'datasets:train: train, 5 pictures; a sample is lq 3x8x8, gt 3x16x16' in lines
-    assert any(re.match(r'datasets:(val|test_1): val, 2 pictures; a sample is lq 3x16x16, gt 3x32x32', line)
-               for line in lines)  # yapf: disable
+    assert any(
+        re.match(r'datasets:(val|test_1): val, 2 pictures; a sample is lq 3x16x16, gt 3x32x32', line) for line in lines
+    )
     assert snapshot(home) == before
 
 
@@ -58,8 +61,10 @@ def test_check_of_something_wrong_is_a_sentence(home, monkeypatch, capsys):  # n
 def test_check_fetches_no_weights(home, monkeypatch, capsys):  # noqa: F811
     monkeypatch.setattr(checkpoints, 'ensure', lambda path: pytest.fail('this would download'))
     before = snapshot(home)
-    assert run(monkeypatch, 'test', '-opt', 'test.yml', '--check', '--force_yml',
-               'path:pretrain_network_g=LKDN_x2.pth') == 0  # yapf: disable
+    assert (
+        run(monkeypatch, 'test', '-opt', 'test.yml', '--check', '--force_yml', 'path:pretrain_network_g=LKDN_x2.pth')
+        == 0
+    )
     assert 'LKDN_x2.pth is not there and will be downloaded' in capsys.readouterr().out
     assert snapshot(home) == before
 
@@ -67,13 +72,14 @@ def test_check_fetches_no_weights(home, monkeypatch, capsys):  # noqa: F811
 @pytest.mark.parametrize('task, folder', [('train', 'experiments/run'), ('test', 'results/tested')])
 def test_options_in_effect_are_beside_the_log_and_start_the_same_run(home, monkeypatch, trained, task, folder):  # noqa: F811
     assert run(monkeypatch, task, '-opt', f'{task}.yml', '--force_yml', 'val:save_img=false') is None
-    path, = home.glob(f'{folder}/*.log')
+    (path,) = home.glob(f'{folder}/*.log')
     written = load_yaml(path.with_suffix('.yml'))
     assert written['val']['save_img'] is False and written['manual_seed'] == 0
     assert written['val']['metrics']['psnr']['type'] == 'calculate_psnr'
     assert 'experiments_root' not in written['path']
     assert f'The options in effect are in {path.with_suffix(".yml").relative_to(home)}' in path.read_text().replace(
-        f'{home}/', '')  # yapf: disable
+        f'{home}/', ''
+    )
     assert 'No GPU found' in path.read_text() or torch.cuda.is_available() or written['num_gpu'] == 0
     shutil.copy(path.with_suffix('.yml'), 'again.yml')
     assert run(monkeypatch, task, '-opt', 'again.yml', '--check') == 0
@@ -97,12 +103,17 @@ def test_differences_from_the_shipped_file_are_logged(home, monkeypatch):  # noq
     run(monkeypatch, 'train', '-opt', 'train.yml', '--force_yml', 'train:total_iter=2')
     text = log(home)
     listed = re.search(r'Differences from the shipped option file:\n((?:\t.*\n)+)', text)[1].splitlines()
-    assert listed == ['\tmanual_seed: 0 (shipped: null)', '\ttrain:optim_g:lr: 0.005 (shipped: 0.001)',
-                      '\ttrain:total_iter: 2 (shipped: 1000)', '\tlogger:print_freq: 1 (shipped: 100)']  # yapf: disable
+    assert listed == [
+        '\tmanual_seed: 0 (shipped: null)',
+        '\ttrain:optim_g:lr: 0.005 (shipped: 0.001)',
+        '\ttrain:total_iter: 2 (shipped: 1000)',
+        '\tlogger:print_freq: 1 (shipped: 100)',
+    ]
 
 
 def test_the_shipped_files_do_not_differ_from_themselves():
     from lkdn_basicsr.options import check_options, read_option_file
+
     files = sorted(effective.SHIPPED.glob('*.yml'))
     assert files
     for path in files:

@@ -1,4 +1,5 @@
 """Checkpoint files: the download of the official ones, and what is refused."""
+
 import functools
 import hashlib
 import http.server
@@ -18,7 +19,6 @@ def served(tmp_path, monkeypatch):
     folder.mkdir()
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
-
         def log_message(self, *args):
             pass
 
@@ -63,7 +63,7 @@ def test_official_files_are_those_of_the_published_sums(shared):
 @pytest.mark.parametrize('how', ['missing', 'empty', 'text', 'cut short', 'flipped byte', 'a tensor', 'code'])
 def test_file_that_is_no_checkpoint_is_refused_by_name(tmp_path, how):
     path = tmp_path / 'net.pth'
-    torch.save({'a tensor': torch.zeros(1), 'code': {'f': print}}.get(how, {'w': torch.arange(5000.)}), path)
+    torch.save({'a tensor': torch.zeros(1), 'code': {'f': print}}.get(how, {'w': torch.arange(5000.0)}), path)
     if how == 'a tensor':
         torch.save(torch.zeros(1), path)
     data = bytearray(path.read_bytes())
@@ -73,19 +73,22 @@ def test_file_that_is_no_checkpoint_is_refused_by_name(tmp_path, how):
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
     elif how in ('empty', 'text', 'cut short'):
-        path.write_bytes({'empty': b'', 'text': b'hello', 'cut short': data[:len(data) // 2]}[how])
+        path.write_bytes({'empty': b'', 'text': b'hello', 'cut short': data[: len(data) // 2]}[how])
     with pytest.raises(InputError, match='net.pth'):
         checkpoints.load(path)
 
 
-@pytest.mark.parametrize('checkpoint, param_key, found', [
-    ({'params': {'w': 1}, 'params_ema': {'w': 2}}, 'params', 'params'),
-    ({'params': {'w': 1}, 'params_ema': {'w': 2}}, 'params_ema', 'params_ema'),
-    ({'params': {'w': 1}, 'params_ema': {'w': 2}}, None, 'params_ema'),
-    ({'params': {'w': 1}}, 'params_ema', 'params'),
-    ({'w': 1}, 'params', None),
-    ({'module.w': 1}, None, None),
-])  # yapf: disable
+@pytest.mark.parametrize(
+    'checkpoint, param_key, found',
+    [
+        ({'params': {'w': 1}, 'params_ema': {'w': 2}}, 'params', 'params'),
+        ({'params': {'w': 1}, 'params_ema': {'w': 2}}, 'params_ema', 'params_ema'),
+        ({'params': {'w': 1}, 'params_ema': {'w': 2}}, None, 'params_ema'),
+        ({'params': {'w': 1}}, 'params_ema', 'params'),
+        ({'w': 1}, 'params', None),
+        ({'module.w': 1}, None, None),
+    ],
+)
 def test_weights_are_found_wherever_they_are(checkpoint, param_key, found):
     weights, key = checkpoints.pick_weights(checkpoint, param_key)
     assert key == found and set(weights) == {'w'}
@@ -98,8 +101,9 @@ def test_what_a_checkpoint_notes_of_its_network_outlives_a_wrap():
     assert (arguments['conv'], arguments['activation']) == ('BSConvU_idt', 'silu')
 
 
-@pytest.mark.parametrize('contents', [b'# Read me\n' * 9, b'\x89PNG\r\n\x1a\n' + bytes(90), b''],
-                         ids=['text', 'picture', 'nothing'])  # yapf: disable
+@pytest.mark.parametrize(
+    'contents', [b'# Read me\n' * 9, b'\x89PNG\r\n\x1a\n' + bytes(90), b''], ids=['text', 'picture', 'nothing']
+)
 def test_what_is_no_checkpoint_is_not_said_to_hold_code(tmp_path, contents):
     (tmp_path / 'net.pth').write_bytes(contents)
     with pytest.raises(InputError, match='net.pth is damaged, or no PyTorch checkpoint'):

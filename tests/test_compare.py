@@ -1,4 +1,5 @@
 """The command compare, from files to tables and a page, and how it refuses what cannot be compared."""
+
 import csv
 import json
 import os
@@ -53,8 +54,17 @@ def test_networks_of_all_kinds_on_two_sets(tmp_path, sets, ours, capsys):
     out = tmp_path / 'out'
     assert run('--models', ours, theirs, f'SPAN tiny={span}', '--sets', *sets, '--out', out) == 0
     rows = rows_of(out)
-    assert list(rows[0]) == ['method', 'scale', 'params', 'multi_adds', 'Set5_psnr', 'Set5_ssim', 'Waves_psnr',
-                             'Waves_ssim', 'latency']
+    assert list(rows[0]) == [
+        'method',
+        'scale',
+        'params',
+        'multi_adds',
+        'Set5_psnr',
+        'Set5_ssim',
+        'Waves_psnr',
+        'Waves_ssim',
+        'latency',
+    ]
     assert [row['method'] for row in rows] == ['Bicubic', 'LKDN_small', 'MSRResNet', 'SPAN tiny']
     assert all(row['scale'] == '4' for row in rows)
     assert rows[0]['params'] == rows[0]['multi_adds'] == rows[0]['latency'] == ''
@@ -71,7 +81,7 @@ def test_networks_of_all_kinds_on_two_sets(tmp_path, sets, ours, capsys):
 def test_a_method_more_costs_that_method_alone(tmp_path, sets, ours):
     out = tmp_path / 'out'
     assert run('--models', ours, '--sets', sets[0], '--out', out) == 0
-    record, = (out / 'methods').glob('LKDN_small-*/Set5.json')
+    (record,) = (out / 'methods').glob('LKDN_small-*/Set5.json')
     scores = json.loads(record.read_text())
     scores['psnr'] = dict.fromkeys(scores['psnr'], 99.0)
     record.write_text(json.dumps(scores))
@@ -97,11 +107,11 @@ def test_everything_is_checked_before_anything_is_measured(tmp_path, sets, ours,
         ((ours, two), sets, (), f'{two} is a ×2 network; --scale is 4'),
         ((ours, tmp_path / 'none.pth'), sets, (), 'none.pth is not there'),
         ((ours, ours), sets, (), 'are both called LKDN_small; call one of them otherwise, as in NAME=FILE'),
-        ((ours, ), [*sets, empty], (), 'empty has no folder GTmod4'),
-        ((ours, ), [sets[0], sets[0]], (), 'are both called Set5; rename one of the folders'),
-        ((ours, ), sets, ('--region', 'Wave/b'), 'Wave'),
-        ((ours, ), sets, ('--region', 'Waves/b:0,0,900,9'), 'Waves/b:0,0,900,9'),
-        ((ours, ), sets, ('--scale', '1'), '--scale is 1'),
+        ((ours,), [*sets, empty], (), 'empty has no folder GTmod4'),
+        ((ours,), [sets[0], sets[0]], (), 'are both called Set5; rename one of the folders'),
+        ((ours,), sets, ('--region', 'Wave/b'), 'Wave'),
+        ((ours,), sets, ('--region', 'Waves/b:0,0,900,9'), 'Waves/b:0,0,900,9'),
+        ((ours,), sets, ('--scale', '1'), '--scale is 1'),
     ]
     for models, folders, more, message in wrong:
         out = tmp_path / 'out'
@@ -141,8 +151,9 @@ def test_names_before_files(tmp_path):
 
 
 def command(*arguments):
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True,
-                          cwd=os.path.dirname(os.path.dirname(__file__)))  # yapf: disable
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, cwd=os.path.dirname(os.path.dirname(__file__))
+    )
 
 
 def test_help_does_not_wait_for_torch():
@@ -165,7 +176,7 @@ def test_the_papers_table(tmp_path, shared):
     out = tmp_path / 'out'
     assert run('--models', *official, '--sets', shared / 'data' / 'Set5', '--out', out) == 0
     rows = {row['method']: row for row in rows_of(out)}
-    printed = {name: f"{float(row['Set5_psnr']):.2f}/{float(row['Set5_ssim']):.4f}" for name, row in rows.items()}
+    printed = {name: f'{float(row["Set5_psnr"]):.2f}/{float(row["Set5_ssim"]):.4f}' for name, row in rows.items()}
     assert printed['LKDN_x4'] == '32.39/0.8980'
     assert printed['LKDN-S_x4'] == '32.11/0.8938'
     assert rows['LKDN-S_x4']['params'] == '129177'

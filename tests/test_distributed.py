@@ -1,4 +1,5 @@
 """Several ranks under torchrun, against one process: same losses, same metrics, one reason when something fails."""
+
 import json
 import math
 import os
@@ -25,7 +26,7 @@ from tests.test_pipelines import ROOT, forget_the_log, furnish, home, log, make_
 
 # What the ranks run: the command, with a validation set that is slow on the first rank, metrics told by every rank, and
 # a death where the test wants one.
-LAUNCH = '''
+LAUNCH = """
 import json, os, signal, sys, time
 
 import lkdn_basicsr
@@ -59,14 +60,21 @@ def tell(self, loader, current_iter, *arguments):
 
 ReparamSRModel.optimize_parameters, ReparamSRModel.validation = optimize_parameters, tell
 cli.run('train')
-'''
+"""
 NAMES = ['00', '01', '02', '03', '04']
 
 
 def torchrun(folder, *arguments, world_size=2, restarts=0, **environment):
     """The finished process; ``arguments`` are those of the launch script."""
-    command = [sys.executable, '-m', 'torch.distributed.run', f'--nproc_per_node={world_size}',
-               f'--max-restarts={restarts}', 'launch.py', *arguments]  # yapf: disable
+    command = [
+        sys.executable,
+        '-m',
+        'torch.distributed.run',
+        f'--nproc_per_node={world_size}',
+        f'--max-restarts={restarts}',
+        'launch.py',
+        *arguments,
+    ]
     env = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', **environment}
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
 
@@ -103,8 +111,16 @@ def ran(tmp_path_factory):
         monkeypatch.chdir(folder)
         assert run(monkeypatch, 'train', '-opt', 'train.yml', '--force_yml', 'name=one') is None
     forget_the_log()
-    ours = ['-opt', 'train.yml', '--auto_resume', '--local-rank=0', '--force_yml', 'name=two',
-            'datasets:train:batch_size_per_gpu=2', 'datasets:val:type=SlowDataset']  # yapf: disable
+    ours = [
+        '-opt',
+        'train.yml',
+        '--auto_resume',
+        '--local-rank=0',
+        '--force_yml',
+        'name=two',
+        'datasets:train:batch_size_per_gpu=2',
+        'datasets:val:type=SlowDataset',
+    ]
     done = torchrun(folder, *ours, restarts=1, SLOW='2', DIE_AT='6')
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
@@ -134,8 +150,10 @@ def test_every_rank_has_the_metrics_of_a_single_process(ran):
     told = [[json.loads(line) for line in (ran / f'metrics.{rank}').read_text().splitlines()] for rank in range(2)]
     assert told[0] == told[1] and [iteration for iteration, _ in told[0]] == [3, 6, 6]  # 6 again at the end
     assert all(isinstance(value, float) and math.isfinite(value) for value in told[0][1][1].values())
-    printed = [re.findall(r'(psnr|ssim): ([\d.]+)', log(ran, f'experiments/{name}/train_*.log'))[-2:]
-               for name in ('one', 'two')]  # yapf: disable
+    printed = [
+        re.findall(r'(psnr|ssim): ([\d.]+)', log(ran, f'experiments/{name}/train_*.log'))[-2:]
+        for name in ('one', 'two')
+    ]
     for (metric, one), (same, two) in zip(*printed):
         assert metric == same and abs(float(one) - float(two)) < 0.02  # of networks that differ by rounding
 
@@ -147,21 +165,33 @@ def test_a_validation_longer_than_the_timeout_does_not_end_the_run(ran):
 
 def test_each_rank_saves_the_pictures_that_it_made(ran):
     for name in NAMES:
-        saved = [cv2.imread(str(ran / f'experiments/{run_}/visualization/{name}/{name}_6.png'))
-                 for run_ in ('one', 'two')]  # yapf: disable
+        saved = [
+            cv2.imread(str(ran / f'experiments/{run_}/visualization/{name}/{name}_6.png')) for run_ in ('one', 'two')
+        ]
         assert saved[0].shape == (32, 32, 3)
         assert np.abs(saved[0].astype(int) - saved[1]).max() <= 2  # rounding of the training, as above
 
 
-@pytest.mark.parametrize('arguments, environment, says', [
-    (['datasets:train:dataroot_gt=nowhere'], {}, r'datasets:train:dataroot_gt is nowhere'),
-    (['datasets:val:type=SlowDataset'], {'BAD': '1'}, r'RuntimeError: a bug in the data set'),
-])  # yapf: disable
+@pytest.mark.parametrize(
+    'arguments, environment, says',
+    [
+        (['datasets:train:dataroot_gt=nowhere'], {}, r'datasets:train:dataroot_gt is nowhere'),
+        (['datasets:val:type=SlowDataset'], {'BAD': '1'}, r'RuntimeError: a bug in the data set'),
+    ],
+)
 def test_the_reason_of_a_failure_is_shown_once(home, arguments, environment, says):  # noqa: F811
     prepare(home)
     before = snapshot(home)
-    done = torchrun(home, '-opt', 'train.yml', '--force_yml', 'datasets:train:batch_size_per_gpu=2', 'name=two',
-                    *arguments, **environment)  # yapf: disable
+    done = torchrun(
+        home,
+        '-opt',
+        'train.yml',
+        '--force_yml',
+        'datasets:train:batch_size_per_gpu=2',
+        'name=two',
+        *arguments,
+        **environment,
+    )
     assert done.returncode == 1
     ours, _, report = done.stderr.partition('ChildFailedError')
     assert len(re.findall(says, ours)) == 1, ours
@@ -196,8 +226,14 @@ class Doubler(SRModel):
     """Enlarges by repeating pixels, and notes which pictures it was given."""
 
     def __init__(self, metrics, **more):
-        self.opt = {'is_train': False, 'name': 'x', 'dist': False, 'path': {'visualization': '.'},
-                    'val': {'metrics': metrics, 'suffix': None}, **more}  # yapf: disable
+        self.opt = {
+            'is_train': False,
+            'name': 'x',
+            'dist': False,
+            'path': {'visualization': '.'},
+            'val': {'metrics': metrics, 'suffix': None},
+            **more,
+        }
         self.is_train, self.device, self.given = False, torch.device('cpu'), []
 
     def feed_data(self, data):
@@ -215,8 +251,16 @@ METRICS = {'psnr': dict(type='calculate_psnr', crop_border=2), 'ssim': dict(type
 def pictures(home):  # noqa: F811
     """Seven pictures; two of ``val`` and the five of ``train`` would have the same names."""
     make_pictures(home / 'seven', 7)
-    dataset = PairedCropDataset(dict(name='seven', phase='val', scale=2, dataroot_gt='seven/gt', dataroot_lq='seven/lq',
-                                     io_backend=dict(type='disk')))  # yapf: disable
+    dataset = PairedCropDataset(
+        dict(
+            name='seven',
+            phase='val',
+            scale=2,
+            dataroot_gt='seven/gt',
+            dataroot_lq='seven/lq',
+            io_backend=dict(type='disk'),
+        )
+    )
     return torch.utils.data.DataLoader(dataset)
 
 
@@ -244,10 +288,12 @@ def test_uneven_shares_give_the_results_of_one_process(pictures, monkeypatch, wo
 
 def test_gloo_group_of_one_gathers(tmp_path):
     """What a rank hands in, everyone gets, through torch's own group."""
-    code = ('import lkdn_basicsr; from lkdn_basicsr import ranks; ranks.meet(0, 1); ranks.join(0, 1, "gloo", 5); '
-            'import torch.distributed as dist; assert dist.is_initialized(); '
-            'out = [None]; dist.all_gather_object(out, [1.5, ["x"]], group=ranks._patient); '
-            'assert out == [[1.5, ["x"]]] == ranks.gather([1.5, ["x"]])')
+    code = (
+        'import lkdn_basicsr; from lkdn_basicsr import ranks; ranks.meet(0, 1); ranks.join(0, 1, "gloo", 5); '
+        'import torch.distributed as dist; assert dist.is_initialized(); '
+        'out = [None]; dist.all_gather_object(out, [1.5, ["x"]], group=ranks._patient); '
+        'assert out == [[1.5, ["x"]]] == ranks.gather([1.5, ["x"]])'
+    )
     env = {**os.environ, 'PYTHONPATH': str(ROOT), 'MASTER_ADDR': 'localhost', 'MASTER_PORT': '0', 'RANK': '0'}
     done = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0 and 'destroy_process_group' not in done.stderr, done.stderr
@@ -277,7 +323,6 @@ def test_a_model_with_a_loop_of_its_own_runs_it_on_the_first_rank(monkeypatch):
     calls = []
 
     class Other(SRModel):
-
         def __init__(self):
             pass
 
@@ -295,8 +340,11 @@ def test_a_model_with_a_loop_of_its_own_runs_it_on_the_first_rank(monkeypatch):
 
 
 def test_saved_names_are_basicsrs(pictures):
-    for is_train, suffix, path in ((True, None, '03/03_5.png'), (False, None, 'seven/03_x.png'),
-                                   (False, 'y', 'seven/03_y.png')):  # yapf: disable
+    for is_train, suffix, path in (
+        (True, None, '03/03_5.png'),
+        (False, None, 'seven/03_x.png'),
+        (False, 'y', 'seven/03_y.png'),
+    ):
         model = Doubler(None, is_train=is_train)
         model.opt['val']['suffix'] = suffix
         model.nondist_validation(pictures, 5, None, True)
@@ -343,6 +391,7 @@ def test_pictures_of_the_last_training_batch_are_no_ground_truth(pictures):
 
 def test_first_picture_goes_to_tensorboard(pictures, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     with SummaryWriter(tmp_path / 'tb') as writer:
         for iteration in (5, 10):
             Doubler(METRICS).nondist_validation(pictures, iteration, writer, False)
@@ -366,5 +415,7 @@ def test_what_is_logged_is_the_mean_over_the_ranks_on_every_rank(monkeypatch):
     monkeypatch.setattr(torch.distributed, 'all_reduce', lambda values: values.mul_(2))  # the other rank has the same
     model = Doubler(None)
     model.opt.update(dist=True, world_size=2)
-    assert loop.reduce_loss_dict(model, {'l_pix': torch.tensor(0.25), 'l_x': torch.tensor(3.)}) == {
-        'l_pix': 0.25, 'l_x': 3.0}  # yapf: disable
+    assert loop.reduce_loss_dict(model, {'l_pix': torch.tensor(0.25), 'l_x': torch.tensor(3.0)}) == {
+        'l_pix': 0.25,
+        'l_x': 3.0,
+    }

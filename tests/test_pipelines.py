@@ -1,4 +1,5 @@
 """Training and testing from option files, as a user starts them, on tiny pictures."""
+
 import logging
 import pickle
 import re
@@ -34,8 +35,14 @@ def make_pictures(folder, count, size=32):
 
 
 def data_set(folder, **more):
-    return dict(name=folder, type='PairedCropDataset', dataroot_gt=f'{folder}/gt', dataroot_lq=f'{folder}/lq',
-                io_backend=dict(type='disk'), **more)  # yapf: disable
+    return dict(
+        name=folder,
+        type='PairedCropDataset',
+        dataroot_gt=f'{folder}/gt',
+        dataroot_lq=f'{folder}/lq',
+        io_backend=dict(type='disk'),
+        **more,
+    )
 
 
 @pytest.fixture
@@ -53,25 +60,60 @@ def furnish(folder):
     make_pictures(folder / 'val', 2)
     metrics = dict(psnr=dict(type='calculate_psnr', crop_border=2, test_y_channel=True))
     common = dict(
-        model_type='ReparamSRModel', scale=2, num_gpu='auto', manual_seed=0,
-        network_g=dict(type='LKDN', num_feat=8, num_atten=8, num_block=1, upscale=2, conv='BSConvU_rep',
-                       upsampler='pixelshuffle_rep'))  # yapf: disable
-    write(folder / 'train.yml', dict(
-        common, name='run',
-        datasets=dict(
-            train=data_set('train', gt_size=16, use_hflip=True, use_rot=True, num_worker_per_gpu=0,
-                           batch_size_per_gpu=3, dataset_enlarge_ratio=1),
-            val=data_set('val')),
-        path=dict(pretrain_network_g=None, strict_load_g=True, resume_state=None),
-        train=dict(ema_decay=0.9, optim_g=dict(type='Adan', lr=5e-3, betas=[0.98, 0.92, 0.99]), total_iter=7,
-                   warmup_iter=-1, scheduler=dict(type='MultiStepLR', milestones=[100], gamma=0.5),
-                   pixel_opt=dict(type='L1Loss', loss_weight=1.0, reduction='mean')),
-        val=dict(val_freq=4, save_img=False, metrics=metrics),
-        logger=dict(print_freq=1, save_checkpoint_freq=4, use_tb_logger=True)))  # yapf: disable
-    write(folder / 'test.yml', dict(
-        common, name='tested', datasets=dict(test_1=data_set('val')),
-        path=dict(pretrain_network_g='experiments/run/models/net_g_latest.pth', param_key_g='params_ema'),
-        val=dict(save_img=True, metrics=metrics)))  # yapf: disable
+        model_type='ReparamSRModel',
+        scale=2,
+        num_gpu='auto',
+        manual_seed=0,
+        network_g=dict(
+            type='LKDN',
+            num_feat=8,
+            num_atten=8,
+            num_block=1,
+            upscale=2,
+            conv='BSConvU_rep',
+            upsampler='pixelshuffle_rep',
+        ),
+    )
+    write(
+        folder / 'train.yml',
+        dict(
+            common,
+            name='run',
+            datasets=dict(
+                train=data_set(
+                    'train',
+                    gt_size=16,
+                    use_hflip=True,
+                    use_rot=True,
+                    num_worker_per_gpu=0,
+                    batch_size_per_gpu=3,
+                    dataset_enlarge_ratio=1,
+                ),
+                val=data_set('val'),
+            ),
+            path=dict(pretrain_network_g=None, strict_load_g=True, resume_state=None),
+            train=dict(
+                ema_decay=0.9,
+                optim_g=dict(type='Adan', lr=5e-3, betas=[0.98, 0.92, 0.99]),
+                total_iter=7,
+                warmup_iter=-1,
+                scheduler=dict(type='MultiStepLR', milestones=[100], gamma=0.5),
+                pixel_opt=dict(type='L1Loss', loss_weight=1.0, reduction='mean'),
+            ),
+            val=dict(val_freq=4, save_img=False, metrics=metrics),
+            logger=dict(print_freq=1, save_checkpoint_freq=4, use_tb_logger=True),
+        ),
+    )
+    write(
+        folder / 'test.yml',
+        dict(
+            common,
+            name='tested',
+            datasets=dict(test_1=data_set('val')),
+            path=dict(pretrain_network_g='experiments/run/models/net_g_latest.pth', param_key_g='params_ema'),
+            val=dict(save_img=True, metrics=metrics),
+        ),
+    )
 
 
 def forget_the_log():
@@ -116,9 +158,13 @@ def test_training_runs_exactly_total_iter_iterations_and_ends_with_a_fused_netwo
 def test_trained_network_is_tested_in_either_form_with_one_result(home, monkeypatch):
     run(monkeypatch, 'train', '-opt', 'train.yml')
     assert run(monkeypatch, 'test', '-opt', 'test.yml') is None
-    fused = ['name=fused', 'network_g:conv=BSConvU', 'network_g:upsampler=pixelshuffledirect',
-             'path:param_key_g=params',
-             'path:pretrain_network_g=experiments/run/models/net_g_latest_fused.pth']  # yapf: disable
+    fused = [
+        'name=fused',
+        'network_g:conv=BSConvU',
+        'network_g:upsampler=pixelshuffledirect',
+        'path:param_key_g=params',
+        'path:pretrain_network_g=experiments/run/models/net_g_latest_fused.pth',
+    ]
     assert run(monkeypatch, 'test', '-opt', 'test.yml', '--force_yml', *fused) is None
     pictures = [cv2.imread(f'results/{name}/visualization/val/00_{name}.png') for name in ('tested', 'fused')]
     assert np.array_equal(*pictures) and pictures[0].shape == (32, 32, 3)
@@ -138,7 +184,7 @@ def test_training_goes_on_where_it_was_left(home, monkeypatch):
 @pytest.mark.parametrize('model, data', [('SRModel', 'PairedImageDataset'), ('ReparamSRModel', 'PairedCropDataset')])
 def test_launcher_of_ones_own_gets_the_same(home, model, data):
     """BasicSR's ``train_pipeline`` after ``import lkdn_basicsr``, in workers that are spawned."""
-    (home / 'launch.py').write_text('''
+    (home / 'launch.py').write_text("""
 import multiprocessing
 import sys
 
@@ -148,12 +194,22 @@ from basicsr.train import train_pipeline
 if __name__ == '__main__':
     multiprocessing.set_start_method('spawn')
     train_pipeline('.')
-''')
-    command = [sys.executable, 'launch.py', '-opt', 'train.yml', '--force_yml', f'model_type={model}',
-               f'datasets:train:type={data}', f'datasets:val:type={data}', 'datasets:train:num_worker_per_gpu=1',
-               'datasets:train:dataset_enlarge_ratio=9']  # one epoch: each starts its workers anew, which takes seconds
-    done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=300,
-                          env={'PATH': '', 'PYTHONPATH': str(ROOT)})  # yapf: disable
+""")
+    command = [
+        sys.executable,
+        'launch.py',
+        '-opt',
+        'train.yml',
+        '--force_yml',
+        f'model_type={model}',
+        f'datasets:train:type={data}',
+        f'datasets:val:type={data}',
+        'datasets:train:num_worker_per_gpu=1',
+        'datasets:train:dataset_enlarge_ratio=9',
+    ]  # one epoch: each starts its workers anew, which takes seconds
+    done = subprocess.run(
+        command, cwd=home, capture_output=True, text=True, timeout=300, env={'PATH': '', 'PYTHONPATH': str(ROOT)}
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert re.findall(r'iter: +(\d+)', log(home))[-1] == '7'
 
@@ -164,8 +220,14 @@ def test_basicsr_data_set_reaches_a_process_that_has_imported_nothing(home):
     options['type'] = 'PairedImageDataset'
     (home / 'pickled').write_bytes(pickle.dumps(build_dataset(options)))
     code = 'import pickle; print(len(pickle.load(open("pickled", "rb"))))'
-    done = subprocess.run([sys.executable, '-c', code], cwd=home, capture_output=True, text=True, timeout=300,
-                          env={'PATH': '', 'PYTHONPATH': str(ROOT)})  # yapf: disable
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        cwd=home,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={'PATH': '', 'PYTHONPATH': str(ROOT)},
+    )
     assert done.stdout == '2\n', done.stderr[-2000:]
 
 
@@ -182,47 +244,62 @@ def snapshot(folder):
 
 def damage(path):
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 0xff
+    data[len(data) // 2] ^= 0xFF
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize('task, arguments, names', [
-    ('train', ['-opt', 'none.yml'], 'none.yml'),
-    ('train', ['-opt', 'empty.yml'], 'empty.yml'),
-    ('train', ['-opt', 'train/gt/00.png'], '00.png'),
-    ('train', ['network_g:type=LKDM'], 'LKDM.*LKDN'),
-    ('train', ['model_type=ReparamSRmodel'], 'ReparamSRmodel.*ReparamSRModel'),
-    ('train', ['train:optim_g:type=Adann'], 'Adann.*Adan'),
-    ('train', ['train:pixel_opt:type=L1loss'], 'L1loss.*L1Loss'),
-    ('train', ['val:metrics:psnr:type=calculate_psnrr'], 'calculate_psnrr.*calculate_psnr'),
-    ('train', ['datasets:train:type=PairedCropDataSet'], 'PairedCropDataSet.*PairedCropDataset'),
-    ('train', ['network_g:num_fea=8'], 'num_fea.*num_feat'),
-    ('train', ['train:optim_g:beta=[0.9, 0.9, 0.9]'], 'beta.*betas'),
-    ('train', ['datasets:train:dataroot_gt=nowhere'], 'nowhere'),
-    ('train', ['datasets:train:dataroot_gt=empty', 'datasets:train:dataroot_lq=empty'], 'empty'),
-    ('train', ['datasets:train:dataroot_lq=val/lq'], 'train|val'),
-    ('train', ['datasets:train:dataroot_lq=train/gt'], '32'),
-    ('train', ['datasets:train:gt_size=64'], 'gt_size'),
-    ('train', ['datasets:train:gt_size=15'], 'gt_size'),
-    ('train', ['datasets:train:batch_size_per_gpu=6'], 'batch_size_per_gpu'),
-    ('train', ['path:pretrain_network_g=none.pth'], 'none.pth'),
-    ('train', ['path:pretrain_network_g=short.pth'], 'short.pth'),
-    ('train', ['path:pretrain_network_g=other.pth'], 'other.pth'),
-    ('train', ['path:pretrain_network_g=flat.pth', 'path:param_key_g=~', 'model_type=SRModel',
-               'datasets:train:type=PairedImageDataset', 'datasets:val:type=PairedImageDataset'],
-     'flat.*ReparamSRModel'),
-    ('test', ['path:pretrain_network_g=other.pth'], 'other.pth'),
-    ('test', ['path:pretrain_network_g=damaged.pth'], 'damaged.pth'),
-    ('test', ['path:pretrain_network_g=~'], 'pretrain_network_g'),
-])  # yapf: disable
+@pytest.mark.parametrize(
+    'task, arguments, names',
+    [
+        ('train', ['-opt', 'none.yml'], 'none.yml'),
+        ('train', ['-opt', 'empty.yml'], 'empty.yml'),
+        ('train', ['-opt', 'train/gt/00.png'], '00.png'),
+        ('train', ['network_g:type=LKDM'], 'LKDM.*LKDN'),
+        ('train', ['model_type=ReparamSRmodel'], 'ReparamSRmodel.*ReparamSRModel'),
+        ('train', ['train:optim_g:type=Adann'], 'Adann.*Adan'),
+        ('train', ['train:pixel_opt:type=L1loss'], 'L1loss.*L1Loss'),
+        ('train', ['val:metrics:psnr:type=calculate_psnrr'], 'calculate_psnrr.*calculate_psnr'),
+        ('train', ['datasets:train:type=PairedCropDataSet'], 'PairedCropDataSet.*PairedCropDataset'),
+        ('train', ['network_g:num_fea=8'], 'num_fea.*num_feat'),
+        ('train', ['train:optim_g:beta=[0.9, 0.9, 0.9]'], 'beta.*betas'),
+        ('train', ['datasets:train:dataroot_gt=nowhere'], 'nowhere'),
+        ('train', ['datasets:train:dataroot_gt=empty', 'datasets:train:dataroot_lq=empty'], 'empty'),
+        ('train', ['datasets:train:dataroot_lq=val/lq'], 'train|val'),
+        ('train', ['datasets:train:dataroot_lq=train/gt'], '32'),
+        ('train', ['datasets:train:gt_size=64'], 'gt_size'),
+        ('train', ['datasets:train:gt_size=15'], 'gt_size'),
+        ('train', ['datasets:train:batch_size_per_gpu=6'], 'batch_size_per_gpu'),
+        ('train', ['path:pretrain_network_g=none.pth'], 'none.pth'),
+        ('train', ['path:pretrain_network_g=short.pth'], 'short.pth'),
+        ('train', ['path:pretrain_network_g=other.pth'], 'other.pth'),
+        (
+            'train',
+            [
+                'path:pretrain_network_g=flat.pth',
+                'path:param_key_g=~',
+                'model_type=SRModel',
+                'datasets:train:type=PairedImageDataset',
+                'datasets:val:type=PairedImageDataset',
+            ],
+            'flat.*ReparamSRModel',
+        ),
+        ('test', ['path:pretrain_network_g=other.pth'], 'other.pth'),
+        ('test', ['path:pretrain_network_g=damaged.pth'], 'damaged.pth'),
+        ('test', ['path:pretrain_network_g=~'], 'pretrain_network_g'),
+    ],
+)
 def test_bad_input_is_one_sentence_and_changes_nothing(home, monkeypatch, capsys, task, arguments, names):
     (home / 'empty.yml').touch()
     (home / 'empty').mkdir()
     torch.save({'params': torch.nn.Conv2d(3, 3, 1).state_dict()}, 'other.pth')
-    torch.save(archs.LKDN(num_feat=8, num_atten=8, num_block=1, upscale=2, conv='BSConvU_rep',
-                          upsampler='pixelshuffle_rep').state_dict(), 'flat.pth')  # yapf: disable
+    torch.save(
+        archs.LKDN(
+            num_feat=8, num_atten=8, num_block=1, upscale=2, conv='BSConvU_rep', upsampler='pixelshuffle_rep'
+        ).state_dict(),
+        'flat.pth',
+    )
     whole = (home / 'other.pth').read_bytes()
-    (home / 'short.pth').write_bytes(whole[:len(whole) // 2])
+    (home / 'short.pth').write_bytes(whole[: len(whole) // 2])
     torch.save({'params': {'w': torch.zeros(5000)}}, 'damaged.pth')
     damage(home / 'damaged.pth')
     (home / 'experiments/run').mkdir(parents=True)  # an earlier run, which must stay where it is
@@ -274,7 +351,7 @@ def test_option_file_with_a_base(home, monkeypatch, capsys, task, folder):
     assert capsys.readouterr().out.splitlines()[-1] == 'nothing is wrong'
     forget_the_log()
     assert run(monkeypatch, task, '-opt', 'options/row.yml') is None
-    effective, = home.glob(f'{folder}/{task}_*.yml')
+    (effective,) = home.glob(f'{folder}/{task}_*.yml')
     copies = [effective] + ([home / folder / 'row.yml'] if task == 'train' else [])
     for k, copy in enumerate(copies):
         text = copy.read_text()

@@ -1,4 +1,5 @@
 """What is seen of a run: the log's lines and ETA, the bar on a terminal, TensorBoard, and how batches are fetched."""
+
 import logging
 import os
 import pty
@@ -20,8 +21,14 @@ from tests.test_pipelines import forget_the_log, home, log, run  # noqa: F401
 
 
 def options(total=100, name='run'):
-    return dict(name=name, logger=dict(print_freq=10, use_tb_logger=True), train=dict(total_iter=total), path={},
-                root_path='.', auto_resume=False)  # yapf: disable
+    return dict(
+        name=name,
+        logger=dict(print_freq=10, use_tb_logger=True),
+        train=dict(total_iter=total),
+        path={},
+        root_path='.',
+        auto_resume=False,
+    )
 
 
 def line(logger, iteration, **losses):
@@ -60,8 +67,10 @@ def test_time_left_is_that_of_the_iterations_left(clock, logged, start):
 
 def test_lines_are_basicsrs(logged, clock):
     line(progress.ProgressLogger(options(name='a_long_name')), 10, l_pix=0.25, grad_norm=1.5)
-    assert logged == ['[a_lon..][epoch:  0, iter:      10, lr:(5.000e-03,)] [eta: 0:00:45, time (data): 0.500 (0.125)] '
-                      'l_pix: 2.5000e-01 grad_norm: 1.5000e+00 ']
+    assert logged == [
+        '[a_lon..][epoch:  0, iter:      10, lr:(5.000e-03,)] [eta: 0:00:45, time (data): 0.500 (0.125)] '
+        'l_pix: 2.5000e-01 grad_norm: 1.5000e+00 '
+    ]
 
 
 def scalars(folder):
@@ -73,8 +82,14 @@ def scalars(folder):
 def test_tensorboard_has_all_that_is_of_interest(home, monkeypatch):  # noqa: F811
     assert run(monkeypatch, 'train', '-opt', 'train.yml') is None
     found = scalars(home / 'tb_logger/run')
-    assert set(found) == {'losses/l_pix', 'grad_norm', 'learning_rate', 'speed/iterations_per_second',
-                          'speed/data_wait_share', 'metrics/val/psnr'}  # yapf: disable
+    assert set(found) == {
+        'losses/l_pix',
+        'grad_norm',
+        'learning_rate',
+        'speed/iterations_per_second',
+        'speed/data_wait_share',
+        'metrics/val/psnr',
+    }
     assert [step for step, _ in found['losses/l_pix']] == [1, 2, 3, 4, 5, 6, 7]
     assert found['learning_rate'][0][1] == pytest.approx(5e-3)
     assert all(0 <= share <= 1 for _, share in found['speed/data_wait_share'])
@@ -161,9 +176,18 @@ def test_what_is_not_finite_stops_the_run(value):
 
 @pytest.mark.parametrize('model', ['SRModel', 'ReparamSRModel'])
 def test_nan_is_not_saved(home, monkeypatch, model):  # noqa: F811
-    status = run(monkeypatch, 'train', '-opt', 'train.yml', '--force_yml', 'train:optim_g:lr=1e30',
-                 f'model_type={model}', 'datasets:train:type=PairedImageDataset', 'logger:save_checkpoint_freq=1',
-                 'datasets:val:type=PairedImageDataset')  # yapf: disable
+    status = run(
+        monkeypatch,
+        'train',
+        '-opt',
+        'train.yml',
+        '--force_yml',
+        'train:optim_g:lr=1e30',
+        f'model_type={model}',
+        'datasets:train:type=PairedImageDataset',
+        'logger:save_checkpoint_freq=1',
+        'datasets:val:type=PairedImageDataset',
+    )
     assert re.search(r'is (nan|inf) at iteration [23]', status)
     for path in (home / 'experiments/run/models').glob('net_g_*.pth'):
         saved = torch.load(path)
@@ -208,7 +232,8 @@ def test_bar_on_a_terminal_is_not_torn_by_the_log(home, monkeypatch, more, statu
     with monkeypatch.context() as patch:
         patch.chdir(home)
         text, result = on_a_terminal(
-            patch, lambda: run(patch, 'train', '-opt', 'train.yml', '--force_yml', 'name=seen', *more))
+            patch, lambda: run(patch, 'train', '-opt', 'train.yml', '--force_yml', 'name=seen', *more)
+        )
     assert result is None if status is None else status in result
     parts = re.split(r'[\r\n]+', text)
     bars = [part for part in parts if '|' in part and 'it/s' in part]

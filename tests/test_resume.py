@@ -1,4 +1,5 @@
 """Trainings that are killed, stopped, short of disk or given other settings, and go on."""
+
 import logging
 import multiprocessing
 import os
@@ -39,8 +40,14 @@ def change(folder, **changes):
 @pytest.fixture
 def long_home(home):  # noqa: F811
     """Twelve iterations, five an epoch: checkpoints, validations and epochs end at different iterations."""
-    change(home, train__total_iter=12, datasets__train__batch_size_per_gpu=2, datasets__train__dataset_enlarge_ratio=2,
-           logger__save_checkpoint_freq=4, val__val_freq=3)  # yapf: disable
+    change(
+        home,
+        train__total_iter=12,
+        datasets__train__batch_size_per_gpu=2,
+        datasets__train__dataset_enlarge_ratio=2,
+        logger__save_checkpoint_freq=4,
+        val__val_freq=3,
+    )
     return home
 
 
@@ -49,8 +56,11 @@ def events(folder):
     found = []
     for file in sorted(folder.glob('tb_logger/run/events*')):
         for event in EventFileLoader(str(file)).Load():
-            found += [(value.tag, event.step, value.tensor.float_val[:]) for value in event.summary.value
-                      if value.tag.startswith(('losses/', 'metrics/'))]  # yapf: disable
+            found += [
+                (value.tag, event.step, value.tensor.float_val[:])
+                for value in event.summary.value
+                if value.tag.startswith(('losses/', 'metrics/'))
+            ]
     return sorted(found)
 
 
@@ -76,8 +86,10 @@ def outcome(folder):
     """What must not depend on how often a run was killed."""
     state = load(folder, 'training_states/12.state')
     state = {key: state[key] for key in ('epoch', 'iter', 'optimizers', 'schedulers', 'best_metric_results', 'random')}
-    nets = {name: load(folder, f'models/{name}.pth') for name in
-            ('net_g_8', 'net_g_12', 'net_g_latest', 'net_g_best', 'net_g_latest_fused', 'net_g_best_fused')}
+    nets = {
+        name: load(folder, f'models/{name}.pth')
+        for name in ('net_g_8', 'net_g_12', 'net_g_latest', 'net_g_best', 'net_g_latest_fused', 'net_g_best_fused')
+    }
     return {'state': state, 'nets': nets, 'events': events(folder)}
 
 
@@ -152,7 +164,8 @@ def stop_after(folder, *arguments, ranks=1):
 
 
 BASICSR = dict(
-    model_type='SRModel', datasets__train__type='PairedImageDataset', datasets__val__type='PairedImageDataset')
+    model_type='SRModel', datasets__train__type='PairedImageDataset', datasets__val__type='PairedImageDataset'
+)
 
 
 @pytest.mark.parametrize('kind', [{}, BASICSR], ids=['PairedCropDataset', 'PairedImageDataset'])
@@ -251,13 +264,16 @@ def test_model_that_draws_goes_on_alike(home, monkeypatch):  # noqa: F811
 
         @MODEL_REGISTRY.register()
         class NoisyModel(SRModel):
-
             def feed_data(self, data):
                 noise = random.gauss(0, 0.1) + np.random.normal(0, 0.1) + 0.1 * torch.randn_like(data['lq'])
                 super().feed_data(dict(data, lq=data['lq'] + noise))
 
-    change(home, model_type='NoisyModel', datasets__train__type='PairedImageDataset',
-           datasets__val__type='PairedImageDataset')  # yapf: disable
+    change(
+        home,
+        model_type='NoisyModel',
+        datasets__train__type='PairedImageDataset',
+        datasets__val__type='PairedImageDataset',
+    )
     assert train(monkeypatch) is None
     expected = load(home, 'models/net_g_latest.pth')
     shutil.rmtree(home / 'experiments')
@@ -298,13 +314,20 @@ def test_signal_to_all_processes_of_a_job_leaves_the_workers_alone(home, monkeyp
 
 @pytest.mark.skipif(not Path('/proc/self/stat').exists(), reason='finds worker processes as Linux lists them')
 def test_worker_that_is_killed_ends_the_run(long_home):
-    change(long_home, train__total_iter=100_000, datasets__train__num_worker_per_gpu=2,
-           datasets__train__dataset_enlarge_ratio=1000)  # yapf: disable
+    change(
+        long_home,
+        train__total_iter=100_000,
+        datasets__train__num_worker_per_gpu=2,
+        datasets__train__dataset_enlarge_ratio=1000,
+    )
     (process,) = children.start(long_home)
     while 'iter:       2' not in (children.output(long_home) if (long_home / 'out.txt').exists() else ''):
         time.sleep(0.01)
-    workers = [int(stat.parent.name) for stat in Path('/proc').glob('[0-9]*/stat')
-               if stat.read_text().rpartition(')')[2].split()[1] == str(process.pid)]  # yapf: disable
+    workers = [
+        int(stat.parent.name)
+        for stat in Path('/proc').glob('[0-9]*/stat')
+        if stat.read_text().rpartition(')')[2].split()[1] == str(process.pid)
+    ]
     assert len(workers) == 2
     os.kill(workers[0], signal.SIGKILL)
     process.join(60)
@@ -378,21 +401,30 @@ def test_state_of_another_experiment_is_gone_on_from_under_a_new_name(stopped, m
 
 def test_state_that_basicsr_wrote_is_gone_on_from(stopped, monkeypatch):
     state = load(stopped, 'training_states/6.state')
-    torch.save({key: state[key] for key in ('epoch', 'iter', 'optimizers', 'schedulers')},
-               stopped / RUN / 'training_states/6.state')  # yapf: disable
+    torch.save(
+        {key: state[key] for key in ('epoch', 'iter', 'optimizers', 'schedulers')},
+        stopped / RUN / 'training_states/6.state',
+    )
     assert train(monkeypatch, '--auto_resume') is None
     assert iterations(log(stopped)) == ['7'] and 'written by BasicSR alone' in log(stopped)
 
 
 def test_changed_settings_are_listed_and_the_checkpoint_decides(stopped, monkeypatch):
-    change(stopped, train__optim_g__lr=1e-3, train__scheduler__milestones=[6], train__ema_decay=0.5,
-           datasets__train__gt_size=20)  # yapf: disable
+    change(
+        stopped,
+        train__optim_g__lr=1e-3,
+        train__scheduler__milestones=[6],
+        train__ema_decay=0.5,
+        datasets__train__gt_size=20,
+    )
     assert train(monkeypatch, '--auto_resume') is None
     text = log(stopped)
-    for line in ('train:optim_g:lr: 0.005 in the checkpoint, 0.001 now; goes on with 0.005',
-                 'train:scheduler:milestones: [100] in the checkpoint, [6] now; goes on with [100]',
-                 'train:ema_decay: 0.9 in the checkpoint, 0.5 now; goes on with 0.5',
-                 'datasets:train:gt_size: 16 in the checkpoint, 20 now; goes on with 20'):  # yapf: disable
+    for line in (
+        'train:optim_g:lr: 0.005 in the checkpoint, 0.001 now; goes on with 0.005',
+        'train:scheduler:milestones: [100] in the checkpoint, [6] now; goes on with [100]',
+        'train:ema_decay: 0.9 in the checkpoint, 0.5 now; goes on with 0.5',
+        'datasets:train:gt_size: 16 in the checkpoint, 20 now; goes on with 20',
+    ):
         assert line in text
     assert text.count('Changed setting') == 4
     assert 'iter:       7, lr:(5.000e-03' in text
@@ -418,8 +450,13 @@ def test_with_another_batch_the_iterations_go_on(stopped, monkeypatch):
 @pytest.mark.parametrize('optimizer', ['Adan', 'Adam'])
 def test_option_file_decides_with_resume_override(stopped, monkeypatch, optimizer):
     options = dict(type=optimizer, lr=1e-3, betas=[0.9] * (3 if optimizer == 'Adan' else 2))
-    change(stopped, train__optim_g=options, train__scheduler=dict(type='MultiStepLR', milestones=[3, 6], gamma=0.5),
-           path__resume_override=True, train__total_iter=8)  # yapf: disable
+    change(
+        stopped,
+        train__optim_g=options,
+        train__scheduler=dict(type='MultiStepLR', milestones=[3, 6], gamma=0.5),
+        path__resume_override=True,
+        train__total_iter=8,
+    )
     steps = load(stopped, 'training_states/6.state')['optimizers'][0]['param_groups'][0]['step']
     assert train(monkeypatch, '--auto_resume') is None
     text = log(stopped)
@@ -465,8 +502,9 @@ def test_full_disk_is_one_sentence_and_leaves_the_last_checkpoint(home, monkeypa
     change(home, logger__save_checkpoint_freq=2)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        status = train_until(monkeypatch, 'iter:       4', lambda: resource.setrlimit(
-            resource.RLIMIT_FSIZE, (25_000, limits[1])))  # yapf: disable
+        status = train_until(
+            monkeypatch, 'iter:       4', lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (25_000, limits[1]))
+        )
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert re.fullmatch(r'.*error: \S+net_g_4.pth could not be written \(File too large\): .*', status)
@@ -477,8 +515,15 @@ def test_full_disk_is_one_sentence_and_leaves_the_last_checkpoint(home, monkeypa
 
 @pytest.mark.parametrize('model, data', [('SRModel', 'PairedImageDataset'), ('ReparamSRModel', 'PairedCropDataset')])
 def test_loss_that_is_no_number_stops_the_run_and_leaves_the_last_checkpoint(home, monkeypatch, model, data):  # noqa: F811
-    change(home, model_type=model, datasets__train__type=data, datasets__val__type=data, val__val_freq=100,
-           logger__save_checkpoint_freq=2, train__optim_g=dict(type='SGD', lr=1e25))  # yapf: disable
+    change(
+        home,
+        model_type=model,
+        datasets__train__type=data,
+        datasets__val__type=data,
+        val__val_freq=100,
+        logger__save_checkpoint_freq=2,
+        train__optim_g=dict(type='SGD', lr=1e25),
+    )
     status = train(monkeypatch)
     iteration = int(re.search(r'(?:nan|inf) at iteration (\d+)', status)[1])
     for path in (home / RUN / 'models').iterdir():

@@ -1,4 +1,5 @@
 """Studies: the rows of a table trained and measured, killed and gone on with, dealt out to ranks."""
+
 import csv
 import os
 import re
@@ -40,8 +41,15 @@ def make_home(folder):
     write(folder / 'train.yml', options)
     (folder / 'table').mkdir()
     write(folder / 'table/1_a.yml', dict(base='../train.yml', name='a'))
-    write(folder / 'table/2_b.yml', dict(base='../train.yml', name='b', network_g=dict(conv='BSConvU_rep'),
-                                         train=dict(optim_g=dict(type='SGD', lr=0.1, momentum=0.9))))  # yapf: disable
+    write(
+        folder / 'table/2_b.yml',
+        dict(
+            base='../train.yml',
+            name='b',
+            network_g=dict(conv='BSConvU_rep'),
+            train=dict(optim_g=dict(type='SGD', lr=0.1, momentum=0.9)),
+        ),
+    )
     return folder
 
 
@@ -76,8 +84,7 @@ def start(folder, *arguments, ranks=1):
 def outcome(out):
     """What must not depend on interruptions, and on how many processes share the work: networks, curves and table."""
     rows = list(csv.DictReader((out / 'table.csv').open()))
-    table = [{key: value for key, value in row.items() if key not in ('latency', 'seconds')}
-             for row in rows]  # yapf: disable
+    table = [{key: value for key, value in row.items() if key not in ('latency', 'seconds')} for row in rows]
     nets = {name: torch.load(out / f'experiments/{name}/models/net_g_latest.pth', weights_only=True) for name in 'ab'}
     curves = {name: yaml.safe_load((out / f'experiments/{name}/study.json').read_text())['curves'] for name in 'ab'}
     return {'table': table, 'nets': nets, 'curves': curves}
@@ -127,8 +134,11 @@ def test_study_writes_table_curves_and_page(home):
 
 
 def test_ranks_stopped_and_killed_go_on_and_end_as_one_process_that_was_not_disturbed(home):
-    expected, out, arguments = outcome(home / 'out'), home / 'killed', ('table', '--iters', str(ITERATIONS), '--out',
-                                                                        'killed')  # yapf: disable
+    expected, out, arguments = (
+        outcome(home / 'out'),
+        home / 'killed',
+        ('table', '--iters', str(ITERATIONS), '--out', 'killed'),
+    )
     ranks = start(home, *arguments, ranks=2)
     limit, left = time.monotonic() + 120, {'a': signal.SIGKILL, 'b': signal.SIGTERM}
     while left:
@@ -201,20 +211,27 @@ BAD = [
     (['table', '--sets', 'sets/held', 'sets/held'], 'are both called held'),
     (['table', 'other.yml'], r'other\.yml, line 4: datasets:val is no folder with GTmodX and LRbicxX.* --sets'),
     (['table', '--force_yml', 'train:lr=1'], r'--force_yml train:lr=1: train:lr is not in table/1_a\.yml or its base'),
-    (['table', '--force_yml', 'train:optim_g:lr=1e-4', '--out', 'out'], 'a was begun with train:optim_g:lr: 0.005, '
-     r'and is to go on with 0.0001: give the study another --out, or remove out/experiments/a'),
+    (
+        ['table', '--force_yml', 'train:optim_g:lr=1e-4', '--out', 'out'],
+        'a was begun with train:optim_g:lr: 0.005, '
+        r'and is to go on with 0.0001: give the study another --out, or remove out/experiments/a',
+    ),
     (['table', '--iters', '5', '--out', 'out'], 'a was begun with 16 iterations, more than 5'),
     (['table', '--out', 'train.yml/x'], '--out: train.yml/x cannot be written to'),
     (['debug.yml'], 'name is debug_me'),
-]  # yapf: disable
+]
 
 
 @pytest.mark.parametrize('arguments, said', BAD)
 def test_mistake_in_any_row_is_one_sentence_and_nothing_is_begun(begun, arguments, said):
     val = dict(dataroot_gt='train/gt', dataroot_lq='train/lq')
-    more = dict(scale=dict(scale=3, network_g=dict(upscale=3), datasets=dict(train=dict(gt_size=18))),
-                typo=dict(network_g=dict(num_fat=3)), lost=dict(datasets=dict(train=dict(dataroot_gt='lost'))),
-                other=dict(datasets=dict(val=val)), debug={})  # yapf: disable
+    more = dict(
+        scale=dict(scale=3, network_g=dict(upscale=3), datasets=dict(train=dict(gt_size=18))),
+        typo=dict(network_g=dict(num_fat=3)),
+        lost=dict(datasets=dict(train=dict(dataroot_gt='lost'))),
+        other=dict(datasets=dict(val=val)),
+        debug={},
+    )
     for name, changes in more.items():
         write(f'{name}.yml', dict(base='train.yml', name='debug_me' if name == 'debug' else name, **changes))
     before = snapshot(begun)
@@ -231,7 +248,11 @@ def test_rows_come_in_the_order_of_their_names_and_numbers(tmp_path):
     for name in ('10_x.yml', '9_y.yml', 'b.yml', 'a.yaml', 'notes.txt', '.hidden.yml'):
         (tmp_path / name).touch()
     assert [os.path.basename(file) for file in option_files([str(tmp_path)])] == [
-        '9_y.yml', '10_x.yml', 'a.yaml', 'b.yml']  # yapf: disable
+        '9_y.yml',
+        '10_x.yml',
+        'a.yaml',
+        'b.yml',
+    ]
 
 
 @pytest.mark.parametrize('visible, taken', [(None, '2'), ('4,5,6,7', '6'), ('GPU-a,GPU-b', 'GPU-a')])
@@ -244,8 +265,12 @@ def test_rank_takes_the_gpu_of_its_place(monkeypatch, visible, taken):
 
 
 def test_help_does_not_wait_for_torch():
-    done = subprocess.run([sys.executable, '-X', 'importtime', '-m', 'lkdn_basicsr.study', '--help'],
-                          capture_output=True, text=True, cwd=ABLATION.parents[1])  # yapf: disable
+    done = subprocess.run(
+        [sys.executable, '-X', 'importtime', '-m', 'lkdn_basicsr.study', '--help'],
+        capture_output=True,
+        text=True,
+        cwd=ABLATION.parents[1],
+    )
     assert done.returncode == 0 and '--iters N' in done.stdout and 'torch' not in done.stderr
 
 

@@ -1,4 +1,5 @@
 """Files are data: code planted in each kind of them is refused, or taken as the text that it is."""
+
 import json
 import os
 import pickle
@@ -21,7 +22,7 @@ class Planted:
     """A pickle of this makes a folder when it is loaded."""
 
     def __reduce__(self):
-        return os.mkdir, ('PLANTED', )
+        return os.mkdir, ('PLANTED',)
 
 
 @pytest.fixture(autouse=True)
@@ -49,12 +50,15 @@ def test_what_is_planted_here_would_run(home):  # noqa: F811
     os.rmdir('PLANTED')
 
 
-@pytest.mark.parametrize('content', [
-    lambda path: torch.save({'params': Planted()}, path),
-    lambda path: torch.save({'params': {'w': torch.zeros(2)}, 'more': Planted()}, path),
-    lambda path: path.write_bytes(pickle.dumps(Planted())),
-    lambda path: torch.save(Planted(), path, _use_new_zipfile_serialization=False),
-])
+@pytest.mark.parametrize(
+    'content',
+    [
+        lambda path: torch.save({'params': Planted()}, path),
+        lambda path: torch.save({'params': {'w': torch.zeros(2)}, 'more': Planted()}, path),
+        lambda path: path.write_bytes(pickle.dumps(Planted())),
+        lambda path: torch.save(Planted(), path, _use_new_zipfile_serialization=False),
+    ],
+)
 @pytest.mark.parametrize('model', ['SRModel', 'ReparamSRModel'])
 @pytest.mark.parametrize('task, name', [('train', 'net_g_5.pth'), ('test', 'net_g_latest_fused.pth')])
 def test_checkpoint(home, monkeypatch, task, name, model, content):  # noqa: F811
@@ -97,24 +101,30 @@ def test_networks_that_a_resume_loads(home, monkeypatch):  # noqa: F811
         run(monkeypatch, 'train', '-opt', 'train.yml', '--auto_resume')
 
 
-@pytest.mark.parametrize('line', [
-    'name: !!python/object/apply:os.mkdir [PLANTED]',
-    'name: !!python/object/new:os.mkdir [PLANTED]',
-    'name: &x !!python/object/apply:builtins.eval ["' + CODE + '"]',
-])
+@pytest.mark.parametrize(
+    'line',
+    [
+        'name: !!python/object/apply:os.mkdir [PLANTED]',
+        'name: !!python/object/new:os.mkdir [PLANTED]',
+        'name: &x !!python/object/apply:builtins.eval ["' + CODE + '"]',
+    ],
+)
 def test_option_file(home, monkeypatch, line):  # noqa: F811
     text = open('train.yml').read().replace('name: run', line, 1)
     (home / 'wrong.yml').write_text(text)
     assert 'is not allowed' in run(monkeypatch, 'train', '-opt', 'wrong.yml')
 
 
-@pytest.mark.parametrize('entry', [
-    f'train:total_iter={CODE}',
-    f'train:optim_g:betas=[{CODE}, 1, 1]',
-    f'train:optim_g:lr=!!float {CODE}',
-    'manual_seed=!!python/object/apply:os.mkdir [PLANTED]',
-    f'manual_seed"]={CODE};opt["name',
-])
+@pytest.mark.parametrize(
+    'entry',
+    [
+        f'train:total_iter={CODE}',
+        f'train:optim_g:betas=[{CODE}, 1, 1]',
+        f'train:optim_g:lr=!!float {CODE}',
+        'manual_seed=!!python/object/apply:os.mkdir [PLANTED]',
+        f'manual_seed"]={CODE};opt["name',
+    ],
+)
 def test_force_yml(monkeypatch, entry):
     assert isinstance(run(monkeypatch, 'train', '-opt', 'train.yml', '--force_yml', entry), str)
 
@@ -128,25 +138,32 @@ def test_text_of_options_stays_text(home, monkeypatch):  # noqa: F811
 @pytest.fixture
 def stores(home):  # noqa: F811
     """Option files that read stores of both formats."""
-    prepare_folder('raw', 'train/gt', scales=(2, ), workers=1)
-    prepare_folder('png', 'train/gt', scales=(2, ), workers=1, format='png', crop_size=32, step=32)
+    prepare_folder('raw', 'train/gt', scales=(2,), workers=1)
+    prepare_folder('png', 'train/gt', scales=(2,), workers=1, format='png', crop_size=32, step=32)
     return {name: sorted(path for path in (home / name).iterdir() if path.is_dir()) for name in ('raw', 'png')}
 
 
 def read_stores(kind, stores):
     hr, lr = stores[kind]
     dataset = yaml.safe_load(open('train.yml').read())['datasets']['train']
-    dataset.update(dataroot_gt=str(hr), dataroot_lq=str(lr), io_backend={'type': 'raw' if kind == 'raw' else 'lmdb'},
-                   type='PairedCropDataset' if kind == 'raw' else 'PairedImageDataset')  # yapf: disable
-    change('train.yml', datasets__train=dataset, train__total_iter=1, model_type='SRModel' if kind == 'png' else
-           'ReparamSRModel', datasets__val__type='PairedImageDataset' if kind == 'png' else 'PairedCropDataset')
+    dataset.update(
+        dataroot_gt=str(hr),
+        dataroot_lq=str(lr),
+        io_backend={'type': 'raw' if kind == 'raw' else 'lmdb'},
+        type='PairedCropDataset' if kind == 'raw' else 'PairedImageDataset',
+    )
+    change(
+        'train.yml',
+        datasets__train=dataset,
+        train__total_iter=1,
+        model_type='SRModel' if kind == 'png' else 'ReparamSRModel',
+        datasets__val__type='PairedImageDataset' if kind == 'png' else 'PairedCropDataset',
+    )
 
 
-@pytest.mark.parametrize('content', [
-    pickle.dumps(Planted()),
-    CODE.encode(),
-    b'!!python/object/apply:os.mkdir [PLANTED]',
-])
+@pytest.mark.parametrize(
+    'content', [pickle.dumps(Planted()), CODE.encode(), b'!!python/object/apply:os.mkdir [PLANTED]']
+)
 def test_index_of_a_store(stores, monkeypatch, content):
     (stores['raw'][0] / 'index.json').write_bytes(content)
     read_stores('raw', stores)

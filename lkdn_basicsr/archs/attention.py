@@ -1,4 +1,5 @@
 """Attention modules of LKDB: each gives a map that its input is multiplied by. Attribute names are checkpoint keys."""
+
 import torch.nn.functional as F
 from torch import nn
 
@@ -26,7 +27,8 @@ class LKA(nn.Module):
         self.pointwise = nn.Conv2d(channels, channels, 1)
         self.depthwise = nn.Conv2d(channels, channels, 2 * dilation - 1, padding=dilation - 1, groups=channels)
         self.depthwise_dilated = nn.Conv2d(
-            channels, channels, dilated, padding=margin, dilation=dilation, groups=channels)
+            channels, channels, dilated, padding=margin, dilation=dilation, groups=channels
+        )
 
     def forward(self, x):
         """(N, C, H, W) to the same shape."""
@@ -78,7 +80,8 @@ class CCA(nn.Module):
         super().__init__()
         narrow = max(1, channels // 16)
         self.conv_du = nn.Sequential(
-            nn.Conv2d(channels, narrow, 1), nn.ReLU(), nn.Conv2d(narrow, channels, 1), nn.Sigmoid())
+            nn.Conv2d(channels, narrow, 1), nn.ReLU(), nn.Conv2d(narrow, channels, 1), nn.Sigmoid()
+        )
 
     def forward(self, x):
         """(N, C, H, W) to the same shape."""

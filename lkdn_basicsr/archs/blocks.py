@@ -1,4 +1,5 @@
 """The blocks that LKDN is made of. Attribute names are those of the official code, because they are checkpoint keys."""
+
 import functools
 
 import torch
@@ -34,8 +35,9 @@ class LKDB(nn.Module):
         activation (callable): makes the activation, one of ``ACTIVATIONS``; ESA and CCA keep those they have.
     """
 
-    def __init__(self, num_feat, num_atten, conv=BSConvU, attention='lka', lka_kernel=15, lka_dilation=3,
-                 activation=nn.GELU):  # yapf: disable
+    def __init__(
+        self, num_feat, num_atten, conv=BSConvU, attention='lka', lka_kernel=15, lka_dilation=3, activation=nn.GELU
+    ):
         super().__init__()
         distilled = num_feat // 2
         self.c1_d = nn.Conv2d(num_feat, distilled, 1)
@@ -104,7 +106,9 @@ class UpsamplerRep(nn.Module):
         upscale = self.pixel_shuffle.upscale_factor
         return reparam.fused_block(
             lambda: pixelshuffledirect(self.conv3.in_channels, self.conv3.out_channels // upscale**2, upscale),
-            reparam.fuse_upsampler, self)
+            reparam.fuse_upsampler,
+            self,
+        )
 
 
 UPSAMPLERS = {'pixelshuffledirect': pixelshuffledirect, 'pixelshuffle_rep': UpsamplerRep}

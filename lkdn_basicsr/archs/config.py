@@ -1,4 +1,5 @@
 """Reading a network's class and arguments from its checkpoint, so that no option file is needed to rebuild it."""
+
 import math
 
 from lkdn_basicsr.archs.blocks import ACTIVATIONS
@@ -30,8 +31,9 @@ def config_from_state_dict(state_dict):
     try:
         return _read(state_dict)
     except (KeyError, IndexError, AttributeError, TypeError, ZeroDivisionError):
-        raise InputError('these are not the weights of an LKDN: keys or shapes are missing; give a checkpoint of LKDN '
-                         'or LKDN_S') from None
+        raise InputError(
+            'these are not the weights of an LKDN: keys or shapes are missing; give a checkpoint of LKDN or LKDN_S'
+        ) from None
 
 
 def _read(state_dict):

@@ -1,4 +1,5 @@
 """The convolutions that LKDN distils through. Attribute names are the official ones: they are checkpoint keys."""
+
 import torch.nn.functional as F
 from torch import nn
 
@@ -61,7 +62,8 @@ class BSConvU_rep(BSConvU):
     def fuse(self):
         """The BSConvU that gives the same output."""
         return reparam.fused_block(
-            lambda: BSConvU(self.pw.in_channels, self.pw.out_channels, self.dw.kernel_size[0]), reparam.fuse_rbsb, self)
+            lambda: BSConvU(self.pw.in_channels, self.pw.out_channels, self.dw.kernel_size[0]), reparam.fuse_rbsb, self
+        )
 
 
 class DiverseBranches(nn.Module):
@@ -119,7 +121,8 @@ class BSConvU_dbb(nn.Module):
     def fuse(self):
         """The BSConvU that gives the same output as this block in evaluation mode."""
         return reparam.fused_block(
-            lambda: BSConvU(self.pw.in_channels, self.pw.out_channels, 2 * self.dw.margin + 1), reparam.fuse_dbb, self)
+            lambda: BSConvU(self.pw.in_channels, self.pw.out_channels, 2 * self.dw.margin + 1), reparam.fuse_dbb, self
+        )
 
 
 CONVS = {

@@ -2,6 +2,7 @@
 
 Xie et al., Large Kernel Distillation Network for Efficient Single Image Super-Resolution, CVPR workshops 2023.
 """
+
 import numbers
 
 import torch
@@ -11,8 +12,9 @@ from torch import nn
 from lkdn_basicsr.archs.blocks import ACTIVATIONS, ATTENTIONS, LKDB, UPSAMPLERS
 from lkdn_basicsr.archs.convs import CONVS, BSConvU
 
-_LEAST = dict(num_in_ch=1, num_out_ch=1, num_feat=2, num_atten=1, num_block=1, upscale=1, num_in=1, lka_kernel=1,
-              lka_dilation=1)  # yapf: disable
+_LEAST = dict(
+    num_in_ch=1, num_out_ch=1, num_feat=2, num_atten=1, num_block=1, upscale=1, num_in=1, lka_kernel=1, lka_dilation=1
+)
 _CHOICES = dict(conv=CONVS, upsampler=UPSAMPLERS, attention=ATTENTIONS, activation=ACTIVATIONS)
 
 
@@ -42,31 +44,48 @@ class LKDN(nn.Module):
         ValueError: an argument is out of its range, or not one of those named.
     """
 
-    def __init__(self,
-                 num_in_ch=3,
-                 num_out_ch=3,
-                 num_feat=56,
-                 num_atten=56,
-                 num_block=8,
-                 upscale=4,
-                 num_in=4,
-                 conv='BSConvU',
-                 upsampler='pixelshuffledirect',
-                 attention='lka',
-                 lka_kernel=15,
-                 lka_dilation=3,
-                 activation='gelu'):
+    def __init__(
+        self,
+        num_in_ch=3,
+        num_out_ch=3,
+        num_feat=56,
+        num_atten=56,
+        num_block=8,
+        upscale=4,
+        num_in=4,
+        conv='BSConvU',
+        upsampler='pixelshuffledirect',
+        attention='lka',
+        lka_kernel=15,
+        lka_dilation=3,
+        activation='gelu',
+    ):
         super().__init__()
-        self.built_with = _checked(dict(
-            num_in_ch=num_in_ch, num_out_ch=num_out_ch, num_feat=num_feat, num_atten=num_atten, num_block=num_block,
-            upscale=upscale, num_in=num_in, conv=conv, upsampler=upsampler, attention=attention, lka_kernel=lka_kernel,
-            lka_dilation=lka_dilation, activation=activation))  # yapf: disable
+        self.built_with = _checked(
+            dict(
+                num_in_ch=num_in_ch,
+                num_out_ch=num_out_ch,
+                num_feat=num_feat,
+                num_atten=num_atten,
+                num_block=num_block,
+                upscale=upscale,
+                num_in=num_in,
+                conv=conv,
+                upsampler=upsampler,
+                attention=attention,
+                lka_kernel=lka_kernel,
+                lka_dilation=lka_dilation,
+                activation=activation,
+            )
+        )
         self.num_in = num_in
         self.fea_conv = BSConvU(num_in_ch * num_in, num_feat)
         self.blocks = [f'B{i}' for i in range(1, num_block + 1)]  # the official names, not those of a ModuleList
         for name in self.blocks:
-            self.add_module(name, LKDB(num_feat, num_atten, CONVS[conv], attention, lka_kernel, lka_dilation,
-                                       ACTIVATIONS[activation]))  # yapf: disable
+            self.add_module(
+                name,
+                LKDB(num_feat, num_atten, CONVS[conv], attention, lka_kernel, lka_dilation, ACTIVATIONS[activation]),
+            )
         self.c1 = nn.Conv2d(num_feat * num_block, num_feat, 1)
         self.act = ACTIVATIONS[activation]()
         self.c2 = BSConvU(num_feat, num_feat)
@@ -118,8 +137,10 @@ def _checked(arguments):
         if arguments[name] not in known:
             raise ValueError(f'{name}: {arguments[name]} is not known; it is one of {", ".join(known)}')
     if arguments['lka_dilation'] > arguments['lka_kernel']:
-        raise ValueError(f'lka_dilation: {arguments["lka_dilation"]} is more than lka_kernel, '
-                         f'{arguments["lka_kernel"]}; lower it, or raise lka_kernel')
+        raise ValueError(
+            f'lka_dilation: {arguments["lka_dilation"]} is more than lka_kernel, '
+            f'{arguments["lka_kernel"]}; lower it, or raise lka_kernel'
+        )
     return arguments
 
 
@@ -132,19 +153,34 @@ class LKDN_S(LKDN):
             lka_dilation, activation: see :class:`LKDN`. Default: width 42 and 5 blocks.
     """
 
-    def __init__(self,
-                 num_in_ch=3,
-                 num_out_ch=3,
-                 num_feat=42,
-                 num_atten=42,
-                 num_block=5,
-                 upscale=4,
-                 num_in=4,
-                 conv='BSConvU',
-                 upsampler='pixelshuffledirect',
-                 attention='lka',
-                 lka_kernel=15,
-                 lka_dilation=3,
-                 activation='gelu'):
-        super().__init__(num_in_ch, num_out_ch, num_feat, num_atten, num_block, upscale, num_in, conv, upsampler,
-                         attention, lka_kernel, lka_dilation, activation)  # yapf: disable
+    def __init__(
+        self,
+        num_in_ch=3,
+        num_out_ch=3,
+        num_feat=42,
+        num_atten=42,
+        num_block=5,
+        upscale=4,
+        num_in=4,
+        conv='BSConvU',
+        upsampler='pixelshuffledirect',
+        attention='lka',
+        lka_kernel=15,
+        lka_dilation=3,
+        activation='gelu',
+    ):
+        super().__init__(
+            num_in_ch,
+            num_out_ch,
+            num_feat,
+            num_atten,
+            num_block,
+            upscale,
+            num_in,
+            conv,
+            upsampler,
+            attention,
+            lka_kernel,
+            lka_dilation,
+            activation,
+        )

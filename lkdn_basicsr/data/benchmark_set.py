@@ -1,4 +1,5 @@
 """From a folder of HR test pictures to the folders that test option files name: ``GTmodX`` and ``LRbicxX``."""
+
 import os
 import shutil
 
@@ -12,7 +13,7 @@ from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.files import flush_folder
 
 
-def prepare_benchmark(hr, out, scales=(4, ), edges='mirror', say=lambda line: None, progress=False):
+def prepare_benchmark(hr, out, scales=(4,), edges='mirror', say=lambda line: None, progress=False):
     """Make ``GTmod4`` (sides cropped to multiples of 4), ``LRbicx4`` (their bicubic LR), and the like for other scales.
 
     The folders get their names when they are complete. Those that are there already, with the same pictures, are left
@@ -30,8 +31,11 @@ def prepare_benchmark(hr, out, scales=(4, ), edges='mirror', say=lambda line: No
         InputError: Pictures that cannot be used, all listed; or a folder of the name with other pictures.
     """
     pictures = pictures_in(hr)
-    folders = {os.path.join(out, f'{kind}{scale}'): (kind, scale)
-               for scale in sorted(set(scales)) for kind in ('GTmod', 'LRbicx')}
+    folders = {
+        os.path.join(out, f'{kind}{scale}'): (kind, scale)
+        for scale in sorted(set(scales))
+        for kind in ('GTmod', 'LRbicx')
+    }
     names = {f'{name}.png' for name in pictures}
     for folder in list(folders):
         if os.path.lexists(folder):
@@ -49,8 +53,10 @@ def prepare_benchmark(hr, out, scales=(4, ), edges='mirror', say=lambda line: No
         except InputError as error:
             problems.append(str(error))
     if problems:
-        raise InputError(f'{len(problems)} pictures cannot be used; mend or remove them, then run this again:\n  '
-                         + '\n  '.join(problems))
+        raise InputError(
+            f'{len(problems)} pictures cannot be used; mend or remove them, then run this again:\n  '
+            + '\n  '.join(problems)
+        )
     try:
         _write(pictures, folders, edges, progress)
     except OSError as error:
@@ -60,8 +66,9 @@ def prepare_benchmark(hr, out, scales=(4, ), edges='mirror', say=lambda line: No
 
 
 def _write(pictures, folders, edges, progress):
-    partial = {folder: os.path.join(os.path.dirname(folder), f'.{os.path.basename(folder)}.partial')
-               for folder in folders}
+    partial = {
+        folder: os.path.join(os.path.dirname(folder), f'.{os.path.basename(folder)}.partial') for folder in folders
+    }
     for folder in partial.values():
         shutil.rmtree(folder, ignore_errors=True)
         os.makedirs(folder)

@@ -1,4 +1,5 @@
 """Draws without a state for data sets that draw from the global generators, as BasicSR's do."""
+
 import random
 
 import numpy as np
@@ -34,7 +35,7 @@ class DrawnDataset(Dataset):
         state = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
         words = random_words(b'lkdn data set', draw.seed, draw.position, 3)
         random.seed(words[0])
-        np.random.seed(words[1] & 0xffffffff)
+        np.random.seed(words[1] & 0xFFFFFFFF)
         torch.default_generator.manual_seed(words[2] >> 1)  # torch.manual_seed would seed the GPUs as well
         try:
             return self.dataset[int(draw)]

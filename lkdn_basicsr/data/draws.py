@@ -3,6 +3,7 @@
 A sample then looks the same whichever worker, rank or restart makes it. The source of randomness is BLAKE2b (RFC 7693):
 the same numbers on every machine and version, about a microsecond a call, and no generator to build or to carry along.
 """
+
 import hashlib
 import struct
 

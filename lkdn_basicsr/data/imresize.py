@@ -3,6 +3,7 @@
 The LR pictures of DIV2K, Flickr2K and the benchmark sets come from it, so a PSNR that is to be compared with a paper
 needs these very pixels.
 """
+
 import math
 
 import numpy as np
@@ -88,7 +89,7 @@ def _resize_rows(image, scale, edges):
     resized = np.empty((len(rows), image.shape[1]), image.dtype)
     # Tiles that stay in a core's cache, 16 output rows of 2048 columns.
     for top in range(0, len(rows), 16):
-        part, part_weights = rows[top:top + 16], weights[top:top + 16]
+        part, part_weights = rows[top : top + 16], weights[top : top + 16]
         first, last = part.min(), part.max() + 1
         part = part - first
         for left in range(0, image.shape[1], 2048):
@@ -103,5 +104,5 @@ def _resize_rows(image, scale, edges):
             if is_uint8:
                 total += dtype(HALF)
                 total.clip(0, 255, out=total)
-            resized[top:top + 16, columns] = total
+            resized[top : top + 16, columns] = total
     return resized

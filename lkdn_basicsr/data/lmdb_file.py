@@ -5,6 +5,7 @@ hold the interpreter's lock, so that asking for the place of every picture would
 to open a file twice in a process, forked children included. The format is LMDB 0.9's, unchanged since 2013 (``lmdb.h``
 and ``mdb.c`` of OpenLDAP describe it): pages of little-endian numbers, of which only those of the tree are read here.
 """
+
 import os
 import struct
 
@@ -65,7 +66,7 @@ def _locate(descriptor, size):
                 visit(low | high << 16 | top << 32)
                 continue
             begin, length = node + NODE.size + key_size, low | high << 16
-            key = page[node + NODE.size:begin]
+            key = page[node + NODE.size : begin]
             place = number * page_size + begin
             if top & BIG:
                 place = struct.unpack_from('<Q', page, begin)[0] * page_size + PAGE.size

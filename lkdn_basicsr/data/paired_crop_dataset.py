@@ -1,4 +1,5 @@
 """``PairedCropDataset``: LQ/GT pairs for training and testing, as bytes, with draws that carry no state."""
+
 import random
 
 import cv2
@@ -82,8 +83,9 @@ class PairedCropDataset(Dataset):
         if self.train:
             gt_size = opt.get('gt_size')
             if not isinstance(gt_size, int) or gt_size < self.scale or gt_size % self.scale:
-                raise InputError(f'gt_size: {gt_size} is not a positive multiple of the scale, {self.scale}; correct '
-                                 'it.')
+                raise InputError(
+                    f'gt_size: {gt_size} is not a positive multiple of the scale, {self.scale}; correct it.'
+                )
             self.lq_size = gt_size // self.scale
         self.gt, self.lq, self.pairs = open_sources(opt)
         self._check_sizes()
@@ -103,7 +105,7 @@ class PairedCropDataset(Dataset):
         pair = self.pairs[index].tolist()
         gt, lq = self.gt.image(pair[0]), self.lq.image(pair[1])
         self._check_pair(pair, gt.shape, lq.shape)
-        gt = gt[:lq.shape[0] * self.scale, :lq.shape[1] * self.scale]
+        gt = gt[: lq.shape[0] * self.scale, : lq.shape[1] * self.scale]
         return _planes(np.ascontiguousarray(lq)), _planes(np.ascontiguousarray(gt)), pair
 
     def _crop(self, index):
@@ -123,9 +125,9 @@ class PairedCropDataset(Dataset):
         down, right, hflip, vflip, rot90 = crop_and_flips(seed, position, height - size + 1, width - size + 1)
         top, left = top + down, left + right
         flips = hflip and self.hflip, vflip and self.rot, rot90 and self.rot
-        lq = lq[top:top + size, left:left + size]
+        lq = lq[top : top + size, left : left + size]
         top, left, size = top * scale, left * scale, size * scale
-        gt = gt[top:top + size, left:left + size]
+        gt = gt[top : top + size, left : left + size]
         return _planes(_turned(lq, *flips)), _planes(_turned(gt, *flips)), pair
 
     def _to_float(self, planes):
@@ -143,11 +145,15 @@ class PairedCropDataset(Dataset):
         slack = 1 if self.train else self.scale
         gt, lq = self.gt.describe(pair[0]), self.lq.describe(pair[1])
         if not (0 <= gt_h - lq_h * self.scale < slack and 0 <= gt_w - lq_w * self.scale < slack):
-            raise InputError(f'{gt} ({gt_h}x{gt_w}) is not {self.scale} times the size of {lq} ({lq_h}x{lq_w}); '
-                             'correct scale, or the pair.')
+            raise InputError(
+                f'{gt} ({gt_h}x{gt_w}) is not {self.scale} times the size of {lq} ({lq_h}x{lq_w}); '
+                'correct scale, or the pair.'
+            )
         if self.train and min(lq_h, lq_w) < self.lq_size:
-            raise InputError(f'{gt} ({gt_h}x{gt_w}) is smaller than gt_size {self.lq_size * self.scale}; remove the '
-                             'pair, or lower gt_size.')
+            raise InputError(
+                f'{gt} ({gt_h}x{gt_w}) is smaller than gt_size {self.lq_size * self.scale}; remove the '
+                'pair, or lower gt_size.'
+            )
 
     def _check_sizes(self):
         """Checks all pairs by the sizes that indices and headers state; a doubtful pair is decoded to make sure."""
@@ -161,15 +167,18 @@ class PairedCropDataset(Dataset):
             self._check_pair(pair, self.gt.image(pair[0]).shape, self.lq.image(pair[1]).shape)
 
     def _enumerate_windows(self):
-        crop_size, step, thresh = (self.opt.get(key, default) for key, default in
-                                   (('crop_size', 480), ('step', 240), ('thresh', 0)))
+        crop_size, step, thresh = (
+            self.opt.get(key, default) for key, default in (('crop_size', 480), ('step', 240), ('thresh', 0))
+        )
         scale = self.scale
         for key, value in (('crop_size', crop_size), ('step', step)):
             if value < scale or value % scale:
                 raise InputError(f'{key}: {value} is not a positive multiple of the scale, {scale}; correct it.')
         if crop_size < self.lq_size * scale:
-            raise InputError(f'crop_size: {crop_size} is less than gt_size: {self.lq_size * scale}; raise the one or '
-                             'lower the other.')
+            raise InputError(
+                f'crop_size: {crop_size} is less than gt_size: {self.lq_size * scale}; raise the one or '
+                'lower the other.'
+            )
         windows = []
         origins = {}
         for i, size in enumerate(self.gt.sizes(self.pairs[:, 0]).tolist()):

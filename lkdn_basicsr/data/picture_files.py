@@ -1,4 +1,5 @@
 """Picture files as people have them: found, paired with their LR, looked at, and read as 8-bit RGB."""
+
 import collections
 import dataclasses
 import os
@@ -25,6 +26,7 @@ class Picture:
         lr (dict[int, str]): Scale to path, for the scales whose LR pictures are given.
         shape (tuple[int, int] | None): Height and width, once it was looked at.
     """
+
     name: str
     hr: str
     lr: dict
@@ -39,15 +41,16 @@ def pictures_in(folder):
     """
     if not os.path.isdir(folder):
         raise InputError(f'The folder {folder} does not exist; correct the path.')
-    files = sorted(name for name in os.listdir(folder)
-                   if name.lower().endswith(SUFFIXES) and not name.startswith('.'))
+    files = sorted(name for name in os.listdir(folder) if name.lower().endswith(SUFFIXES) and not name.startswith('.'))
     if not files:
         raise InputError(f'The folder {folder} holds no picture ({", ".join(SUFFIXES)}); correct the path.')
     names = [os.path.splitext(name)[0] for name in files]
     twice = sorted(name for name, count in collections.Counter(names).items() if count > 1)
     if twice:
-        raise InputError(f'The folder {folder} holds several pictures named {", ".join(twice)}, which would be one '
-                         'entry of the store; rename or remove all but one.')
+        raise InputError(
+            f'The folder {folder} holds several pictures named {", ".join(twice)}, which would be one '
+            'entry of the store; rename or remove all but one.'
+        )
     return {name: os.path.join(folder, file) for name, file in zip(names, files, strict=True)}
 
 

@@ -5,6 +5,7 @@ as its path), ``sizes(indices)`` ((n, 2) int64, height and width, without decodi
 ``image(i)``, the picture as (h, w, 3) uint8 RGB, and ``describe(i)``, what errors call it. Sources hold plain data
 only: they pickle, and open files and maps in the process that uses them.
 """
+
 import os
 import re
 from os import path as osp
@@ -39,8 +40,9 @@ def _read_meta_info(path):
     entries = []
     for line in lines:
         match = _META_LINE.match(line)
-        entries.append((match['name'], int(match['height']), int(match['width'])) if match else
-                       (line.split(' ')[0], -1, -1))
+        entries.append(
+            (match['name'], int(match['height']), int(match['width'])) if match else (line.split(' ')[0], -1, -1)
+        )
     if not entries:
         raise InputError(f'The meta info file {path} names no pictures.')
     return entries
@@ -98,8 +100,10 @@ class LmdbSource:
         self.root = root
         meta_info = osp.join(root, 'meta_info.txt')
         if not osp.isfile(osp.join(root, 'data.mdb')) or not osp.isfile(meta_info):
-            raise InputError(f'{root} is not an LMDB of BasicSR (data.mdb and meta_info.txt); prepare it again, or '
-                             'correct dataroot_gt, dataroot_lq or io_backend.')
+            raise InputError(
+                f'{root} is not an LMDB of BasicSR (data.mdb and meta_info.txt); prepare it again, or '
+                'correct dataroot_gt, dataroot_lq or io_backend.'
+            )
         entries = _read_meta_info(meta_info)
         # BasicSR cuts keys at the first dot, so that a.x1 and a.x2 become one; only the file extension goes here.
         self.names = self.labels = [osp.splitext(name)[0] for name, _, _ in entries]
@@ -107,8 +111,9 @@ class LmdbSource:
         with self._begin() as transaction:
             stored = transaction.stat()['entries']
         if stored < len(entries):
-            raise InputError(f'{root} holds {stored} of the {len(entries)} pictures that its meta_info.txt lists; '
-                             'prepare it again.')
+            raise InputError(
+                f'{root} holds {stored} of the {len(entries)} pictures that its meta_info.txt lists; prepare it again.'
+            )
 
     def _begin(self):
         try:
@@ -123,8 +128,9 @@ class LmdbSource:
         with self._begin() as transaction:
             data = transaction.get(self.names[i].encode())
             if data is None:
-                raise InputError(f'The picture {self.describe(i)} is listed in meta_info.txt but missing; prepare the '
-                                 'LMDB again.')
+                raise InputError(
+                    f'The picture {self.describe(i)} is listed in meta_info.txt but missing; prepare the LMDB again.'
+                )
             return _decode(data, self.describe(i))
 
     def describe(self, i):
@@ -208,16 +214,20 @@ def _listed_in(source, names, meta_info_file):
     index = {name: i for i, name in enumerate(source.names)}
     absent = [name for name in names if name not in index]
     if absent:
-        raise InputError(f'{meta_info_file} lists {absent[0]}, which {source.root} does not hold ({len(absent)} such); '
-                         'correct meta_info_file, or leave it out.')
+        raise InputError(
+            f'{meta_info_file} lists {absent[0]}, which {source.root} does not hold ({len(absent)} such); '
+            'correct meta_info_file, or leave it out.'
+        )
     return [index[name] for name in names]
 
 
 def _pair(gt, lq, chosen, template, all_of_lq):
     """Pairs the GT pictures ``chosen`` with the LQ pictures named by the template: (n, 2) int64."""
     if '{}' not in template:
-        raise InputError(f"filename_tmpl: '{template}' does not say where the name goes; write '{{}}', or for example "
-                         "'{}x4' where the LQ picture of 0001.png is called 0001x4.png.")
+        raise InputError(
+            f"filename_tmpl: '{template}' does not say where the name goes; write '{{}}', or for example "
+            "'{}x4' where the LQ picture of 0001.png is called 0001x4.png."
+        )
     in_lq = {name: i for i, name in enumerate(lq.names)}
     # Prepared stores and LMDBs hold both pictures of a pair under one name, whatever the template says of the files.
     same = {} if isinstance(gt, FolderSource) else in_lq
@@ -225,8 +235,10 @@ def _pair(gt, lq, chosen, template, all_of_lq):
     counts = f'{len(gt.names)} GT and {len(lq.names)} LQ pictures'
     alone = [gt.describe(i) for i, j in pairs if j < 0]
     if alone:
-        raise InputError(f"{lq.root} has no picture for {alone[0]} ({len(alone)} such; {counts}; filename_tmpl: "
-                         f"'{template}'); add it, or correct filename_tmpl.")
+        raise InputError(
+            f'{lq.root} has no picture for {alone[0]} ({len(alone)} such; {counts}; filename_tmpl: '
+            f"'{template}'); add it, or correct filename_tmpl."
+        )
     paired = {j for _, j in pairs}
     if all_of_lq and len(paired) != len(lq.names):
         extra = next(lq.describe(j) for j in range(len(lq.names)) if j not in paired)

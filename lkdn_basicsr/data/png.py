@@ -1,4 +1,5 @@
 """The structure of a PNG file, checked without decoding it."""
+
 import zlib
 
 SIGNATURE = b'\x89PNG\r\n\x1a\n'
@@ -20,11 +21,11 @@ def png_chunks(data):
         raise ValueError('is no PNG')
     position, kinds = 8, []
     while position < len(data) and kinds[-1:] != [b'IEND']:
-        length, kind = int.from_bytes(data[position:position + 4], 'big'), bytes(data[position + 4:position + 8])
+        length, kind = int.from_bytes(data[position : position + 4], 'big'), bytes(data[position + 4 : position + 8])
         end = position + 12 + length
         if end > len(data):
             raise ValueError('is cut short')
-        if zlib.crc32(data[position + 4:end - 4]) != int.from_bytes(data[end - 4:end], 'big'):
+        if zlib.crc32(data[position + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], 'big'):
             raise ValueError('is damaged, by its own checksums')
         kinds.append(kind)
         position = end

@@ -1,4 +1,5 @@
 """BasicSR's prefetchers without their faults: what is to be done between iterations is done when they are asked."""
+
 import torch
 from basicsr.data.prefetch_dataloader import CUDAPrefetcher
 
@@ -57,7 +58,6 @@ class DevicePrefetcher(CUDAPrefetcher):
 
 
 class _Failure:
-
     def __init__(self, error):
         self.error = error
 

@@ -1,4 +1,5 @@
 """From folders of pictures to the stores that training reads: checked, in one parallel pass, resumable."""
+
 import collections
 import hashlib
 import json
@@ -22,7 +23,7 @@ DF2K = {
 }
 
 
-def prepare_df2k(out, div2k=None, flickr2k=None, allow_missing=False, scales=(4, ), **options):
+def prepare_df2k(out, div2k=None, flickr2k=None, allow_missing=False, scales=(4,), **options):
     """Make the stores of DIV2K, Flickr2K, or both together (DF2K), from the folders as they are downloaded.
 
     Args:
@@ -54,17 +55,28 @@ def prepare_df2k(out, div2k=None, flickr2k=None, allow_missing=False, scales=(4,
         found, unpaired, left_over = pair(hr, lr)
         absent = sorted(set(expected) - {picture.name for picture in found})
         missing += [f'{hr} lacks {text}' for text in ranges(absent)]
-        problems += [f'{picture.hr} is not a training picture of {name}' for picture in found
-                     if picture.name not in set(expected)]
+        problems += [
+            f'{picture.hr} is not a training picture of {name}'
+            for picture in found
+            if picture.name not in set(expected)
+        ]
         missing += unpaired
         problems += left_over
         pictures += found
     prefix = 'DF2K' if len(folders) == 2 else next(iter(folders))
-    return prepare(pictures, out, scales=scales, prefix=f'{prefix}_train_', problems=problems, missing=missing,
-                   allow_missing=allow_missing, **options)
+    return prepare(
+        pictures,
+        out,
+        scales=scales,
+        prefix=f'{prefix}_train_',
+        problems=problems,
+        missing=missing,
+        allow_missing=allow_missing,
+        **options,
+    )
 
 
-def prepare_folder(out, hr, lr=None, allow_missing=False, scales=(4, ), **options):
+def prepare_folder(out, hr, lr=None, allow_missing=False, scales=(4,), **options):
     """Make the stores ``HR.lmdb``, ``LR_bicubic_X4.lmdb``, ... from any folder of HR pictures.
 
     Args:
@@ -86,12 +98,15 @@ def prepare_folder(out, hr, lr=None, allow_missing=False, scales=(4, ), **option
         folders = {scale: folder for scale, folder in folders.items() if os.path.isdir(folder)}
         if not folders:
             if len(scales) > 1:
-                raise InputError(f'{lr} has no folders {", ".join(f"X{scale}" for scale in scales)}; give one for each '
-                                 'scale, or ask for one scale at a time.')
+                raise InputError(
+                    f'{lr} has no folders {", ".join(f"X{scale}" for scale in scales)}; give one for each '
+                    'scale, or ask for one scale at a time.'
+                )
             folders = {scales[0]: lr}
     pictures, missing, problems = pair(hr, folders)
-    return prepare(pictures, out, scales=scales, problems=problems, missing=missing, allow_missing=allow_missing,
-                   **options)
+    return prepare(
+        pictures, out, scales=scales, problems=problems, missing=missing, allow_missing=allow_missing, **options
+    )
 
 
 def ranges(names):
@@ -105,8 +120,23 @@ def ranges(names):
     return [first if first == last else f'{first} to {last}' for first, last in runs]
 
 
-def prepare(pictures, out, scales=(4, ), prefix='', format='raw', crop_size=480, step=240, thresh=0, workers=None,
-            verify_lr=False, allow_missing=False, problems=(), missing=(), say=lambda line: None, progress=False):
+def prepare(
+    pictures,
+    out,
+    scales=(4,),
+    prefix='',
+    format='raw',
+    crop_size=480,
+    step=240,
+    thresh=0,
+    workers=None,
+    verify_lr=False,
+    allow_missing=False,
+    problems=(),
+    missing=(),
+    say=lambda line: None,
+    progress=False,
+):
     """Make one HR store, and one LR store for each scale.
 
     All pictures are looked at first, and everything that is wrong is reported together. HR pictures are cropped at the
@@ -158,9 +188,11 @@ def prepare(pictures, out, scales=(4, ), prefix='', format='raw', crop_size=480,
     say(f'Checking {len(pictures):,} pictures.')
     problems += check_pictures(plan, workers, progress)
     if problems:
-        raise InputError(f'{len(problems)} problem{"s" * (len(problems) > 1)} with the pictures; mend or remove them'
-                         f'{", or add --allow-missing where they are only missing" if missing else ""}, then run this '
-                         'again:\n  ' + '\n  '.join(problems))
+        raise InputError(
+            f'{len(problems)} problem{"s" * (len(problems) > 1)} with the pictures; mend or remove them'
+            f'{", or add --allow-missing where they are only missing" if missing else ""}, then run this '
+            'again:\n  ' + '\n  '.join(problems)
+        )
     if unfinished:
         write_stores(plan, unfinished, workers, say, progress)
     _summarize(plan, paths, say, missing if allow_missing else ())
@@ -173,8 +205,10 @@ def _at_scale(format, scale):
         return format
     for name, size in (('--crop-size', format.crop_size), ('--step', format.step), ('--thresh', format.thresh)):
         if size % scale:
-            raise InputError(f'{name} {size} is not a multiple of the scale {scale}, so LR and HR windows would not '
-                             'match; choose a multiple of every scale.')
+            raise InputError(
+                f'{name} {size} is not a multiple of the scale {scale}, so LR and HR windows would not '
+                'match; choose a multiple of every scale.'
+            )
     return PngFormat(format.crop_size // scale, format.step // scale, format.thresh // scale)
 
 
@@ -199,9 +233,15 @@ def _settings(plan, scale):
     made = {0: 'imresize', len(plan.pictures): 'given'}.get(given, f'{given} given, others imresize')
     format = plan.format[scale]
     return dict(
-        format=format.name, version=format.version, role='gt' if scale == 1 else 'lq', scale=scale,
-        sides_multiple_of=plan.multiple, **format.settings(), **({} if scale == 1 else {'lr': made}),
-        pictures=f'{len(files)} ({sum(size for _, size in sizes)} bytes, {digest})')
+        format=format.name,
+        version=format.version,
+        role='gt' if scale == 1 else 'lq',
+        scale=scale,
+        sides_multiple_of=plan.multiple,
+        **format.settings(),
+        **({} if scale == 1 else {'lr': made}),
+        pictures=f'{len(files)} ({sum(size for _, size in sizes)} bytes, {digest})',
+    )
 
 
 def _summarize(plan, paths, say, missing):

@@ -1,4 +1,5 @@
 """What `prepare` does to single pictures, in worker processes."""
+
 import concurrent.futures.process
 import contextlib
 import dataclasses
@@ -28,6 +29,7 @@ class Plan:
         verify_lr (bool): Compare LR pictures that are given with those that `imresize` makes.
         slots (tuple[mmap.mmap]): Memory shared with the workers, one place for each picture under way.
     """
+
     pictures: list
     format: dict
     scales: tuple
@@ -55,12 +57,15 @@ def workers_with(plan, count):
     cv2.setNumThreads(1)
     try:
         with concurrent.futures.ProcessPoolExecutor(
-                count, multiprocessing.get_context('fork'), initializer=_start, initargs=(plan, )) as pool:
+            count, multiprocessing.get_context('fork'), initializer=_start, initargs=(plan,)
+        ) as pool:
             try:
                 yield pool
             except concurrent.futures.process.BrokenProcessPool:
-                raise InputError('A worker process was killed, most likely for want of memory; run the same command '
-                                 'again to go on, with fewer --workers.') from None
+                raise InputError(
+                    'A worker process was killed, most likely for want of memory; run the same command '
+                    'again to go on, with fewer --workers.'
+                ) from None
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
@@ -115,8 +120,9 @@ def _look(n):
             continue
         # Of an HR picture that is no multiple of the scale, the LR picture has one row of pixels less or more.
         if any(small not in (large // scale, -(-large // scale)) for small, large in zip(lr, shape, strict=True)):
-            problems.append(f'{path} is {lr[1]}x{lr[0]}, but {picture.hr} is {shape[1]}x{shape[0]}, not {scale} times '
-                            'as large')
+            problems.append(
+                f'{path} is {lr[1]}x{lr[0]}, but {picture.hr} is {shape[1]}x{shape[0]}, not {scale} times as large'
+            )
         elif _plan.verify_lr and not problems:
             problems += _compare(picture, scale, path)
     return shape, problems
@@ -124,8 +130,8 @@ def _look(n):
 
 def _compare(picture, scale, path):
     hr, lr = read_picture(picture.hr), read_picture(path)
-    if lr.shape != tuple(math.ceil(side / scale) for side in hr.shape[:2]) + (3, ):
-        hr = hr[:lr.shape[0] * scale, :lr.shape[1] * scale]
+    if lr.shape != tuple(math.ceil(side / scale) for side in hr.shape[:2]) + (3,):
+        hr = hr[: lr.shape[0] * scale, : lr.shape[1] * scale]
     differing = min(int((imresize(hr, 1 / scale, edges) != lr).any(axis=2).sum()) for edges in ('mirror', 'repeat'))
     if not differing:
         return []

@@ -1,4 +1,5 @@
 """The parent's half of `prepare`: what the workers made goes into the stores, in order, and to disk."""
+
 import collections
 import math
 import mmap
@@ -51,8 +52,10 @@ def _write_pictures(plan, writers, done, workers, progress):
     plan.slots = tuple(mmap.mmap(-1, room) for _ in range(workers + 2))
     first, total = min(done.values()), len(plan.pictures)
     under_way, uncommitted = collections.deque(), 0
-    with workers_with(plan, workers) as pool, tqdm.tqdm(
-            desc='Preparing', total=total, initial=first, unit='picture', disable=not progress) as bar:
+    with (
+        workers_with(plan, workers) as pool,
+        tqdm.tqdm(desc='Preparing', total=total, initial=first, unit='picture', disable=not progress) as bar,
+    ):
         for n in range(first, total + len(plan.slots)):
             if under_way and n - under_way[0][0] == len(plan.slots):
                 taken, future = under_way.popleft()
@@ -76,8 +79,10 @@ def _disk_needed(plan, scales, workers):
     areas = [math.prod(plan.cropped(picture)) for picture in plan.pictures]
     if plan.format[1].suffix == '':
         page = mmap.PAGESIZE
-        sizes = {scale: [plan.format[scale].capacity(plan.cropped(picture, scale)) for picture in plan.pictures]
-                 for scale in scales}
+        sizes = {
+            scale: [plan.format[scale].capacity(plan.cropped(picture, scale)) for picture in plan.pictures]
+            for scale in scales
+        }
         return {scale: sum(-(-(size + 16) // page) * page for size in sizes[scale]) + (1 << 20) for scale in scales}
     sample = sorted({round(n) for n in np.linspace(0, len(areas) - 1, 8)})
     with workers_with(plan, workers) as pool:
@@ -93,15 +98,17 @@ def _resume(plan, writer, scale):
     format = plan.format[scale]
     shapes = [plan.cropped(picture, scale) for picture in plan.pictures]
     # Address space is free, so twice what could be needed, for LMDB's own pages and those it has no use for any more.
-    entries = writer.open(2 * sum(format.capacity(shape) + mmap.PAGESIZE * format.entries(shape) for shape in shapes)
-                          + (64 << 20))
+    entries = writer.open(
+        2 * sum(format.capacity(shape) + mmap.PAGESIZE * format.entries(shape) for shape in shapes) + (64 << 20)
+    )
     pictures = 0
     while entries > 0 and pictures < len(shapes):
         entries -= format.entries(shapes[pictures])
         pictures += 1
     if entries:
-        raise InputError(f'{writer.partial} holds part of a picture only, as no interruption leaves it; delete it to '
-                         'begin again.')
+        raise InputError(
+            f'{writer.partial} holds part of a picture only, as no interruption leaves it; delete it to begin again.'
+        )
     return pictures
 
 
@@ -111,8 +118,10 @@ def _refuse_full_disk(writers, needed, say):
     total, free = sum(needed.values()), shutil.disk_usage(folder).free
     say(f'The stores take {bytes_in_words(total)} in {folder}, where {bytes_in_words(free)} are free.')
     if total - there > free:
-        raise InputError(f'{folder} has {bytes_in_words(free)} of free space, and {bytes_in_words(total - there)} are '
-                         'needed; make room or choose another --out.')
+        raise InputError(
+            f'{folder} has {bytes_in_words(free)} of free space, and {bytes_in_words(total - there)} are '
+            'needed; make room or choose another --out.'
+        )
 
 
 def bytes_in_words(size):

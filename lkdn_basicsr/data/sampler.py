@@ -5,6 +5,7 @@ of the (enlarged) data set, keyed by the seed and computed entry by entry: a Fei
 walked until it lands inside (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). Nothing is stored, so
 DF2K's 14 million samples an epoch cost no memory, and any position of the run can be entered at once.
 """
+
 import numpy as np
 
 from lkdn_basicsr.data.draws import random_words
@@ -36,8 +37,8 @@ class Draw(int):
 def _round_function(half, key):
     """A well mixed uint64 for each (half, key): the finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
     x = half + key
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xbf58476d1ce4e5b9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94d049bb133111eb)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
@@ -66,10 +67,13 @@ def stream_entries(positions, num_samples, seed):
     """
     epochs, offsets = np.divmod(np.asarray(positions, np.uint64), np.uint64(num_samples))
     distinct, which = np.unique(epochs, return_inverse=True)
-    keys = np.array([
-        random_words(b'lkdn order a', seed, int(e), 8) + random_words(b'lkdn order b', seed, int(e), 8)
-        for e in distinct
-    ], np.uint64).reshape(-1, _ROUNDS)[which]
+    keys = np.array(
+        [
+            random_words(b'lkdn order a', seed, int(e), 8) + random_words(b'lkdn order b', seed, int(e), 8)
+            for e in distinct
+        ],
+        np.uint64,
+    ).reshape(-1, _ROUNDS)[which]
     bits = max(2, (num_samples - 1).bit_length())
     entries = _feistel(offsets, keys, bits)
     while True:  # fewer than half of the values lie outside, so a few turns bring all of them in
@@ -157,7 +161,7 @@ class StreamSampler:
         in_batch = np.arange(self.batch_size, dtype=np.int64) * self.world_size + self.rank
         step = max(1, _BLOCK // self.batch_size)
         for i in range(0, len(iterations), step):
-            block = np.array(iterations[i:i + step], np.int64)
+            block = np.array(iterations[i : i + step], np.int64)
             positions = (block[:, None] * self.global_batch_size + in_batch).ravel()
             indices = stream_entries(positions, self.num_samples, self.seed) % self.dataset_size
             for index, position in zip(indices.tolist(), positions.tolist(), strict=True):

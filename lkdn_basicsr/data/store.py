@@ -10,6 +10,7 @@ A folder ``*.lmdb`` with two files:
 LMDB gives the atomic commits that make writing resumable. Reading needs none of its machinery: `lmdb_file` tells where
 the values lie, and pictures are views into an ordinary read-only memory map, which may be shared and inherited.
 """
+
 import json
 import mmap
 import os
@@ -83,8 +84,10 @@ def read_index(path):
             content = json.load(file)
         stored = content.pop('checksum')
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f'{path} is not a store of lkdn_basicsr (it has no index.json); make one with '
-                         'scripts/prepare_df2k.py, or correct the path.') from None
+        raise InputError(
+            f'{path} is not a store of lkdn_basicsr (it has no index.json); make one with '
+            'scripts/prepare_df2k.py, or correct the path.'
+        ) from None
     except (ValueError, KeyError, AttributeError, TypeError):  # not JSON, not UTF-8, not ours
         raise InputError(f'{file_name} is damaged; copy the store again or prepare it again.') from None
     if stored != _checksum(content):
@@ -128,11 +131,15 @@ class RawStore:
         self.path = os.fspath(path)
         self.index = read_index(self.path)
         if self.index.get('format') != FORMAT:
-            raise InputError(f'{self.path} is a store of format {self.index.get("format")}, not a raw store; use the '
-                             'dataset and io_backend for that format, or prepare it with --format raw.')
+            raise InputError(
+                f'{self.path} is a store of format {self.index.get("format")}, not a raw store; use the '
+                'dataset and io_backend for that format, or prepare it with --format raw.'
+            )
         if self.index.get('version') != VERSION:
-            raise InputError(f'{self.path} has format version {self.index.get("version")}, and this release reads '
-                             f'version {VERSION}; update lkdn_basicsr, or prepare the store again.')
+            raise InputError(
+                f'{self.path} has format version {self.index.get("version")}, and this release reads '
+                f'version {VERSION}; update lkdn_basicsr, or prepare the store again.'
+            )
         self.names = self.index['names']
         self.shapes = np.array(self.index['shapes'], np.int64).reshape(-1, 3)
         self._images = [None] * len(self.names)
@@ -169,9 +176,11 @@ class RawStore:
         """
         image = self.image(i)
         if not (0 <= top <= image.shape[0] - height and 0 <= left <= image.shape[1] - width):
-            raise IndexError(f'A {height}x{width} crop at ({top}, {left}) leaves {self.names[i]} of {self.path}, which '
-                             f'is {image.shape[0]}x{image.shape[1]}.')
-        return image[top:top + height, left:left + width].copy()
+            raise IndexError(
+                f'A {height}x{width} crop at ({top}, {left}) leaves {self.names[i]} of {self.path}, which '
+                f'is {image.shape[0]}x{image.shape[1]}.'
+            )
+        return image[top : top + height, left : left + width].copy()
 
     def _find(self, number):
         shape = tuple(self.shapes[number].tolist())
@@ -179,11 +188,15 @@ class RawStore:
         start, size = places.get(key_of(number), (0, 0))
         # Nothing outside the file may be touched: that would be a bus error, not an exception.
         if size != value_size(shape) or not 0 <= start <= len(mapped) - size:
-            raise InputError(f'{self.path} has lost its picture {number} ({self.names[number]}); copy the store again '
-                             'or prepare it again.')
-        if read_header(mapped[start:start + HEADER.size]) != (number, shape, self.index['crc32'][number]):
-            raise InputError(f'Picture {number} ({self.names[number]}) of {self.path} is not the one in its '
-                             'index.json; copy the store again or prepare it again.')
+            raise InputError(
+                f'{self.path} has lost its picture {number} ({self.names[number]}); copy the store again '
+                'or prepare it again.'
+            )
+        if read_header(mapped[start : start + HEADER.size]) != (number, shape, self.index['crc32'][number]):
+            raise InputError(
+                f'Picture {number} ({self.names[number]}) of {self.path} is not the one in its '
+                'index.json; copy the store again or prepare it again.'
+            )
         return np.frombuffer(mapped, np.uint8, size - HEADER.size, start + HEADER.size).reshape(shape)
 
     def __getstate__(self):

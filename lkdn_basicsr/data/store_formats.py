@@ -1,4 +1,5 @@
 """What a picture becomes in a store: its pixels as they are (raw), or BasicSR's PNG sub-images."""
+
 import re
 
 import cv2
@@ -12,12 +13,19 @@ PNG_FORMAT = 'lkdn-png'
 # Of the level-1 settings of zlib and libpng, the ones that OpenCV takes when asked for none: half the time of those it
 # takes when asked for the level alone, and smaller files.
 PNG_LEVEL = 1
-PNG_OPTIONS = [cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVEL, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE,
-               cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB]
+PNG_OPTIONS = [
+    cv2.IMWRITE_PNG_COMPRESSION,
+    PNG_LEVEL,
+    cv2.IMWRITE_PNG_STRATEGY,
+    cv2.IMWRITE_PNG_STRATEGY_RLE,
+    cv2.IMWRITE_PNG_FILTER,
+    cv2.IMWRITE_PNG_FILTER_SUB,
+]
 
 
 class RawFormat:
     """One entry a picture: see `store`."""
+
     name = store.FORMAT
     version = store.VERSION
     order = 'rgb'
@@ -49,8 +57,13 @@ class RawFormat:
         headers = [store.read_header(head) for _, head in heads]
         if [header and header[:2] for header in headers] != [(n, (*shape, 3)) for n, shape in enumerate(shapes)]:
             raise InputError('The entries of a store changed while it was written; delete it and begin again.')
-        index = dict(channel_order='rgb', dtype='uint8', names=names, shapes=[[*shape, 3] for shape in shapes],
-                     crc32=[header[2] for header in headers])
+        index = dict(
+            channel_order='rgb',
+            dtype='uint8',
+            names=names,
+            shapes=[[*shape, 3] for shape in shapes],
+            crc32=[header[2] for header in headers],
+        )
         return index, {}
 
 
@@ -62,6 +75,7 @@ class PngFormat:
         step (int): Distance of windows.
         thresh (int): Remainders up to this many pixels are dropped.
     """
+
     name = PNG_FORMAT
     version = 1
     order = 'bgr'
@@ -109,13 +123,13 @@ class PngFormat:
     def estimate(self, image):
         """Bytes that the entries of a picture will take, judged by a few of them."""
         some = self.windows(image.shape[:2])
-        some = some[::max(1, len(some) // 4)]
+        some = some[:: max(1, len(some) // 4)]
         sizes = [self._png(image, window).size for window in some]
         return sum(sizes) * self.entries(image.shape[:2]) // len(sizes)
 
     def _png(self, image, window):
         top, left = window
-        window = image[top:top + self.crop_size, left:left + self.crop_size]
+        window = image[top : top + self.crop_size, left : left + self.crop_size]
         return cv2.imencode('.png', np.ascontiguousarray(window), PNG_OPTIONS)[1]
 
     def listing(self, keys):

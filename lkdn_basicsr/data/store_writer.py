@@ -1,4 +1,5 @@
 """An LMDB folder that is written picture by picture, survives SIGKILL, and gets its name when it is complete."""
+
 import contextlib
 import errno
 import fcntl
@@ -53,8 +54,9 @@ class StoreWriter:
         try:
             self._create()
         except OSError as error:
-            raise InputError(f'{self.partial} cannot be written ({error.strerror}); make it writable or choose another '
-                             '--out.') from None
+            raise InputError(
+                f'{self.partial} cannot be written ({error.strerror}); make it writable or choose another --out.'
+            ) from None
         # Not WRITEMAP: on a full disk that would end in a bus error, where a plain write fails with an exception.
         with self._telling():
             self._environment = lmdb.open(self.partial, map_size=map_size, lock=False, readahead=False)
@@ -144,8 +146,10 @@ class StoreWriter:
             free = shutil.disk_usage(self.partial).free
             full = getattr(error, 'errno', None) in DISK_FULL or free < 64 << 20
             reason = f'the disk is full, {free / 1e6:,.0f} MB are left' if full else error
-            raise InputError(f'{self.partial} could not be written ({reason}); make room, then run the same command '
-                             'again to go on where it stopped.') from None
+            raise InputError(
+                f'{self.partial} could not be written ({reason}); make room, then run the same command '
+                'again to go on where it stopped.'
+            ) from None
 
 
 def refuse_other_settings(path, found, asked):
@@ -153,8 +157,9 @@ def refuse_other_settings(path, found, asked):
     differing = [name for name in sorted(found.keys() | asked.keys()) if found.get(name) != asked.get(name)]
     if differing:
         what = ', '.join(f'{name} {found.get(name)}, now {asked.get(name)}' for name in differing)
-        raise InputError(f'{path} was made with other settings ({what}); ask for the same ones, choose another '
-                         '--out, or delete it.')
+        raise InputError(
+            f'{path} was made with other settings ({what}); ask for the same ones, choose another --out, or delete it.'
+        )
 
 
 def finished_settings(path):

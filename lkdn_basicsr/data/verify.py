@@ -1,4 +1,5 @@
 """Read everything in a store again and compare it with the checksums that were taken when it was made."""
+
 import os
 import zlib
 
@@ -30,21 +31,24 @@ def verify(path, progress=False):
         checks = _png_checks(index, format)
         problems += _compare_listing(path, format, checks)
     else:
-        raise InputError(f'{path} is a store of format {index.get("format")}, which this release does not know; update '
-                         'lkdn_basicsr.')
+        raise InputError(
+            f'{path} is a store of format {index.get("format")}, which this release does not know; update lkdn_basicsr.'
+        )
     problems += _check_values(path, checks, progress)
     if problems:
-        raise InputError(f'{path} is damaged ({len(problems)} of its entries); copy or prepare it again:\n  '
-                         + '\n  '.join(problems))
+        raise InputError(
+            f'{path} is damaged ({len(problems)} of its entries); copy or prepare it again:\n  ' + '\n  '.join(problems)
+        )
 
 
 def _raw_checks(raw):
     """Key to name and check, a function that raises ValueError where the entry's value is not what it should be."""
+
     def check(value, number):
-        header = store.read_header(value[:store.HEADER.size]) if len(value) > store.HEADER.size else None
+        header = store.read_header(value[: store.HEADER.size]) if len(value) > store.HEADER.size else None
         if header != (number, tuple(raw.shapes[number]), raw.index['crc32'][number]):
             raise ValueError('has a header that is not that of the index')
-        if zlib.crc32(value[store.HEADER.size:]) != header[2]:
+        if zlib.crc32(value[store.HEADER.size :]) != header[2]:
             raise ValueError('has pixels that do not match their checksum')
 
     return {store.key_of(n): (name, lambda value, n=n: check(value, n)) for n, name in enumerate(raw.names)}
@@ -52,8 +56,11 @@ def _raw_checks(raw):
 
 def _png_checks(index, format):
     """The same for sub-images: a PNG brings its checksums along."""
-    return {key.encode(): (key, png_chunks) for name, shape in zip(index['names'], index['shapes'], strict=True)
-            for key in format.keys(name, shape[:2])}
+    return {
+        key.encode(): (key, png_chunks)
+        for name, shape in zip(index['names'], index['shapes'], strict=True)
+        for key in format.keys(name, shape[:2])
+    }
 
 
 def _compare_listing(path, format, checks):

@@ -1,4 +1,5 @@
 """The sub-image windows that BasicSR's ``extract_subimages`` cuts, as numbers."""
+
 import numpy as np
 
 

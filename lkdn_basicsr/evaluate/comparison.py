@@ -1,4 +1,5 @@
 """The papers' visual comparison: a picture with a region framed, and that region by each method, enlarged."""
+
 import functools
 import io
 import math
@@ -63,8 +64,10 @@ def draw(region, results, sets, path):
         figures = f'{psnr[id(result)]:.2f} / {ssim[id(result)]:.4f}' if result else 'PSNR / SSIM'
         _write(pen, (middle, below), name, cell, bold=best)
         _write(pen, (middle, below + SIZE + GAP // 2), figures, cell, INK if result else FAINT, bold=best)
-    note = ('PSNR (dB) / SSIM of the whole picture, on Y. '
-            f'The region begins at {region.x}, {region.y} and has {region.width}×{region.height} pixels.')
+    note = (
+        'PSNR (dB) / SSIM of the whole picture, on Y. '
+        f'The region begins at {region.x}, {region.y} and has {region.width}×{region.height} pixels.'
+    )
     _write(pen, (canvas.width // 2, height - MARGIN - SIZE), note, canvas.width - 2 * MARGIN, FAINT, size=SIZE - 6)
     file = io.BytesIO()
     canvas.save(file, 'PNG')
@@ -89,8 +92,9 @@ def _framed(picture, region, height):
     """The whole picture, as high as the crops beside it but at most 1.6 times as wide, with the region's frame."""
     image = Image.fromarray(np.ascontiguousarray(picture))
     factor = min(height / image.height, 1.6 * height / image.width)
-    image = image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))),
-                         Image.Resampling.LANCZOS)
+    image = image.resize(
+        (max(1, round(image.width * factor)), max(1, round(image.height * factor))), Image.Resampling.LANCZOS
+    )
     edges = [factor * edge for edge in (region.x, region.y, region.x + region.width, region.y + region.height)]
     x0, y0, x1, y1 = map(round, edges)
     pen = ImageDraw.Draw(image)
@@ -98,8 +102,15 @@ def _framed(picture, region, height):
     for out in range(thick):
         colour = 'white' if out in (0, thick - 1) else FRAME  # seen on any ground
         keep = thick - 1 - out  # at the edges of the picture, where the frame must not leave it
-        pen.rectangle((max(keep, x0 - out), max(keep, y0 - out), min(image.width - 1 - keep, x1 + out),
-                       min(image.height - 1 - keep, y1 + out)), outline=colour)
+        pen.rectangle(
+            (
+                max(keep, x0 - out),
+                max(keep, y0 - out),
+                min(image.width - 1 - keep, x1 + out),
+                min(image.height - 1 - keep, y1 + out),
+            ),
+            outline=colour,
+        )
     return image
 
 
@@ -116,5 +127,5 @@ def _write(pen, top_centre, text, width, colour=INK, bold=False, size=SIZE):
     kept, shown = len(text), text
     while font.getlength(shown) > width and kept > 2:
         kept -= 1
-        shown = f'{text[:math.ceil(kept / 2)].rstrip()}…{text[len(text) - kept // 2:].lstrip()}'
+        shown = f'{text[: math.ceil(kept / 2)].rstrip()}…{text[len(text) - kept // 2 :].lstrip()}'
     pen.text(top_centre, shown, colour, font, anchor='ma')

@@ -1,4 +1,5 @@
 """What a network costs: its parameters, and the multiplications with addition (Multi-Adds) of one picture."""
+
 import copy
 import math
 import warnings
@@ -67,5 +68,7 @@ def _norm(shape, *args, **kwargs):
     return 4 * math.prod(shape)
 
 
-_NORMS = {getattr(_ATEN, name): _norm for name in (
-    'native_layer_norm', 'native_group_norm', 'native_batch_norm', 'cudnn_batch_norm')}
+_NORMS = {
+    getattr(_ATEN, name): _norm
+    for name in ('native_layer_norm', 'native_group_norm', 'native_batch_norm', 'cudnn_batch_norm')
+}

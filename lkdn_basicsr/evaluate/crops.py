@@ -1,4 +1,5 @@
 """Regions of pictures where methods are told apart: found, checked, cut out."""
+
 import dataclasses
 import os
 import re
@@ -24,6 +25,7 @@ class Region:
         x, y (int | None): Left and upper edge; None, as the size, for where methods differ most.
         width, height (int | None): Its size.
     """
+
     set_name: str
     picture: str
     x: int = None
@@ -37,7 +39,7 @@ class Region:
 
     def of(self, picture):
         """The pixels of the region: a view of (H, W, ...)."""
-        return picture[self.y:self.y + self.height, self.x:self.x + self.width]
+        return picture[self.y : self.y + self.height, self.x : self.x + self.width]
 
 
 def parse_region(text):
@@ -51,8 +53,10 @@ def parse_region(text):
     """
     match = re.fullmatch(r'([^/]+)/([^/]+?)(?::(-?\d+),(-?\d+),(-?\d+),(-?\d+))?', text.strip())
     if not match or re.search(r':[-\d,. ]*$', match[2]):
-        raise InputError(f'The region {text!r} cannot be read; write SET/PICTURE:x,y,width,height in HR pixels, as in '
-                         'Urban100/img_092:120,300,80,80, or SET/PICTURE alone.')
+        raise InputError(
+            f'The region {text!r} cannot be read; write SET/PICTURE:x,y,width,height in HR pixels, as in '
+            'Urban100/img_092:120,300,80,80, or SET/PICTURE alone.'
+        )
     return Region(match[1], match[2], *(number and int(number) for number in match.groups()[2:]))
 
 
@@ -71,19 +75,29 @@ def check_region(region, sets):
     """
     by_name = {test_set.name: test_set for test_set in sets}
     if region.set_name not in by_name:
-        raise InputError(f'The region {region} is of the set {region.set_name}, which is not among the test sets; '
-                         f'{_nearest(region.set_name, by_name)}.')
+        raise InputError(
+            f'The region {region} is of the set {region.set_name}, which is not among the test sets; '
+            f'{_nearest(region.set_name, by_name)}.'
+        )
     test_set = by_name[region.set_name]
     if region.picture not in test_set.pictures:
-        raise InputError(f'The region {region} is of a picture that {test_set.folder} does not hold; '
-                         f'{_nearest(region.picture, test_set.pictures)}.')
+        raise InputError(
+            f'The region {region} is of a picture that {test_set.folder} does not hold; '
+            f'{_nearest(region.picture, test_set.pictures)}.'
+        )
     if region.x is not None:
         height, width = test_set.read(region.picture)[0].shape[:2]
-        inside = (region.width > 0 and region.height > 0 and 0 <= region.x <= width - region.width
-                  and 0 <= region.y <= height - region.height)  # yapf: disable
+        inside = (
+            region.width > 0
+            and region.height > 0
+            and 0 <= region.x <= width - region.width
+            and 0 <= region.y <= height - region.height
+        )
         if not inside:
-            raise InputError(f'The region {region} is not inside its picture, which is {width} pixels wide and '
-                             f'{height} high; give x,y,width,height within them.')
+            raise InputError(
+                f'The region {region} is not inside its picture, which is {width} pixels wide and '
+                f'{height} high; give x,y,width,height within them.'
+            )
     return test_set
 
 
@@ -112,9 +126,12 @@ def differing_regions(results, sets, count, side=SIDE):
         list[Region]: The largest difference first.
     """
     everything = [(picture, test_set) for test_set in sets for picture in test_set.pictures]
-    found = [_most_differing(picture, test_set, results, side)
-             for picture, test_set in tqdm(everything, 'Where methods differ', unit='picture', leave=False, delay=2,
-                                           disable=None)]  # None: shown on a terminal only; yapf: disable
+    found = [
+        _most_differing(picture, test_set, results, side)
+        for picture, test_set in tqdm(
+            everything, 'Where methods differ', unit='picture', leave=False, delay=2, disable=None
+        )
+    ]  # None: shown on a terminal only
     return [region for _, region in sorted(found, key=lambda pair: -pair[0])[:count]]
 
 
@@ -149,7 +166,7 @@ def _most_differing(picture, test_set, results, side):
     errors = [_window_errors(image, gt, height, width) for _, image in found]
     if len(errors) > 1:
         mean = sum(errors) / len(errors)
-        errors = [(error - mean)**2 for error in errors]
+        errors = [(error - mean) ** 2 for error in errors]
     total = sum(errors, np.zeros((1, 1)))
     y, x = np.unravel_index(total.argmax(), total.shape)
     return total[y, x] / max(1, len(errors)), Region(test_set.name, picture, int(x), int(y), width, height)

@@ -1,4 +1,5 @@
 """Networks that an option file describes: any of BasicSR's registry, a plugin's included."""
+
 import contextlib
 import glob
 import os
@@ -30,8 +31,10 @@ def build(source, weights):
         raise source.error(('network_g',), 'does not describe a network; give its type and arguments')
     known = registered(ARCH_REGISTRY)
     if options['type'] not in known:
-        raise source.error(('network_g', 'type'), f'is {options["type"]}, which is no known network; '
-                           f'{hint(options["type"], list(known))}')
+        raise source.error(
+            ('network_g', 'type'),
+            f'is {options["type"]}, which is no known network; {hint(options["type"], list(known))}',
+        )
     try:
         with silence():
             network = known[options['type']](**{key: value for key, value in options.items() if key != 'type'})

@@ -1,4 +1,5 @@
 """How the plots look, whatever the user's own settings of matplotlib."""
+
 import contextlib
 import io
 import warnings
@@ -14,10 +15,16 @@ COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#0
 GREY = '#6b6b6b'
 DPI = 200
 STYLE = {
-    'font.family': 'DejaVu Sans', 'font.size': 12, 'axes.spines.top': False, 'axes.spines.right': False,
-    'axes.edgecolor': '#444444', 'axes.grid': True, 'grid.color': '#e4e4e4', 'axes.axisbelow': True,
+    'font.family': 'DejaVu Sans',
+    'font.size': 12,
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'axes.edgecolor': '#444444',
+    'axes.grid': True,
+    'grid.color': '#e4e4e4',
+    'axes.axisbelow': True,
     'lines.linewidth': 2,
-}  # yapf: disable
+}
 
 
 @contextlib.contextmanager
@@ -48,4 +55,4 @@ def save(figure, path):
 def short(name, most=30):
     """A name in one line; what is too long loses its middle, as names tend to begin and end differently."""
     name = ' '.join(name.split())
-    return name if len(name) <= most else f'{name[:most // 2]}…{name[1 - most // 2:]}'
+    return name if len(name) <= most else f'{name[: most // 2]}…{name[1 - most // 2 :]}'

@@ -2,6 +2,7 @@
 
 adjustText 1.4 was tried in its place: among a dozen bubbles of these sizes it writes over them.
 """
+
 import math
 
 import numpy as np
@@ -29,8 +30,12 @@ def place(axes, bubbles, taken=()):
     if not bubbles:
         return
     renderer, point = axes.figure.canvas.get_renderer(), axes.figure.dpi / 72
-    texts = [axes.text(0, 0, name, ha='center', va='center', parse_math=False, zorder=5,
-                       transform=IdentityTransform(), **look) for name, *_, look in bubbles]  # yapf: disable
+    texts = [
+        axes.text(
+            0, 0, name, ha='center', va='center', parse_math=False, zorder=5, transform=IdentityTransform(), **look
+        )
+        for name, *_, look in bubbles
+    ]
     sizes = [text.get_window_extent(renderer) for text in texts]
     halves = np.array([(size.width / 2 + point, size.height / 2 + point) for size in sizes])
     centres = axes.transData.transform([(x, y) for _, x, y, _, _ in bubbles])
@@ -56,21 +61,30 @@ def place(axes, bubbles, taken=()):
     def costs(i, chosen):
         """Of all places of a label, with the others where they are."""
         labels = np.array([places[j][k] for j, k in enumerate(chosen) if j != i]).reshape(-1, 4)
-        theirs = np.concatenate([lines[j][[k]] for j, k in enumerate(chosen)
-                                 if j != i and gaps[k] > GAPS[0]] or [np.empty((0, 1, 2))])  # yapf: disable
-        crossed = np.where(gaps > GAPS[0], _inside(lines[i], labels), 0) + sum(_inside(line[None], places[i][:, None])
-                                                                               for line in theirs)  # yapf: disable
+        theirs = np.concatenate(
+            [lines[j][[k]] for j, k in enumerate(chosen) if j != i and gaps[k] > GAPS[0]] or [np.empty((0, 1, 2))]
+        )
+        crossed = np.where(gaps > GAPS[0], _inside(lines[i], labels), 0) + sum(
+            _inside(line[None], places[i][:, None]) for line in theirs
+        )
         return alone[i] + 6 * _overlaps(places[i], labels).sum(axis=1) + CROSSED * crossed * point**2
 
-    best = min((_settle(costs, [cost.argmin() for cost in alone], seed) for seed in range(STARTS)),
-               key=lambda chosen: sum(costs(i, chosen)[k] for i, k in enumerate(chosen)))
+    best = min(
+        (_settle(costs, [cost.argmin() for cost in alone], seed) for seed in range(STARTS)),
+        key=lambda chosen: sum(costs(i, chosen)[k] for i, k in enumerate(chosen)),
+    )
     for i, (text, k) in enumerate(zip(texts, best)):
         box = places[i][k]
         text.set_position((box[:2] + box[2:]) / 2)
         if gaps[k] > GAPS[0]:
-            axes.annotate('', lines[i][k, 0], lines[i][k, -1], xycoords='figure pixels', textcoords='figure pixels',
-                          arrowprops={'arrowstyle': '-', 'color': text.get_color(), 'linewidth': 0.8,
-                                      'shrinkA': 0, 'shrinkB': 0})  # yapf: disable
+            axes.annotate(
+                '',
+                lines[i][k, 0],
+                lines[i][k, -1],
+                xycoords='figure pixels',
+                textcoords='figure pixels',
+                arrowprops={'arrowstyle': '-', 'color': text.get_color(), 'linewidth': 0.8, 'shrinkA': 0, 'shrinkB': 0},
+            )
 
 
 def _settle(costs, chosen, seed):

@@ -1,4 +1,5 @@
 """How long a network takes on this machine, and what this machine is called."""
+
 import statistics
 import time
 

@@ -4,6 +4,7 @@ The protocol is the field's: the output is clipped and rounded to 8 bits, PSNR a
 YCbCr, without a border of ``scale`` pixels. In a cache folder every method has one of its own, ``NAME-DIGEST``, with
 the SR pictures of every set, ``SET/PICTURE.png``, their scores, ``SET.json``, and what it costs, ``cost.json``.
 """
+
 import glob
 import json
 import logging
@@ -56,8 +57,10 @@ def measure(path, sets, scale, cache, name=None, progress=False, timed=True):
     folder = _folder(cache, name, loaded.digest)
     network = _OnDevice(loaded)
     params, multi_adds, seconds = _cost(name, loaded, network, folder, progress, timed)
-    scores = {test_set.name: _measure_set(name, network.super_resolve, test_set, folder, loaded.digest, progress)
-              for test_set in sets}
+    scores = {
+        test_set.name: _measure_set(name, network.super_resolve, test_set, folder, loaded.digest, progress)
+        for test_set in sets
+    }
     loaded.network.cpu()  # the next one needs the GPU's memory
     return Result(name, scale, scores, params, multi_adds, seconds)
 
@@ -101,14 +104,19 @@ class _OnDevice:
         except (RuntimeError, ValueError, TypeError) as error:  # code of anyone; out of memory is a RuntimeError
             if 'memory' in str(error):
                 height, width = lq.shape[:2]
-                raise InputError(f'the memory of {latency.device_name()} does not suffice for {what} ({width}×{height} '
-                                 'pixels): leave that set out, or measure where there is more; what was measured is '
-                                 'kept') from None
-            raise InputError(f'{self.loaded.path} fails for {what} ({one_line(error)}): leave the network or that set '
-                             'out') from None
+                raise InputError(
+                    f'the memory of {latency.device_name()} does not suffice for {what} ({width}×{height} '
+                    'pixels): leave that set out, or measure where there is more; what was measured is '
+                    'kept'
+                ) from None
+            raise InputError(
+                f'{self.loaded.path} fails for {what} ({one_line(error)}): leave the network or that set out'
+            ) from None
         if not torch.isfinite(output).all():
-            raise InputError(f'{self.loaded.path} gives NaN or infinite pixels for {what}: give a checkpoint of a '
-                             'training that did not diverge')
+            raise InputError(
+                f'{self.loaded.path} gives NaN or infinite pixels for {what}: give a checkpoint of a '
+                'training that did not diverge'
+            )
         return tensor2img(output)
 
 
@@ -119,8 +127,12 @@ def _cost(method, loaded, network, folder, progress, timed):
     where = latency.device_name()
     times = cost.setdefault('latency', {})
     if 'params' not in cost or timed and where not in times:
-        with tqdm(desc=f'{method}: Multi-Adds and latency', bar_format='{desc} …', leave=False,
-                  disable=None if progress else True):
+        with tqdm(
+            desc=f'{method}: Multi-Adds and latency',
+            bar_format='{desc} …',
+            leave=False,
+            disable=None if progress else True,
+        ):
             if 'params' not in cost:
                 cost['params'], cost['multi_adds'] = _count(loaded)
             if timed and where not in times:
@@ -133,8 +145,10 @@ def _count(loaded):
     try:
         return complexity.count(loaded.network, loaded.scale)
     except RuntimeError as error:
-        raise InputError(f'the Multi-Adds of {loaded.path} cannot be counted ({one_line(error)}): leave it out, or '
-                         'measure where there is more memory') from None
+        raise InputError(
+            f'the Multi-Adds of {loaded.path} cannot be counted ({one_line(error)}): leave it out, or '
+            'measure where there is more memory'
+        ) from None
 
 
 def _time(loaded, network, times, where):
@@ -144,8 +158,9 @@ def _time(loaded, network, times, where):
     except RuntimeError as error:
         if 'memory' not in str(error):
             raise
-        logging.getLogger('basicsr').warning(f'{loaded.path} is not timed: the memory of {where} does not suffice for '
-                                             'an output of 1280×720.')
+        logging.getLogger('basicsr').warning(
+            f'{loaded.path} is not timed: the memory of {where} does not suffice for an output of 1280×720.'
+        )
 
 
 def _measure_set(method, super_resolve, test_set, folder, digest, progress):
@@ -154,24 +169,35 @@ def _measure_set(method, super_resolve, test_set, folder, digest, progress):
     pictures = os.path.join(folder, test_set.name)
     scores = _read(record, digest=digest, checksum=test_set.checksum, scale=test_set.scale)
     psnr, ssim = scores.setdefault('psnr', {}), scores.setdefault('ssim', {})
-    missing = [name for name in test_set.pictures
-               if name not in psnr or name not in ssim or not os.path.isfile(os.path.join(pictures, f'{name}.png'))]
-    with tqdm(total=len(missing), desc=f'{method} on {test_set.name}', unit='picture', leave=False,
-              disable=None if progress and missing else True) as bar:  # None: shown on a terminal only
+    missing = [
+        name
+        for name in test_set.pictures
+        if name not in psnr or name not in ssim or not os.path.isfile(os.path.join(pictures, f'{name}.png'))
+    ]
+    with tqdm(
+        total=len(missing),
+        desc=f'{method} on {test_set.name}',
+        unit='picture',
+        leave=False,
+        disable=None if progress and missing else True,
+    ) as bar:  # None: shown on a terminal only
         for name in missing:
             gt, lq = test_set.read(name)
             sr = super_resolve(lq, f'{name} of {test_set.name}')
             if sr.shape != gt.shape:
-                raise InputError(f'{method} makes {sr.shape[1]}×{sr.shape[0]} pixels of {name} of {test_set.name}, '
-                                 f'whose HR picture has {gt.shape[1]}×{gt.shape[0]}: leave the method out')
+                raise InputError(
+                    f'{method} makes {sr.shape[1]}×{sr.shape[0]} pixels of {name} of {test_set.name}, '
+                    f'whose HR picture has {gt.shape[1]}×{gt.shape[0]}: leave the method out'
+                )
             options = {'crop_border': test_set.scale, 'test_y_channel': True}
             psnr[name] = float(calculate_psnr(sr, gt, **options))
             ssim[name] = float(calculate_ssim(sr, gt, **options))
             _write(os.path.join(pictures, f'{name}.png'), cv2.imencode('.png', sr)[1].tobytes())
             _write(record, scores)
             bar.update()
-    return SetScores({name: psnr[name] for name in test_set.pictures},
-                     {name: ssim[name] for name in test_set.pictures}, pictures)
+    return SetScores(
+        {name: psnr[name] for name in test_set.pictures}, {name: ssim[name] for name in test_set.pictures}, pictures
+    )
 
 
 # ------------------------------------------------------- cache ------------------------------------------------------ #

@@ -1,4 +1,5 @@
 """Networks from their files: ours, BasicSR's, those that spandrel knows, and whatever an option file describes."""
+
 import contextlib
 import dataclasses
 import hashlib
@@ -96,9 +97,11 @@ def _from_checkpoint(path):
             return described.build(source, weights), _digest(path, source.opt['network_g'])
     network = recognise(weights)
     if network is None:
-        raise InputError(f'{path} is of no network that lkdn_basicsr, BasicSR or spandrel know by its weights: give, '
-                         'in place of the checkpoint, a test option file (.yml) whose network_g describes it and whose '
-                         'path:pretrain_network_g names it')
+        raise InputError(
+            f'{path} is of no network that lkdn_basicsr, BasicSR or spandrel know by its weights: give, '
+            'in place of the checkpoint, a test option file (.yml) whose network_g describes it and whose '
+            'path:pretrain_network_g names it'
+        )
     return network, _digest(path)
 
 
@@ -110,9 +113,10 @@ def _read(path, param_key=None):
         except AttributeError:  # keys that are no text
             weights = None
         if not isinstance(weights, dict):
-            raise InputError(f'checkpoint {path} holds no weights by name: give a .pth file of BasicSR\'s form')
+            raise InputError(f"checkpoint {path} holds no weights by name: give a .pth file of BasicSR's form")
         return weights
     import safetensors.torch
+
     try:
         return safetensors.torch.load_file(path)
     except FileNotFoundError:
@@ -133,11 +137,15 @@ def _probe(network, path):
     """The scale of a network, by trying it; InputError if it is not one for RGB pictures."""
     output, reason = _try(network, 3)
     if output is None and _try(network, 1)[0] is not None or output is not None and output.shape[1] == 1:
-        raise InputError(f'{path} is a network for single-channel pictures, which are not compared: give one that '
-                         'takes and returns RGB')
+        raise InputError(
+            f'{path} is a network for single-channel pictures, which are not compared: give one that '
+            'takes and returns RGB'
+        )
     if output is None:
-        raise InputError(f'{path} cannot super-resolve an RGB picture of {PROBE}×{PROBE} pixels ({reason}): correct '
-                         'the options that describe it, or leave it out')
+        raise InputError(
+            f'{path} cannot super-resolve an RGB picture of {PROBE}×{PROBE} pixels ({reason}): correct '
+            'the options that describe it, or leave it out'
+        )
     if output.shape[1] != 3 or output.shape[-1] % PROBE:
         raise InputError(f'{path} does not turn an RGB picture into one: give a super-resolution network')
     return output.shape[-1] // PROBE

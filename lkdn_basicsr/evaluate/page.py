@@ -1,4 +1,5 @@
 """The page of a study or a comparison: one HTML file with everything in it, which asks the network for nothing."""
+
 import base64
 import html
 import json
@@ -63,11 +64,13 @@ def _figures(plots):
 def _figure(path, caption):
     with open(path, 'rb') as file:
         data = file.read()
-    width, height = (int.from_bytes(data[k:k + 4], 'big') for k in (16, 20))  # of a PNG's first chunk
+    width, height = (int.from_bytes(data[k : k + 4], 'big') for k in (16, 20))  # of a PNG's first chunk
     wide = ' class="wide"' if width > 1.5 * height else ''
     caption = html.escape(caption)
-    return (f'<figure{wide}><div class="paper"><img src="{_uri("png", data)}" width="{width}" height="{height}" '
-            f'alt="{caption}"></div><figcaption>{caption}</figcaption></figure>')
+    return (
+        f'<figure{wide}><div class="paper"><img src="{_uri("png", data)}" width="{width}" height="{height}" '
+        f'alt="{caption}"></div><figcaption>{caption}</figcaption></figure>'
+    )
 
 
 def _data(results, sets, regions):
@@ -91,15 +94,24 @@ def _region(region, results, sets, side):
     pictures, scores = {}, {}
     for result, image in found:
         number = numbers.get(id(result), 0)
-        pictures[number] = lossless(image[top:top + height, left:left + width])
+        pictures[number] = lossless(image[top : top + height, left : left + width])
         if result:
-            scores[number] = [result.sets[region.set_name].psnr[region.picture],
-                              result.sets[region.set_name].ssim[region.picture]]  # yapf: disable
+            scores[number] = [
+                result.sets[region.set_name].psnr[region.picture],
+                result.sets[region.set_name].ssim[region.picture],
+            ]
     return {
-        'set': region.set_name, 'picture': region.picture, 'at': f'{region.x}, {region.y}', 'window': [width, height],
-        'x': region.x - left, 'y': region.y - top, 'width': region.width, 'height': region.height,
-        'pictures': pictures, 'scores': scores,
-    }  # yapf: disable
+        'set': region.set_name,
+        'picture': region.picture,
+        'at': f'{region.x}, {region.y}',
+        'window': [width, height],
+        'x': region.x - left,
+        'y': region.y - top,
+        'width': region.width,
+        'height': region.height,
+        'pictures': pictures,
+        'scores': scores,
+    }
 
 
 def _window(start, length, whole, side):

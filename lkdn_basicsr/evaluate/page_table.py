@@ -1,4 +1,5 @@
 """The tables of the page, in HTML."""
+
 import html
 
 from lkdn_basicsr.evaluate.latency import device_name
@@ -65,11 +66,15 @@ def _table(label, costs, names, rows):
     top = ''.join(f'<th scope="col" rowspan="2">{html.escape(cost)}</th>' for cost in costs)
     top += ''.join(f'<th scope="colgroup" colspan="2" class="group">{html.escape(name)}</th>' for name in names)
     below = '<th scope="col" class="group">PSNR</th><th scope="col">SSIM</th>' * len(names)
-    body = ''.join(f'<tr><th scope="row" class="method">{html.escape(method)}</th>'
-                   f'{_cells(row, len(costs))}</tr>\n' for method, row in rows)  # yapf: disable
-    return (f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table>\n<thead><tr>'
-            f'<th scope="col" rowspan="2" class="method">Method</th>{top}</tr><tr>{below}</tr></thead>\n'
-            f'<tbody>\n{body}</tbody></table></div>')
+    body = ''.join(
+        f'<tr><th scope="row" class="method">{html.escape(method)}</th>{_cells(row, len(costs))}</tr>\n'
+        for method, row in rows
+    )
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table>\n<thead><tr>'
+        f'<th scope="col" rowspan="2" class="method">Method</th>{top}</tr><tr>{below}</tr></thead>\n'
+        f'<tbody>\n{body}</tbody></table></div>'
+    )
 
 
 def _cells(row, costs):

@@ -1,4 +1,5 @@
 """The slide's plots: PSNR against Multi-Adds with bubbles for parameters, and learning curves."""
+
 import math
 
 import matplotlib
@@ -30,10 +31,12 @@ def plot_complexity(results, published, set_name, path):
     lines = [(short(r.method), r.sets[set_name].mean_psnr) for r in results if not (r.multi_adds and r.params)]
     bubbles = [
         _Bubble(short(r.method), r.multi_adds / 1e9, r.sets[set_name].mean_psnr, r.params, colour)
-        for r, colour in zip(_networks(results), _colours(len(results))) if r.multi_adds and r.params
+        for r, colour in zip(_networks(results), _colours(len(results)))
+        if r.multi_adds and r.params
     ]
     bubbles += [
-        _Bubble(short(p.method), p.multi_adds / 1e9, p.sets[set_name][0], p.params, None) for p in published
+        _Bubble(short(p.method), p.multi_adds / 1e9, p.sets[set_name][0], p.params, None)
+        for p in published
         if set_name in p.sets and p.multi_adds and p.params and p.scale in {r.scale for r in results}
     ]
     with own_style():
@@ -42,15 +45,33 @@ def plot_complexity(results, published, set_name, path):
         _limits(main, bubbles, lines if low is None else [])
         # The large ones first, so that they do not hide the small ones.
         for bubble in sorted(bubbles, key=lambda bubble: -bubble.params):
-            main.scatter(bubble.multi_adds, bubble.psnr, s=_area(bubble.params, bubbles), color=bubble.face,
-                         edgecolors=bubble.edge, linewidths=1.2, clip_on=False, zorder=3)
+            main.scatter(
+                bubble.multi_adds,
+                bubble.psnr,
+                s=_area(bubble.params, bubbles),
+                color=bubble.face,
+                edgecolors=bubble.edge,
+                linewidths=1.2,
+                clip_on=False,
+                zorder=3,
+            )
         notes = []
         for name, psnr in lines:
             axes = main if low is None or psnr >= main.get_ylim()[0] else low
             axes.axhline(psnr, color=GREY, linestyle='--', linewidth=1.3, zorder=1)
-            notes.append(axes.annotate(
-                f'{name}, {psnr:.2f} dB', (0.995, psnr), xycoords=('axes fraction', 'data'), xytext=(0, 3),
-                textcoords='offset points', ha='right', color=GREY, fontsize=10.5, parse_math=False))
+            notes.append(
+                axes.annotate(
+                    f'{name}, {psnr:.2f} dB',
+                    (0.995, psnr),
+                    xycoords=('axes fraction', 'data'),
+                    xytext=(0, 3),
+                    textcoords='offset points',
+                    ha='right',
+                    color=GREY,
+                    fontsize=10.5,
+                    parse_math=False,
+                )
+            )
         bottom = main if low is None else low
         bottom.set_xlabel('Multi-Adds of a 1280×720 output (G)')
         main.set_ylabel(f'PSNR on {set_name} (dB)', parse_math=False)
@@ -60,8 +81,14 @@ def plot_complexity(results, published, set_name, path):
         radii = [math.sqrt(_area(bubble.params, bubbles) / math.pi) for bubble in bubbles]
         spots = main.transData.transform([(bubble.multi_adds, bubble.psnr) for bubble in bubbles] or [(0, 0)])
         discs = [Bbox([spot - radius * DPI / 72, spot + radius * DPI / 72]) for spot, radius in zip(spots, radii)]
-        place(main, [(bubble.name, bubble.multi_adds, bubble.psnr, radius, bubble.look)
-                     for bubble, radius in zip(bubbles, radii)], _place_notes(notes, discs))  # yapf: disable
+        place(
+            main,
+            [
+                (bubble.name, bubble.multi_adds, bubble.psnr, radius, bubble.look)
+                for bubble, radius in zip(bubbles, radii)
+            ],
+            _place_notes(notes, discs),
+        )
         save(figure, path)
 
 
@@ -82,8 +109,7 @@ def plot_curves(results, path):
         across = max(1, min(len(labels), int(8 * width / (6 + max(map(len, labels))))))  # columns of the legend
         figure = new_figure(width, 3.9 * rows + 0.28 * math.ceil(len(labels) / across) + 0.1)
         panels = figure.subplots(rows, columns, squeeze=False)
-        looks = [(colour, DASHES[i // len(COLOURS) % len(DASHES)])
-                 for i, colour in enumerate(_colours(len(results)))]  # yapf: disable
+        looks = [(colour, DASHES[i // len(COLOURS) % len(DASHES)]) for i, colour in enumerate(_colours(len(results)))]
         for i, axes in enumerate(panels.flat):
             if i >= len(names):
                 axes.remove()
@@ -91,8 +117,9 @@ def plot_curves(results, path):
             curves = [result.curves.get(names[i], []) for result in results]
             for curve, (colour, dashes) in zip(curves, looks):
                 steps, psnr = np.array(sorted(curve), dtype=float).reshape(-1, 2).T
-                axes.plot(steps, psnr, color=colour, linestyle=dashes, marker='o' if len(curve) < 12 else None,
-                          markersize=4.5)
+                axes.plot(
+                    steps, psnr, color=colour, linestyle=dashes, marker='o' if len(curve) < 12 else None, markersize=4.5
+                )
             _fence(axes, [psnr for curve in curves for _, psnr in curve if math.isfinite(psnr)])
             axes.set_title(names[i], fontsize=12, parse_math=False)
             axes.set_xlabel('Iteration')
@@ -165,8 +192,13 @@ def _axes(figure, points, lines):
     main.tick_params(bottom=False, which='both')
     low.set_ylim(min(below) - 0.15, max(below) + 0.45)
     low.set_yticks([])  # the line's label says its PSNR
-    stroke = {'marker': [(-1, -0.6), (1, 0.6)], 'markersize': 11, 'linestyle': 'none', 'color': '#444444',
-              'clip_on': False}  # yapf: disable
+    stroke = {
+        'marker': [(-1, -0.6), (1, 0.6)],
+        'markersize': 11,
+        'linestyle': 'none',
+        'color': '#444444',
+        'clip_on': False,
+    }
     main.plot(0, 0, transform=main.transAxes, **stroke)
     low.plot(0, 1, transform=low.transAxes, **stroke)
     return main, low
@@ -183,7 +215,7 @@ def _limits(axes, bubbles, lines):
     least, most = (f(bubble.multi_adds for bubble in bubbles) for f in (min, max))
     if most > 8 * least:
         axes.set_xscale('log')
-        edge = (most / least)**0.15
+        edge = (most / least) ** 0.15
         axes.set_xlim(least / edge, most * edge)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
@@ -204,15 +236,28 @@ def _legend(axes, bubbles):
     if any(bubble.face == 'none' for bubble in bubbles):
         handles.append(axes.scatter([], [], s=120, color='none', edgecolors=GREY, linewidths=1.2))
         names.append('as published')
-    legend = axes.legend(handles, names, loc='lower left', bbox_to_anchor=(-0.02, 1.0), ncols=len(names), frameon=False,
-                         title='Parameters', title_fontsize=10.5, fontsize=10.5, alignment='left', columnspacing=1.6,
-                         borderpad=0.8, handlelength=2.6, handletextpad=0.7)
+    legend = axes.legend(
+        handles,
+        names,
+        loc='lower left',
+        bbox_to_anchor=(-0.02, 1.0),
+        ncols=len(names),
+        frameon=False,
+        title='Parameters',
+        title_fontsize=10.5,
+        fontsize=10.5,
+        alignment='left',
+        columnspacing=1.6,
+        borderpad=0.8,
+        handlelength=2.6,
+        handletextpad=0.7,
+    )
     legend.get_title().set_color('#444444')
 
 
 def _round(value):
     """Down to 1, 2, 3 or 5 times a power of ten."""
-    power = 10**math.floor(math.log10(value))
+    power = 10 ** math.floor(math.log10(value))
     return int(max(digit * power for digit in (1, 2, 3, 5) if digit * power <= value))
 
 

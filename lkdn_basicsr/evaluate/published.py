@@ -1,4 +1,5 @@
 """Figures that others have published, from ``published.yml``, to be shown apart from what was measured here."""
+
 import dataclasses
 from pathlib import Path
 
@@ -48,8 +49,9 @@ def read(scale=None, set_names=None):
                 known = {_plain(name): scores for name, scores in sets.items()}
                 sets = {name: known[_plain(name)] for name in set_names if _plain(name) in known}
             if sets and scale in (None, row_scale):
-                entries.append(Published(method, row_scale, round(params * 1e3), round(multi_adds * 1e9), sets,
-                                         block['source']))
+                entries.append(
+                    Published(method, row_scale, round(params * 1e3), round(multi_adds * 1e9), sets, block['source'])
+                )
     return entries
 
 

@@ -3,6 +3,7 @@
 What is in neither has its usual value. Of BasicSR's networks: ``res_scale`` is 1, and 0.1 for an EDSR of 256 features
 or more, as BasicSR's own option files have it; ``img_range`` and ``rgb_mean`` are the defaults of the classes.
 """
+
 import math
 
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -65,6 +66,7 @@ def _basicsrs(weights):
 
 def _known_to_spandrel(weights):
     import spandrel
+
     with silence():
         try:
             descriptor = spandrel.ModelLoader().load_from_state_dict(dict(weights))  # some change the dict

@@ -1,4 +1,5 @@
 """What ``study`` and ``compare`` leave behind: tables, plots, comparisons and the page, in one folder."""
+
 import os
 import re
 

@@ -1,4 +1,5 @@
 """What is measured of a method, as the tables, plots and pages take it."""
+
 import dataclasses
 import math
 

@@ -1,4 +1,5 @@
 """The tables: as Markdown in the layout of the paper's Table 5, and as CSV."""
+
 import csv
 import io
 
@@ -34,9 +35,12 @@ def markdown(results, published=(), device=None):
     rows = []
     for index, result in enumerate(results):
         row = [result.method, f'×{result.scale}', thousands(result.params), giga(result.multi_adds)]
-        row += [' / '.join(MARKDOWN[mark].format(value) for value, mark in marked[name, index])
-                if (name, index) in marked else ''
-                for name in sets]
+        row += [
+            ' / '.join(MARKDOWN[mark].format(value) for value, mark in marked[name, index])
+            if (name, index) in marked
+            else ''
+            for name in sets
+        ]
         if timed:
             row.append('' if result.latency is None else milliseconds(result.latency))
         if seconds:
@@ -46,9 +50,20 @@ def markdown(results, published=(), device=None):
     if published:
         sets = [name for name in sets if any(name in entry.sets for entry in published)]
         head = ['Method', 'Scale', 'Params [K]', 'Multi-Adds [G]', *(f'{name} PSNR / SSIM' for name in sets), 'Source']
-        rows = [[entry.method, f'×{entry.scale}', thousands(entry.params), giga(entry.multi_adds),
-                 *(f'{entry.sets[name][0]:.2f} / {entry.sets[name][1]:.4f}' if name in entry.sets else ''
-                   for name in sets), entry.source] for entry in published]
+        rows = [
+            [
+                entry.method,
+                f'×{entry.scale}',
+                thousands(entry.params),
+                giga(entry.multi_adds),
+                *(
+                    f'{entry.sets[name][0]:.2f} / {entry.sets[name][1]:.4f}' if name in entry.sets else ''
+                    for name in sets
+                ),
+                entry.source,
+            ]
+            for entry in published
+        ]
         text += [f'\n## {PUBLISHED_HEADING}\n\n', _table(head, rows)]
     return ''.join(text)
 
@@ -64,14 +79,17 @@ def protocol(results):
     """
     scales = sorted({result.scale for result in results})
     border = f'{scales[0]} pixels' if len(scales) == 1 else 'as many pixels as the scale'
-    text = (f'PSNR [dB] / SSIM on Y of YCbCr, outputs rounded to 8 bits, without a border of {border}; LR pictures and '
-            'the method Bicubic by MATLAB\'s bicubic resize. Best in bold, second best underlined. Re-parameterized '
-            'networks are fused. Multi-Adds are for an output of 1280×720: multiplications of convolutions, linear '
-            'layers, matrix products and attention, and two per value of a normalisation layer; not those of '
-            'activations, products element by element, pooling and interpolation.')
+    text = (
+        f'PSNR [dB] / SSIM on Y of YCbCr, outputs rounded to 8 bits, without a border of {border}; LR pictures and '
+        "the method Bicubic by MATLAB's bicubic resize. Best in bold, second best underlined. Re-parameterized "
+        'networks are fused. Multi-Adds are for an output of 1280×720: multiplications of convolutions, linear '
+        'layers, matrix products and attention, and two per value of a normalisation layer; not those of '
+        'activations, products element by element, pooling and interpolation.'
+    )
     if any(result.latency is not None for result in results):
-        text += (' Latency is for the same output, float32, one picture at a time: the median of a few runs after a '
-                 'warm-up.')
+        text += (
+            ' Latency is for the same output, float32, one picture at a time: the median of a few runs after a warm-up.'
+        )
     return text
 
 
@@ -89,9 +107,17 @@ def csv_text(results):
     seconds = any(result.seconds is not None for result in results)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator='\n')
-    writer.writerow(['method', 'scale', 'params', 'multi_adds',
-                     *(f'{name}_{metric}' for name in sets for metric in ('psnr', 'ssim')), 'latency',
-                     *['seconds'] * seconds])
+    writer.writerow(
+        [
+            'method',
+            'scale',
+            'params',
+            'multi_adds',
+            *(f'{name}_{metric}' for name in sets for metric in ('psnr', 'ssim')),
+            'latency',
+            *['seconds'] * seconds,
+        ]
+    )
     for result in results:
         row = [result.method, result.scale, result.params, result.multi_adds]  # None is written as nothing
         for name in sets:
@@ -122,8 +148,11 @@ def marks(results, sets):
     marked = {}
     for name in sets:
         for metric, digits in (('psnr', 2), ('ssim', 4)):
-            printed = {index: f'{getattr(result.sets[name], f"mean_{metric}"):.{digits}f}'
-                       for index, result in enumerate(results) if name in result.sets}
+            printed = {
+                index: f'{getattr(result.sets[name], f"mean_{metric}"):.{digits}f}'
+                for index, result in enumerate(results)
+                if name in result.sets
+            }
             networks = [index for index in printed if results[index].params is not None]
             order = sorted({printed[index] for index in networks}, key=float, reverse=True)
             places = dict(zip(order, ('best', 'second'))) if len(networks) > 1 else {}

@@ -1,4 +1,5 @@
 """Test sets as they lie on the disk: pairs of HR and LR pictures, and what they are known by."""
+
 import dataclasses
 import hashlib
 import os
@@ -61,15 +62,18 @@ def read_set(folder, scale):
     hr, lr = (os.path.join(folder, f'{kind}{scale}') for kind in ('GTmod', 'LRbicx'))
     for path in (hr, lr):
         if not os.path.isdir(path):
-            raise InputError(f'the test set {folder} has no folder {os.path.basename(path)}: python '
-                             f'scripts/prepare_benchmark.py --hr DIR --out {folder} --scale {scale} makes it from HR '
-                             'pictures')
+            raise InputError(
+                f'the test set {folder} has no folder {os.path.basename(path)}: python '
+                f'scripts/prepare_benchmark.py --hr DIR --out {folder} --scale {scale} makes it from HR '
+                'pictures'
+            )
     found, missing, left_over = pair(hr, {scale: lr})
     if missing or left_over:
         problems = missing + left_over
         more = f' (and {len(problems) - 1} more)' if len(problems) > 1 else ''
-        raise InputError(f'the test set {folder} does not pair: {problems[0]}{more}; add the other picture, or remove '
-                         'this one')
+        raise InputError(
+            f'the test set {folder} does not pair: {problems[0]}{more}; add the other picture, or remove this one'
+        )
     pictures = {picture.name: (picture.hr, picture.lr[scale]) for picture in found}
     for paths in pictures.values():
         sizes = [tuple(FolderSource(os.path.dirname(path), [os.path.basename(path)]).sizes([0])[0]) for path in paths]
@@ -90,21 +94,27 @@ def read_sets(folders, scale):
         test_set = read_set(folder, scale)
         first = sets.setdefault(test_set.name, test_set)
         if first is not test_set:
-            raise InputError(f'--sets: {first.folder} and {folder} are both called {first.name}; rename one of the '
-                             'folders, or leave one out')
+            raise InputError(
+                f'--sets: {first.folder} and {folder} are both called {first.name}; rename one of the '
+                'folders, or leave one out'
+            )
     return list(sets.values())
 
 
 def _check_sizes(hr, lr, gt_shape, lq_shape, scale):
     gt, lq = (tuple(int(side) for side in shape[:2]) for shape in (gt_shape, lq_shape))
     if gt != (lq[0] * scale, lq[1] * scale):
-        raise InputError(f'{hr} is {gt[1]}×{gt[0]} pixels and {lr} is {lq[1]}×{lq[0]}, which is not {scale} times '
-                         'less: make the set anew with scripts/prepare_benchmark.py, which crops the HR pictures to '
-                         'multiples of the scale')
+        raise InputError(
+            f'{hr} is {gt[1]}×{gt[0]} pixels and {lr} is {lq[1]}×{lq[0]}, which is not {scale} times '
+            'less: make the set anew with scripts/prepare_benchmark.py, which crops the HR pictures to '
+            'multiples of the scale'
+        )
     least = 2 * scale + 11  # what SSIM's window of 11 pixels needs, within the border that is left out
     if min(gt) < least:
-        raise InputError(f'{hr} is {gt[1]}×{gt[0]} pixels, and SSIM needs {least} on a side at ×{scale}: remove the '
-                         'picture from the set')
+        raise InputError(
+            f'{hr} is {gt[1]}×{gt[0]} pixels, and SSIM needs {least} on a side at ×{scale}: remove the '
+            'picture from the set'
+        )
 
 
 def _checksum(pictures):

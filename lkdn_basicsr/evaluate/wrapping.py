@@ -1,4 +1,5 @@
 """Networks of others made alike: for pictures of any size, and quiet."""
+
 import contextlib
 import io
 import logging
@@ -31,7 +32,7 @@ class Windowed(nn.Module):
         mode = 'reflect' if bottom < height and right < width else 'replicate'
         out = self.core(F.pad(x, (0, right, 0, bottom), mode))
         scale = out.shape[-1] // (width + right)
-        return out[..., :height * scale, :width * scale]
+        return out[..., : height * scale, : width * scale]
 
 
 def for_any_size(network):

@@ -1,4 +1,5 @@
 """The BasicSR model class of this package: a super-resolution model that trains with branches and is used without."""
+
 import math
 from collections import OrderedDict
 
@@ -24,8 +25,10 @@ def check_finite(log_dict, current_iter):
     """
     for name, value in log_dict.items():
         if not math.isfinite(value):
-            raise InputError(f'{name} is {value} at iteration {current_iter}: lower train:optim_g:lr or add '
-                             'train:warmup_iter, and go on from the last checkpoint with --auto_resume')
+            raise InputError(
+                f'{name} is {value} at iteration {current_iter}: lower train:optim_g:lr or add '
+                'train:warmup_iter, and go on from the last checkpoint with --auto_resume'
+            )
 
 
 @MODEL_REGISTRY.register()
@@ -70,9 +73,11 @@ class ReparamSRModel(SRModel):
             return
         if fitting is not bare:
             if self.is_train:
-                raise InputError(f'checkpoint {load_path} is fused and network_g is in training form, whose branches '
-                                 'cannot be got back: give a checkpoint in training form, or conv: BSConvU and '
-                                 'upsampler: pixelshuffledirect')
+                raise InputError(
+                    f'checkpoint {load_path} is fused and network_g is in training form, whose branches '
+                    'cannot be got back: give a checkpoint in training form, or conv: BSConvU and '
+                    'upsampler: pixelshuffledirect'
+                )
             self.net_g = self.model_to_device(fitting)
         fitting.load_state_dict(weights)
 

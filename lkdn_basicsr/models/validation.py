@@ -1,4 +1,5 @@
 """Validation and test: pictures dealt out to the ranks, their metrics put together again. One rank is no other case."""
+
 import contextlib
 import math
 from os import path as osp
@@ -85,8 +86,13 @@ def _dealt(dataloader, rank, world_size):
     if world_size == 1:
         return dataloader
     pictures = Subset(dataloader.dataset, range(rank, len(dataloader.dataset), world_size))
-    return DataLoader(pictures, num_workers=dataloader.num_workers, collate_fn=dataloader.collate_fn,
-                      pin_memory=dataloader.pin_memory, generator=dataloader.generator)  # yapf: disable
+    return DataLoader(
+        pictures,
+        num_workers=dataloader.num_workers,
+        collate_fn=dataloader.collate_fn,
+        pin_memory=dataloader.pin_memory,
+        generator=dataloader.generator,
+    )
 
 
 @contextlib.contextmanager
@@ -108,8 +114,10 @@ def _super_resolve(model, data, what):
     visuals = model.get_current_visuals()
     if not torch.isfinite(visuals['result']).all():
         # tensor2img makes black pixels of NaN, and the metrics stay finite.
-        raise InputError(f'the network gives NaN or infinite pixels for {what}: go back to an earlier checkpoint, and '
-                         'train on with a lower train:optim_g:lr')
+        raise InputError(
+            f'the network gives NaN or infinite pixels for {what}: go back to an earlier checkpoint, and '
+            'train on with a lower train:optim_g:lr'
+        )
     for key in ('lq', 'output', 'gt'):
         model.__dict__.pop(key, None)
     return visuals
@@ -133,8 +141,9 @@ def _measure(images, metrics, what):
             value = math.nan
         except Exception as error:
             reason = ' '.join(str(error).split()).rstrip('.')
-            raise InputError(f'val:metrics:{name} cannot be computed for {what} ({reason}): leave the metric or the '
-                             'picture out') from error
+            raise InputError(
+                f'val:metrics:{name} cannot be computed for {what} ({reason}): leave the metric or the picture out'
+            ) from error
         if math.isnan(value):
             remarks.append(f'{name} of {what} is not a number, and so is the mean.')
         values.append(value)
@@ -165,11 +174,13 @@ def side_by_side(lq, result, gt=None):
     side = max(1, SHOWN // scale)
     height, width = (min(length, side) for length in lq.shape[:2])
     top, left = ((length - part) // 2 for length, part in zip(lq.shape, (height, width)))
-    panels = [imresize(lq[top:top + height, left:left + width], scale)]
+    panels = [imresize(lq[top : top + height, left : left + width], scale)]
     panels += [
-        image[top * scale:(top + height) * scale, left * scale:(left + width) * scale]
-        for image in (result, gt) if image is not None
+        image[top * scale : (top + height) * scale, left * scale : (left + width) * scale]
+        for image in (result, gt)
+        if image is not None
     ]
-    panels = [cv2.cvtColor(np.ascontiguousarray(p), cv2.COLOR_GRAY2RGB if p.ndim == 2 else cv2.COLOR_BGR2RGB)
-              for p in panels]  # yapf: disable
+    panels = [
+        cv2.cvtColor(np.ascontiguousarray(p), cv2.COLOR_GRAY2RGB if p.ndim == 2 else cv2.COLOR_BGR2RGB) for p in panels
+    ]
     return np.concatenate(panels, axis=1)

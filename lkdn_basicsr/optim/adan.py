@@ -1,4 +1,5 @@
 """Adan (Xie et al., Adan: Adaptive Nesterov Momentum Algorithm for Faster Optimizing Deep Models, TPAMI 2024)."""
+
 import math
 
 import torch
@@ -37,18 +38,28 @@ class Adan(Optimizer):
         RuntimeError: in ``step``, a gradient is sparse or complex.
     """
 
-    def __init__(self,
-                 params,
-                 lr=1e-3,
-                 betas=(0.98, 0.92, 0.99),
-                 eps=1e-8,
-                 weight_decay=0.0,
-                 max_grad_norm=0.0,
-                 no_prox=False,
-                 foreach=True,
-                 restart=0.0):
-        defaults = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, max_grad_norm=max_grad_norm,
-                        no_prox=no_prox, foreach=foreach, restart=restart)  # yapf: disable
+    def __init__(
+        self,
+        params,
+        lr=1e-3,
+        betas=(0.98, 0.92, 0.99),
+        eps=1e-8,
+        weight_decay=0.0,
+        max_grad_norm=0.0,
+        no_prox=False,
+        foreach=True,
+        restart=0.0,
+    ):
+        defaults = dict(
+            lr=lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            max_grad_norm=max_grad_norm,
+            no_prox=no_prox,
+            foreach=foreach,
+            restart=restart,
+        )
         super().__init__(params, defaults)
 
     def __setstate__(self, state):
@@ -105,21 +116,25 @@ class Adan(Optimizer):
                 update(
                     params,
                     grads,
-                    *([self.state[p][name] for p in params]
-                      for name in ('exp_avg', 'exp_avg_sq', 'exp_avg_diff', 'neg_pre_grad')),
+                    *(
+                        [self.state[p][name] for p in params]
+                        for name in ('exp_avg', 'exp_avg_sq', 'exp_avg_diff', 'neg_pre_grad')
+                    ),
                     betas=group['betas'],
                     step=group['step'],
                     lr=group['lr'],
                     eps=group['eps'],
                     weight_decay=group['weight_decay'],
-                    no_prox=group['no_prox'])
+                    no_prox=group['no_prox'],
+                )
                 if watched:
                     exp_avg_sqs = [self.state[p]['exp_avg_sq'] for p in params]
                     group['moved'] = group.get('moved', 0.0) + _moved(
-                        params, before, exp_avg_sqs, 1 - group['betas'][2]**group['step'])
+                        params, before, exp_avg_sqs, 1 - group['betas'][2] ** group['step']
+                    )
         if watched:
             moved = sum(group.get('moved', 0.0) for group in self.param_groups)
-            if any(0 < group['restart']**2 < group['step'] * moved for group in self.param_groups):
+            if any(0 < group['restart'] ** 2 < group['step'] * moved for group in self.param_groups):
                 self.restart_opt()
         return loss
 
@@ -147,7 +162,7 @@ def _moved(params, before, exp_avg_sqs, bias_correction3):
     for _ in range(2):
         torch._foreach_sqrt_(weights)
     torch._foreach_mul_(steps, weights)
-    return torch.nn.utils.get_total_norm(steps).item()**2
+    return torch.nn.utils.get_total_norm(steps).item() ** 2
 
 
 def _scalars(betas, step, lr):
@@ -156,12 +171,14 @@ def _scalars(betas, step, lr):
     return lr / (1 - beta1**step), lr * beta2 / (1 - beta2**step), math.sqrt(1 - beta3**step)
 
 
-def _single_tensor_adan(params, grads, exp_avgs, exp_avg_sqs, exp_avg_diffs, neg_pre_grads, *, betas, step, lr, eps,
-                        weight_decay, no_prox):
+def _single_tensor_adan(
+    params, grads, exp_avgs, exp_avg_sqs, exp_avg_diffs, neg_pre_grads, *, betas, step, lr, eps, weight_decay, no_prox
+):
     beta1, beta2, beta3 = betas
     step_size, step_size_diff, bias_correction3_sqrt = _scalars(betas, step, lr)
     for param, grad, exp_avg, exp_avg_sq, exp_avg_diff, neg_pre_grad in zip(
-            params, grads, exp_avgs, exp_avg_sqs, exp_avg_diffs, neg_pre_grads):
+        params, grads, exp_avgs, exp_avg_sqs, exp_avg_diffs, neg_pre_grads
+    ):
         diff = neg_pre_grad.add_(grad)
         exp_avg.mul_(beta1).add_(grad, alpha=1 - beta1)
         exp_avg_diff.mul_(beta2).add_(diff, alpha=1 - beta2)
@@ -178,8 +195,9 @@ def _single_tensor_adan(params, grads, exp_avgs, exp_avg_sqs, exp_avg_diffs, neg
         neg_pre_grad.copy_(grad).neg_()
 
 
-def _multi_tensor_adan(params, grads, exp_avgs, exp_avg_sqs, exp_avg_diffs, neg_pre_grads, *, betas, step, lr, eps,
-                       weight_decay, no_prox):
+def _multi_tensor_adan(
+    params, grads, exp_avgs, exp_avg_sqs, exp_avg_diffs, neg_pre_grads, *, betas, step, lr, eps, weight_decay, no_prox
+):
     beta1, beta2, beta3 = betas
     step_size, step_size_diff, bias_correction3_sqrt = _scalars(betas, step, lr)
 

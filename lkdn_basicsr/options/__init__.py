@@ -117,8 +117,10 @@ def _resumes_by_itself(args, is_train):
     if not is_train or args.auto_resume or int(env.get('TORCHELASTIC_MAX_RESTARTS', 0)) == 0:
         return args.auto_resume
     if int(env.get('GROUP_WORLD_SIZE', 1)) > 1:
-        raise InputError('torchrun --max-restarts on several nodes needs --auto_resume, without which a replaced node '
-                         'begins the training anew; add it to the command')
+        raise InputError(
+            'torchrun --max-restarts on several nodes needs --auto_resume, without which a replaced node '
+            'begins the training anew; add it to the command'
+        )
     return int(env.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0
 
 

@@ -1,4 +1,5 @@
 """What is in effect: the options as an option file, and how they differ from the file of that name that we ship."""
+
 import json
 import logging
 import os
@@ -44,8 +45,9 @@ def differences_from_shipped(source, is_train):
         check_options(shipped, is_train)  # fills in the defaults
     except InputError:
         return []
-    return [f'{name}: {_shown(ours)} (shipped: {_shown(theirs)})' for name, ours, theirs in
-            changes(source.opt, shipped.opt)]  # yapf: disable
+    return [
+        f'{name}: {_shown(ours)} (shipped: {_shown(theirs)})' for name, ours, theirs in changes(source.opt, shipped.opt)
+    ]
 
 
 def _shown(value):

@@ -63,8 +63,9 @@ def meet_ranks(launch, local_rank=0, port=None):
     os.environ.setdefault('LOCAL_RANK', str(local_rank))
     for name in ('MASTER_ADDR', 'MASTER_PORT'):
         if name not in os.environ:
-            raise InputError(f'--launcher {launch.launcher} needs {name} in the environment; start with torchrun or '
-                             'srun')
+            raise InputError(
+                f'--launcher {launch.launcher} needs {name} in the environment; start with torchrun or srun'
+            )
     ranks.meet(launch.rank, launch.world_size)
 
 
@@ -84,8 +85,10 @@ def init_distributed(launch, num_gpu, dist_params=None):
     if num_gpu:
         present, local_rank = torch.cuda.device_count(), int(os.environ['LOCAL_RANK'])
         if backend == 'nccl' and local_rank >= present:
-            raise InputError(f'LOCAL_RANK is {local_rank}, but this machine has {present} GPUs; start no more ranks '
-                             'than that on it, or set num_gpu: 0')
+            raise InputError(
+                f'LOCAL_RANK is {local_rank}, but this machine has {present} GPUs; start no more ranks '
+                'than that on it, or set num_gpu: 0'
+            )
         torch.cuda.set_device(local_rank % present)
     ranks.join(launch.rank, launch.world_size, backend, dist_params.get('timeout'))
 

@@ -101,16 +101,22 @@ def _with_base(source, above):
     file = tidy if os.path.realpath(tidy) == os.path.realpath(file) else file  # which symbolic links can prevent
     if not os.path.isfile(file):
         near = _nearest_file(file)
-        raise source.error(('base',), f'is {name}, but {file} is no file; '
-                           + (f'did you mean {near}?' if near else 'the path is relative to the file that names it'))
+        raise source.error(
+            ('base',),
+            f'is {name}, but {file} is no file; '
+            + (f'did you mean {near}?' if near else 'the path is relative to the file that names it'),
+        )
     above = [*above, source.path]
     if any(os.path.samefile(file, other) for other in above):
         raise source.error(('base',), f'is {name}, which is based on this file; leave one of the two bases out')
     base = _with_base(_read_one(file), above)
     replaced = set()
     source.opt = _merge(base.opt, source.opt, (), replaced)
-    kept = {keys: place for keys, place in base.places.items()
-            if not any(keys[:end] in replaced for end in range(1, len(keys) + 1))}  # yapf: disable
+    kept = {
+        keys: place
+        for keys, place in base.places.items()
+        if not any(keys[:end] in replaced for end in range(1, len(keys) + 1))
+    }
     source.places = kept | source.places
     source.files += base.files
     return source

@@ -1,4 +1,5 @@
 """``--check``: what would be trained or tested, opened and built, and nothing written."""
+
 from basicsr.data import build_dataset
 
 from lkdn_basicsr.errors import InputError
@@ -25,8 +26,9 @@ def report(opt):
         except InputError:
             raise
         except Exception as error:  # a data set of someone else
-            raise InputError(f'datasets:{phase}: the first sample cannot be read ({error}); look at '
-                             'its files') from error
+            raise InputError(
+                f'datasets:{phase}: the first sample cannot be read ({error}); look at its files'
+            ) from error
         pictures = len(getattr(dataset, 'pairs', dataset))
         of = '' if pictures == len(dataset) else f', {len(dataset)} sub-images'
         sides = ', '.join(f'{key} {"x".join(map(str, sample[key].shape))}' for key in ('lq', 'gt') if key in sample)

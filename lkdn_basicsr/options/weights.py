@@ -73,7 +73,7 @@ def check_weights(source, is_train, resuming, fetch=True):
             continue
         suffix = network.removeprefix('network_')
         if not fetch and not os.path.exists(file) and os.path.basename(file) in checkpoints.OFFICIAL_SHA256:
-            source.notes.append(f'{file} is not there and will be downloaded from the authors\' repository.')
+            source.notes.append(f"{file} is not there and will be downloaded from the authors' repository.")
             continue
         try:
             checkpoints.ensure(file)

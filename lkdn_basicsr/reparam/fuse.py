@@ -4,6 +4,7 @@ The algebra of each re-parameterizable block is a rule, from the block's state d
 with such a block has ``fuse() -> nn.Module`` that applies its rule; :func:`fuse` does so in a network and
 :func:`fuse_state_dict` in a checkpoint, so that both give the same numbers.
 """
+
 import copy
 
 import torch
@@ -37,11 +38,7 @@ def fuse_rbsb(state):
         (pad_kernel(state['rep1x1.weight'], kernel_size), state['rep1x1.bias']),
         (identity_kernel(channels, kernel_size, groups=channels).to(depthwise), 0),
     )
-    return {
-        'pw.weight': pointwise + identity_kernel(channels, 1).to(pointwise),
-        'dw.weight': weight,
-        'dw.bias': bias,
-    }
+    return {'pw.weight': pointwise + identity_kernel(channels, 1).to(pointwise), 'dw.weight': weight, 'dw.bias': bias}
 
 
 def fuse_dbb(state):
@@ -61,7 +58,8 @@ def fuse_dbb(state):
 
     def with_norm(weight, norm):
         return fold_batch_norm(
-            weight, None, *(state[f'dw.{norm}.{name}'] for name in ('running_mean', 'running_var', 'weight', 'bias')))
+            weight, None, *(state[f'dw.{norm}.{name}'] for name in ('running_mean', 'running_var', 'weight', 'bias'))
+        )
 
     def branch(conv, norm):
         return with_norm(state[f'dw.{conv}.weight'], norm)
@@ -94,7 +92,8 @@ def fuse_upsampler(state):
 
     conv1, bias1 = branch('conv1')
     weight, bias = add_branches(
-        (pad_kernel(conv1, 3), bias1), branch('conv3'), sequence_1x1_kxk(branch('conv1x1'), branch('conv3x3')))
+        (pad_kernel(conv1, 3), bias1), branch('conv3'), sequence_1x1_kxk(branch('conv1x1'), branch('conv3x3'))
+    )
     return {'0.weight': weight, '0.bias': bias}
 
 
@@ -105,10 +104,16 @@ _NORM_KEYS = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_trac
 # The keys of a block below its prefix, all of them, and its rule.
 _RULES = {
     frozenset({'pw.weight', 'dw.weight', 'dw.bias', 'rep1x1.weight', 'rep1x1.bias'}): fuse_rbsb,
-    frozenset(f'{conv}.{kind}' for conv in ('conv1', 'conv3', 'conv1x1', 'conv3x3')
-              for kind in ('weight', 'bias')): fuse_upsampler,
-    frozenset(['pw.weight', *(f'dw.{conv}.weight' for conv in _DBB_CONVS),
-               *(f'dw.{norm}.{key}' for norm in _DBB_NORMS for key in _NORM_KEYS)]): fuse_dbb,
+    frozenset(
+        f'{conv}.{kind}' for conv in ('conv1', 'conv3', 'conv1x1', 'conv3x3') for kind in ('weight', 'bias')
+    ): fuse_upsampler,
+    frozenset(
+        [
+            'pw.weight',
+            *(f'dw.{conv}.weight' for conv in _DBB_CONVS),
+            *(f'dw.{norm}.{key}' for norm in _DBB_NORMS for key in _NORM_KEYS),
+        ]
+    ): fuse_dbb,
 }
 
 
@@ -183,6 +188,8 @@ def fuse_state_dict(state_dict):
         start = f'{prefix}.' if prefix else ''
         for key in below:
             del fused[start + key]
-        fused.update((start + key, value)
-                     for key, value in apply_rule(rule, {key: state_dict[start + key] for key in below}).items())
+        fused.update(
+            (start + key, value)
+            for key, value in apply_rule(rule, {key: state_dict[start + key] for key in below}).items()
+        )
     return fused

@@ -4,6 +4,7 @@ A branch is a pair ``(weight, bias)`` of a convolution with stride 1 and zero pa
 ``(out_channels, in_channels / groups, K, K)``, bias ``(out_channels,)``. All functions are exact in real arithmetic, on
 the whole picture with its borders; they keep dtype and device.
 """
+
 import torch
 import torch.nn.functional as F
 
@@ -33,8 +34,9 @@ def pad_kernel(weight, kernel_size):
     """
     margin, odd = divmod(kernel_size - weight.shape[-1], 2)
     if margin < 0 or odd:
-        raise ValueError(f'a {weight.shape[-1]}×{weight.shape[-1]} kernel has no place at the centre of '
-                         f'{kernel_size}×{kernel_size}')
+        raise ValueError(
+            f'a {weight.shape[-1]}×{weight.shape[-1]} kernel has no place at the centre of {kernel_size}×{kernel_size}'
+        )
     return F.pad(weight, [margin] * 4)
 
 

@@ -1,4 +1,5 @@
 """The networks: that they are the official ones, and that every variant can be built and rebuilt."""
+
 import json
 
 import numpy as np
@@ -39,13 +40,16 @@ def test_official_checkpoint_gives_the_official_output(shared, name):
     np.testing.assert_allclose(output, np.load(shared / 'golden/arch.npz')[f'official_{name}'], rtol=0, atol=2e-7)
 
 
-@pytest.mark.parametrize('cls, parameters, arguments', [
-    ('LKDN', 303_812, dict(upscale=2)),
-    ('LKDN', 311_387, dict(upscale=3)),
-    ('LKDN', 321_992, dict(upscale=4)),
-    ('LKDN_S', 129_177, dict(upscale=4)),
-    ('LKDN_S', 172_449, dict(upscale=4, conv='BSConvU_rep', upsampler='pixelshuffle_rep')),
-])
+@pytest.mark.parametrize(
+    'cls, parameters, arguments',
+    [
+        ('LKDN', 303_812, dict(upscale=2)),
+        ('LKDN', 311_387, dict(upscale=3)),
+        ('LKDN', 321_992, dict(upscale=4)),
+        ('LKDN_S', 129_177, dict(upscale=4)),
+        ('LKDN_S', 172_449, dict(upscale=4, conv='BSConvU_rep', upsampler='pixelshuffle_rep')),
+    ],
+)
 def test_size_is_the_published_one(cls, parameters, arguments):
     assert sum(p.numel() for p in ARCH_REGISTRY.get(cls)(**arguments).parameters()) == parameters
 
@@ -58,13 +62,16 @@ def test_any_depth_and_scale(upscale, num_block):
     assert network(torch.rand(2, 3, 5, 7)).shape == (2, 3, 5 * upscale, 7 * upscale)
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (dict(conv='BSConv'), 'BSConv is not known; it is one of Conv, BSConvU'),
-    (dict(upsampler='bicubic'), 'bicubic is not known; it is one of pixelshuffledirect'),
-    (dict(num_feat=-3), 'num_feat: -3'),
-    (dict(upscale=0), 'upscale: 0'),
-    (dict(num_block=1.5), 'num_block: 1.5'),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (dict(conv='BSConv'), 'BSConv is not known; it is one of Conv, BSConvU'),
+        (dict(upsampler='bicubic'), 'bicubic is not known; it is one of pixelshuffledirect'),
+        (dict(num_feat=-3), 'num_feat: -3'),
+        (dict(upscale=0), 'upscale: 0'),
+        (dict(num_block=1.5), 'num_block: 1.5'),
+    ],
+)
 def test_argument_out_of_range_is_refused_by_name(arguments, message):
     with pytest.raises(ValueError, match=message):
         archs.LKDN(**arguments)
@@ -75,8 +82,9 @@ def test_argument_out_of_range_is_refused_by_name(arguments, message):
 @pytest.mark.parametrize('colours', [1, 3])
 @pytest.mark.parametrize('upscale, num_in', [(1, 1), (2, 4), (3, 4), (4, 1)])
 def test_configuration_is_read_from_the_checkpoint(tmp_path, conv, upsampler, colours, upscale, num_in):
-    arguments = dict(SMALL, num_in_ch=colours, num_out_ch=colours, upscale=upscale, num_in=num_in, conv=conv,
-                     upsampler=upsampler)  # yapf: disable
+    arguments = dict(
+        SMALL, num_in_ch=colours, num_out_ch=colours, upscale=upscale, num_in=num_in, conv=conv, upsampler=upsampler
+    )
     network = archs.LKDN(**arguments)
     arguments.update(attention='lka', lka_kernel=15, lka_dilation=3, activation='gelu')
     torch.save({'params': network.state_dict()}, tmp_path / 'net.pth')  # what a file keeps is what counts
@@ -90,9 +98,15 @@ def test_configuration_names_the_class_by_its_width():
     assert archs.config_from_state_dict(archs.LKDN().state_dict())[0] == 'LKDN'
 
 
-@pytest.mark.parametrize('state', [{}, {'conv.weight': torch.zeros(3, 3, 3, 3)}, {'params': {}},
-                                   {'fea_conv.pw.weight': torch.zeros(8, 3, 1, 1),
-                                    'upsampler.0.weight': torch.zeros(48, 8, 3, 3)}])  # yapf: disable
+@pytest.mark.parametrize(
+    'state',
+    [
+        {},
+        {'conv.weight': torch.zeros(3, 3, 3, 3)},
+        {'params': {}},
+        {'fea_conv.pw.weight': torch.zeros(8, 3, 1, 1), 'upsampler.0.weight': torch.zeros(48, 8, 3, 3)},
+    ],
+)
 def test_configuration_of_another_network_is_refused(state):
     with pytest.raises(ValueError, match='not the weights of an LKDN'):
         archs.config_from_state_dict(state)

@@ -1,4 +1,5 @@
 """Every variant of the networks: it builds, trains a step, is rebuilt from its checkpoint, and fuses exactly."""
+
 import itertools
 
 import numpy as np
@@ -89,20 +90,23 @@ def test_variant_is_rebuilt_from_its_checkpoint_and_fuses_exactly(tmp_path, argu
 BSRN = dict(num_feat=64, num_block=8, upscale=4, attention='esa_cca', conv='BSConvU_idt')
 
 
-@pytest.mark.parametrize('arguments, parameters', [
-    (BSRN, 352_400),  # by the authors' code; 352 K in the paper
-    (dict(BSRN, conv='BSConvU'), 352_400),
-    # ESA has 4,064 parameters at this width, CCA 580.
-    (dict(BSRN, attention='esa'), 352_400 - 8 * 580),
-    (dict(BSRN, attention='cca'), 352_400 - 8 * 4_064),
-    (dict(BSRN, attention='none'), 352_400 - 8 * 4_644),
-    # LKDN has 321,992, and 24 convolutions of 56 channels to distil through: C² + 10 C parameters each.
-    (dict(conv='Conv'), 321_992 + 24 * (8 * 56**2 - 9 * 56)),
-    (dict(conv='BSConvU_rep'), 321_992 + 24 * 2 * 56),
-    (dict(conv='BSConvU_dbb'), 321_992 + 24 * (33 - 10) * 56),
-    (dict(lka_kernel=21), 321_992 + 8 * (7**2 - 5**2) * 56),
-    (dict(activation='prelu'), 321_992 + 8 + 1),
-])
+@pytest.mark.parametrize(
+    'arguments, parameters',
+    [
+        (BSRN, 352_400),  # by the authors' code; 352 K in the paper
+        (dict(BSRN, conv='BSConvU'), 352_400),
+        # ESA has 4,064 parameters at this width, CCA 580.
+        (dict(BSRN, attention='esa'), 352_400 - 8 * 580),
+        (dict(BSRN, attention='cca'), 352_400 - 8 * 4_064),
+        (dict(BSRN, attention='none'), 352_400 - 8 * 4_644),
+        # LKDN has 321,992, and 24 convolutions of 56 channels to distil through: C² + 10 C parameters each.
+        (dict(conv='Conv'), 321_992 + 24 * (8 * 56**2 - 9 * 56)),
+        (dict(conv='BSConvU_rep'), 321_992 + 24 * 2 * 56),
+        (dict(conv='BSConvU_dbb'), 321_992 + 24 * (33 - 10) * 56),
+        (dict(lka_kernel=21), 321_992 + 8 * (7**2 - 5**2) * 56),
+        (dict(activation='prelu'), 321_992 + 8 + 1),
+    ],
+)
 def test_size_is_the_expected_one(arguments, parameters):
     assert sum(p.numel() for p in archs.LKDN(**arguments).parameters()) == parameters
 
@@ -118,8 +122,12 @@ def test_output_is_that_of_bsrn():
     expected = torch.tensor([256.81419498626826, 1039.219236967961], dtype=torch.float64)
     torch.testing.assert_close(sums, expected, rtol=0, atol=1e-10)
     pixels = torch.stack([output[0, :, 3, 5], output[0, :, -1, -1]])
-    expected = torch.tensor([[0.03637970936764755, 0.4169054583924041, 0.09826241004686485],
-                             [-0.370623237097915, 0.003532654858905646, 0.3804934236304245]]).double()  # yapf: disable
+    expected = torch.tensor(
+        [
+            [0.03637970936764755, 0.4169054583924041, 0.09826241004686485],
+            [-0.370623237097915, 0.003532654858905646, 0.3804934236304245],
+        ]
+    ).double()
     torch.testing.assert_close(pixels, expected, rtol=0, atol=1e-7)
 
 
@@ -158,7 +166,7 @@ def test_large_kernel_sees_the_square_that_is_documented(kernel, dilation):
     x = torch.ones(1, 1, 61, 60, dtype=torch.float64, requires_grad=True)
     output = attention(x)
     assert output.shape == x.shape
-    seen, = torch.autograd.grad(output[0, 0, 30, 30], x)
+    (seen,) = torch.autograd.grad(output[0, 0, 30, 30], x)
     rows, columns = seen[0, 0].nonzero().T
     assert rows.min() == columns.min() and rows.max() == columns.max()
     assert rows.max() - rows.min() + 1 == side and seen.count_nonzero() == side**2
@@ -166,17 +174,34 @@ def test_large_kernel_sees_the_square_that_is_documented(kernel, dilation):
 
 
 def test_attention_is_what_its_name_says():
-    present = {attention: {child for child, module in build(attention=attention).B1.named_children()
-                           if not isinstance(module, nn.Identity)} & {'atten', 'c6', 'pixel_norm', 'esa', 'cca'}
-               for attention in ATTENTIONS}  # yapf: disable
-    assert present == {'lka': {'atten', 'c6', 'pixel_norm'}, 'esa_cca': {'esa', 'cca'}, 'esa': {'esa'}, 'cca': {'cca'},
-                       'none': set()}  # yapf: disable
+    present = {
+        attention: {
+            child
+            for child, module in build(attention=attention).B1.named_children()
+            if not isinstance(module, nn.Identity)
+        }
+        & {'atten', 'c6', 'pixel_norm', 'esa', 'cca'}
+        for attention in ATTENTIONS
+    }
+    assert present == {
+        'lka': {'atten', 'c6', 'pixel_norm'},
+        'esa_cca': {'esa', 'cca'},
+        'esa': {'esa'},
+        'cca': {'cca'},
+        'none': set(),
+    }
 
 
-@pytest.mark.parametrize('activation, function', [
-    ('gelu', F.gelu), ('relu', F.relu), ('lrelu', lambda x: F.leaky_relu(x, 0.05)), ('silu', F.silu),
-    ('prelu', lambda x: F.leaky_relu(x, 0.25)),
-])  # yapf: disable
+@pytest.mark.parametrize(
+    'activation, function',
+    [
+        ('gelu', F.gelu),
+        ('relu', F.relu),
+        ('lrelu', lambda x: F.leaky_relu(x, 0.05)),
+        ('silu', F.silu),
+        ('prelu', lambda x: F.leaky_relu(x, 0.25)),
+    ],
+)
 def test_activation_is_that_of_blocks_and_trunk(activation, function):
     network, x = build(activation=activation), torch.linspace(-3, 3, 20, dtype=torch.float64)
     for act in (network.act, network.B1.act, network.B2.act):
@@ -258,16 +283,20 @@ def test_notes_are_left_out_where_there_is_no_place_for_them():
 
 # ------------------------------------------------- arguments ------------------------------------------------------- #
 
+
 @pytest.mark.parametrize('cls', [archs.LKDN, archs.LKDN_S])
-@pytest.mark.parametrize('arguments, message', [
-    (dict(attention='lsk'), 'attention: lsk is not known; it is one of lka, esa_cca, esa, cca, none'),
-    (dict(activation='tanh'), 'activation: tanh is not known; it is one of gelu, relu, lrelu, silu, prelu'),
-    (dict(conv=None), 'conv: None is not known; it is one of Conv, BSConvU'),
-    (dict(lka_kernel=0), 'lka_kernel: 0 is not a whole number from 1 on'),
-    (dict(lka_dilation=2.5), 'lka_dilation: 2.5 is not a whole number from 1 on'),
-    (dict(num_block=None), 'num_block: None is not a whole number'),
-    (dict(lka_kernel=3, lka_dilation=5), 'lka_dilation: 5 is more than lka_kernel, 3'),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (dict(attention='lsk'), 'attention: lsk is not known; it is one of lka, esa_cca, esa, cca, none'),
+        (dict(activation='tanh'), 'activation: tanh is not known; it is one of gelu, relu, lrelu, silu, prelu'),
+        (dict(conv=None), 'conv: None is not known; it is one of Conv, BSConvU'),
+        (dict(lka_kernel=0), 'lka_kernel: 0 is not a whole number from 1 on'),
+        (dict(lka_dilation=2.5), 'lka_dilation: 2.5 is not a whole number from 1 on'),
+        (dict(num_block=None), 'num_block: None is not a whole number'),
+        (dict(lka_kernel=3, lka_dilation=5), 'lka_dilation: 5 is more than lka_kernel, 3'),
+    ],
+)
 def test_argument_out_of_range_is_refused_by_name(cls, arguments, message):
     with pytest.raises(ValueError, match=message):
         cls(**arguments)
@@ -275,5 +304,18 @@ def test_argument_out_of_range_is_refused_by_name(cls, arguments, message):
 
 def test_smaller_network_takes_every_variant():
     network = archs.LKDN_S(conv='Conv', attention='cca', lka_kernel=9, lka_dilation=2, activation='silu')
-    assert list(network.built_with.values()) == [3, 3, 42, 42, 5, 4, 4, 'Conv', 'pixelshuffledirect', 'cca', 9, 2,
-                                                'silu']  # yapf: disable
+    assert list(network.built_with.values()) == [
+        3,
+        3,
+        42,
+        42,
+        5,
+        4,
+        4,
+        'Conv',
+        'pixelshuffledirect',
+        'cca',
+        9,
+        2,
+        'silu',
+    ]

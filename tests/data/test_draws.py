@@ -10,8 +10,12 @@ def test_the_stream_never_changes_between_versions():
 
 
 def test_seed_position_and_purpose_each_give_other_words():
-    words = [random_words(purpose, seed, position, 1)[0]
-             for purpose in (b'a', b'b') for seed in (0, 1, 2**63) for position in (0, 1, 2**40)]
+    words = [
+        random_words(purpose, seed, position, 1)[0]
+        for purpose in (b'a', b'b')
+        for seed in (0, 1, 2**63)
+        for position in (0, 1, 2**40)
+    ]
     assert len(set(words)) == len(words)
 
 

@@ -46,8 +46,10 @@ def resize_slowly(image, scale, edges):
     image = image.reshape(*image.shape[:2], -1)
     rounded = image.dtype == np.uint8
     for _ in range(2):
-        lines = [[resize_line(image[:, x, c], scale, edges, rounded) for c in range(image.shape[2])]
-                 for x in range(image.shape[1])]
+        lines = [
+            [resize_line(image[:, x, c], scale, edges, rounded) for c in range(image.shape[2])]
+            for x in range(image.shape[1])
+        ]
         image = np.array(lines, image.dtype).swapaxes(1, 2)
     return image
 

@@ -28,7 +28,7 @@ def test_values_lie_where_lmdb_reads_them(tmp_path, rounds):
     places, page = locate(tmp_path / 'data.mdb')
     assert page == os.sysconf('SC_PAGESIZE') and list(places) == sorted(expected)
     data = (tmp_path / 'data.mdb').read_bytes()
-    assert {key: data[begin:begin + size] for key, (begin, size) in places.items()} == expected
+    assert {key: data[begin : begin + size] for key, (begin, size) in places.items()} == expected
 
 
 def test_the_tree_may_be_deep(tmp_path):
@@ -39,7 +39,7 @@ def test_the_tree_may_be_deep(tmp_path):
         assert environment.stat()['depth'] >= 3
     places, _ = locate(tmp_path / 'data.mdb')
     data = (tmp_path / 'data.mdb').read_bytes()
-    assert [data[begin:begin + size] for begin, size in places.values()] == [b'%d' % n for n in range(3000)]
+    assert [data[begin : begin + size] for begin, size in places.values()] == [b'%d' % n for n in range(3000)]
 
 
 def test_other_files_short_files_and_damaged_trees_end_in_a_value_error(tmp_path):
@@ -53,7 +53,7 @@ def test_other_files_short_files_and_damaged_trees_end_in_a_value_error(tmp_path
     rng = random.Random(0)
     for _ in range(500):  # any flip: either noticed, or all places are still in the file
         place = rng.randrange(len(whole))
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << rng.randrange(8)]) + whole[place + 1:])
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << rng.randrange(8)]) + whole[place + 1 :])
         try:
             places, _ = locate(path)
         except ValueError:

@@ -40,7 +40,7 @@ def make_raw(root, pictures):
     parts = root.with_suffix('.parts')
     parts.mkdir()
     make_folder(parts / 'pictures', pictures)
-    store, = prepare_folder(str(parts), str(parts / 'pictures'), scales=(), workers=1)
+    (store,) = prepare_folder(str(parts), str(parts / 'pictures'), scales=(), workers=1)
     os.rename(store, root)
 
 
@@ -67,7 +67,7 @@ def sub_images(pictures, crop_size, step):
             if origins[-1][-1] + crop_size < length:
                 origins[-1].append(length - crop_size)
         for i, (top, left) in enumerate((top, left) for top in origins[0] for left in origins[1]):
-            cut[f'{name}_s{i + 1:03d}'] = picture[top:top + crop_size, left:left + crop_size]
+            cut[f'{name}_s{i + 1:03d}'] = picture[top : top + crop_size, left : left + crop_size]
     return cut
 
 
@@ -78,8 +78,11 @@ def make_pair(root, kind, gt, lq):
     for side, pictures in (('gt', gt), ('lq', lq)):
         {'raw': make_raw, 'folder': make_folder, 'lmdb': make_lmdb}[kind](root / f'{side}{suffix}', pictures)
     return {
-        'name': 'pairs', 'type': 'PairedCropDataset', 'scale': SCALE,
-        'dataroot_gt': str(root / f'gt{suffix}'), 'dataroot_lq': str(root / f'lq{suffix}'),
+        'name': 'pairs',
+        'type': 'PairedCropDataset',
+        'scale': SCALE,
+        'dataroot_gt': str(root / f'gt{suffix}'),
+        'dataroot_lq': str(root / f'lq{suffix}'),
         'io_backend': {'type': 'disk' if kind == 'folder' else 'lmdb'},
     }
 
@@ -98,8 +101,12 @@ def raw(tmp_path_factory):
 def basicsr_lmdb(tmp_path_factory):
     """Options of the PNG sub-image LMDBs that BasicSR makes of the same pictures."""
     gt, lq = make_pictures()
-    return make_pair(tmp_path_factory.mktemp('png'), 'lmdb', sub_images(gt, CROP_SIZE, STEP),
-                     sub_images(lq, CROP_SIZE // SCALE, STEP // SCALE))
+    return make_pair(
+        tmp_path_factory.mktemp('png'),
+        'lmdb',
+        sub_images(gt, CROP_SIZE, STEP),
+        sub_images(lq, CROP_SIZE // SCALE, STEP // SCALE),
+    )
 
 
 def origin_and_flips(patch):
@@ -117,8 +124,11 @@ def draws(dataset, count, seed=0):
 
 
 def samples_of(loader):
-    return [(lq_path, lq.numpy().tobytes(), gt.numpy().tobytes()) for batch in loader
-            for lq_path, lq, gt in zip(batch['lq_path'], batch['lq'], batch['gt'], strict=True)]
+    return [
+        (lq_path, lq.numpy().tobytes(), gt.numpy().tobytes())
+        for batch in loader
+        for lq_path, lq, gt in zip(batch['lq_path'], batch['lq'], batch['gt'], strict=True)
+    ]
 
 
 def equal(sample, other):
@@ -156,7 +166,7 @@ def test_flips_give_the_pixels_of_basicsr(raw):
     for draw in draws(dataset, 100):
         lq = dataset[draw]['lq'].numpy()
         number, top, left, *flags = origin_and_flips(lq)
-        crop = pictures[f'{number:04d}'][top:top + 8, left:left + 8].copy()
+        crop = pictures[f'{number:04d}'][top : top + 8, left : left + 8].copy()
         random.setstate(turned[tuple(flags)])
         assert np.array_equal(augment(crop), lq.transpose(1, 2, 0))
         seen.add(tuple(flags))
@@ -172,8 +182,10 @@ def test_flips_are_drawn_only_where_asked_for(raw, hflip, rot):
 
 def test_validation_gives_whole_pictures_in_any_form(tmp_path):
     gt, lq = make_pictures()
-    forms = [PairedCropDataset({**make_pair(tmp_path / kind, kind, gt, lq), 'phase': 'val'})
-             for kind in ('raw', 'lmdb', 'folder')]
+    forms = [
+        PairedCropDataset({**make_pair(tmp_path / kind, kind, gt, lq), 'phase': 'val'})
+        for kind in ('raw', 'lmdb', 'folder')
+    ]
     for i, name in enumerate(gt):
         for dataset in forms:
             assert len(dataset) == 3
@@ -193,8 +205,11 @@ def test_float_samples_are_those_of_basicsr(tmp_path):
     lq = {'a': rng.integers(0, 256, (20, 24, 3), np.uint8)}
     gt = {'a': rng.integers(0, 256, (40, 48, 3), np.uint8)}
     opt = {**make_pair(tmp_path, 'folder', gt, lq), 'phase': 'val'}
-    for more, tolerance in (({'float32': True}, 0), ({'color': 'y'}, 1e-7),
-                            ({'mean': [0.4, 0.5, 0.6], 'std': [0.2, 0.3, 0.4]}, 0)):
+    for more, tolerance in (
+        ({'float32': True}, 0),
+        ({'color': 'y'}, 1e-7),
+        ({'mean': [0.4, 0.5, 0.6], 'std': [0.2, 0.3, 0.4]}, 0),
+    ):
         ours = PairedCropDataset({**opt, **more})[0]
         theirs = PairedImageDataset({**opt, **more, 'io_backend': {'type': 'disk'}})[0]
         for key in ('lq', 'gt'):
@@ -225,7 +240,7 @@ def crop_probabilities(dataset_of_basicsr, lq):
     for patch in cut.values():
         for top in range(origins):
             for left in range(origins):
-                origin = origin_and_flips(patch[top:top + size, left:left + size].transpose(2, 0, 1))[:3]
+                origin = origin_and_flips(patch[top : top + size, left : left + size].transpose(2, 0, 1))[:3]
                 for flags in np.ndindex(2, 2, 2):
                     key = (*origin, *flags)
                     probabilities[key] = probabilities.get(key, 0) + 1 / (len(cut) * origins**2 * 8)
@@ -363,8 +378,15 @@ def test_lq_files_are_found_by_the_template(tmp_path):
     make_folder(tmp_path / 'lq', lq, 'x2')
     (tmp_path / 'gt' / '.DS_Store').write_bytes(b'')
     (tmp_path / 'gt' / 'readme.txt').write_text('not a picture')
-    dataset = PairedCropDataset({'dataroot_gt': str(tmp_path / 'gt'), 'dataroot_lq': str(tmp_path / 'lq'),
-                                 'filename_tmpl': '{}x2', 'scale': SCALE, 'phase': 'val'})
+    dataset = PairedCropDataset(
+        {
+            'dataroot_gt': str(tmp_path / 'gt'),
+            'dataroot_lq': str(tmp_path / 'lq'),
+            'filename_tmpl': '{}x2',
+            'scale': SCALE,
+            'phase': 'val',
+        }
+    )
     assert [int(dataset[i]['lq'][2, 0, 0]) for i in range(3)] == [0, 1, 2]
     assert dataset[0]['lq_path'] == str(tmp_path / 'lq' / '0000x2.png')
 
@@ -451,8 +473,13 @@ def test_corrupt_files_are_named(tmp_path, phase, damage):
     opt = train_opt(make_pair(tmp_path, 'folder', *make_pictures()), phase=phase)
     path = tmp_path / 'lq' / '0001.png'
     data = path.read_bytes()
-    damaged = {'empty': b'', 'cut': data[:len(data) // 2], 'text': b'not a picture', 'header': bytes(20) + data[20:],
-               'middle': data[:60] + bytes(40) + data[100:]}
+    damaged = {
+        'empty': b'',
+        'cut': data[: len(data) // 2],
+        'text': b'not a picture',
+        'header': bytes(20) + data[20:],
+        'middle': data[:60] + bytes(40) + data[100:],
+    }
     path.write_bytes(damaged[damage])
     # Only damage in the middle of a file needs the picture to be decoded; the rest is seen before training starts.
     (refuse if damage == 'middle' else refuse_at_once)(opt, str(path), 'damaged')
@@ -488,12 +515,15 @@ def test_an_unfinished_lmdb_is_refused(tmp_path):
     refuse_at_once(opt, str(meta_info), 'names no pictures')
 
 
-@pytest.mark.parametrize('more, words', [
-    ({'gt_size': 15}, ('gt_size: 15', 'multiple of the scale, 2')),
-    ({'gt_size': None}, ('gt_size',)),
-    ({'crop_size': 25}, ('crop_size: 25',)),
-    ({'step': 0}, ('step: 0',)),
-    ({'crop_size': 12}, ('crop_size: 12', 'gt_size: 16')),
-])
+@pytest.mark.parametrize(
+    'more, words',
+    [
+        ({'gt_size': 15}, ('gt_size: 15', 'multiple of the scale, 2')),
+        ({'gt_size': None}, ('gt_size',)),
+        ({'crop_size': 25}, ('crop_size: 25',)),
+        ({'step': 0}, ('step: 0',)),
+        ({'crop_size': 12}, ('crop_size: 12', 'gt_size: 16')),
+    ],
+)
 def test_sizes_that_do_not_fit_are_refused(raw, more, words):
     refuse_at_once(train_opt(raw, **more), *words)

@@ -17,8 +17,20 @@ def save(path, mode='RGB', **options):
     return image
 
 
-@pytest.mark.parametrize('mode, suffix', [('RGB', 'png'), ('L', 'png'), ('1', 'png'), ('P', 'png'), ('RGB', 'bmp'),
-                                          ('RGB', 'tif'), ('L', 'jpg'), ('RGB', 'jpg'), ('P', 'bmp')])
+@pytest.mark.parametrize(
+    'mode, suffix',
+    [
+        ('RGB', 'png'),
+        ('L', 'png'),
+        ('1', 'png'),
+        ('P', 'png'),
+        ('RGB', 'bmp'),
+        ('RGB', 'tif'),
+        ('L', 'jpg'),
+        ('RGB', 'jpg'),
+        ('P', 'bmp'),
+    ],
+)
 def test_pictures_of_any_usual_kind_become_rgb(tmp_path, mode, suffix):
     path = str(tmp_path / f'a.{suffix}')
     image = Image.fromarray(pixels()).convert(mode)
@@ -76,7 +88,7 @@ def test_any_flipped_byte_of_a_png_is_noticed(tmp_path):
     Image.fromarray(pixels(4, 5)).save(path)
     whole = path.read_bytes()
     for place in range(len(whole)):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1:])
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         with pytest.raises(InputError, match=r'a\.png'):
             look_at(str(path))
 

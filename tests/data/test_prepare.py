@@ -49,7 +49,11 @@ def test_one_run_makes_the_stores_of_all_scales(tmp_path, hr):
     said = []
     stores = prepare_folder(str(tmp_path / 'out'), hr, scales=(4, 2, 3), workers=2, say=said.append)
     assert [os.path.basename(path) for path in stores] == [
-        'HR.lmdb', 'LR_bicubic_X2.lmdb', 'LR_bicubic_X3.lmdb', 'LR_bicubic_X4.lmdb']
+        'HR.lmdb',
+        'LR_bicubic_X2.lmdb',
+        'LR_bicubic_X3.lmdb',
+        'LR_bicubic_X4.lmdb',
+    ]
     assert sorted(os.listdir(tmp_path / 'out')) == sorted(os.path.basename(path) for path in stores)
     gt = RawStore(stores[0])
     assert gt.names == ['a_1', 'a', 'b', 'c']  # the order of a_1_s001.png, a_s001.png, ...
@@ -68,8 +72,9 @@ def test_one_run_makes_the_stores_of_all_scales(tmp_path, hr):
 def test_sides_are_cropped_to_multiples_of_every_scale_and_counted(tmp_path):
     images = write_pictures(tmp_path / 'hr', ['even'], (48, 60)) | write_pictures(tmp_path / 'hr', ['odd'], (47, 61))
     said = []
-    gt, x2, x3 = map(RawStore, prepare_folder(str(tmp_path / 'out'), str(tmp_path / 'hr'), scales=(2, 3), workers=1,
-                                             say=said.append))
+    gt, x2, x3 = map(
+        RawStore, prepare_folder(str(tmp_path / 'out'), str(tmp_path / 'hr'), scales=(2, 3), workers=1, say=said.append)
+    )
     assert gt.shapes.tolist() == [[48, 60, 3], [42, 60, 3]]
     np.testing.assert_array_equal(gt.image(1), images['odd'][:42, :60])
     np.testing.assert_array_equal(x3.image(1), imresize(images['odd'][:42, :60], 1 / 3))
@@ -114,9 +119,16 @@ def test_all_problems_are_reported_together_and_nothing_is_written(tmp_path, hr)
         prepare_folder(str(tmp_path / 'out'), hr, str(tmp_path / 'lr'), workers=2)
     lines = str(error.value).split('\n')
     assert lines[0].startswith('8 problems with the pictures') and len(lines) == 9
-    for words in ('ax4.png is 9x9, but', 'bx4.png is cut short', 'c.png has no LR', 'deep.png has no LR',
-                  'tiny.png has no LR', 'zzzx4.png belongs to no HR', 'deep.png has 16 bits',
-                  'tiny.png is too small (60x3)'):
+    for words in (
+        'ax4.png is 9x9, but',
+        'bx4.png is cut short',
+        'c.png has no LR',
+        'deep.png has no LR',
+        'tiny.png has no LR',
+        'zzzx4.png belongs to no HR',
+        'deep.png has 16 bits',
+        'tiny.png is too small (60x3)',
+    ):
         assert sum(words in line for line in lines) == 1, words
     assert not (tmp_path / 'out').exists()
 
@@ -124,8 +136,9 @@ def test_all_problems_are_reported_together_and_nothing_is_written(tmp_path, hr)
 def test_lr_pictures_that_are_missing_can_be_made(tmp_path, hr):
     write_lr(tmp_path / 'lr', {name: pixels(hr, name) for name in ('a', 'a_1', 'b')}, 4)
     said = []
-    _, lq = prepare_folder(str(tmp_path / 'out'), hr, str(tmp_path / 'lr'), workers=1, allow_missing=True,
-                           say=said.append)
+    _, lq = prepare_folder(
+        str(tmp_path / 'out'), hr, str(tmp_path / 'lr'), workers=1, allow_missing=True, say=said.append
+    )
     np.testing.assert_array_equal(RawStore(lq).image(3), imresize(pixels(hr, 'c'), 1 / 4))
     assert any('Went on although' in line and 'cx4' in line for line in said)
     assert any('1 LR pictures at x4 were made' in line for line in said)
@@ -145,8 +158,9 @@ def test_df2k_must_be_complete_and_missing_pictures_are_listed(tmp_path):
     assert os.path.basename(gt) == 'DF2K_train_HR.lmdb' and os.path.basename(lq) == 'DF2K_train_LR_bicubic_X4.lmdb'
     assert len(RawStore(gt)) == 797 and RawStore(lq).index['settings']['lr'] == '796 given, others imresize'
     # The HR folder itself may be named too; one of the two sets makes stores of its own.
-    gt, _ = prepare_df2k(str(tmp_path / 'out'), div2k=str(tmp_path / 'DIV2K/DIV2K_train_HR'), workers=1,
-                         allow_missing=True)
+    gt, _ = prepare_df2k(
+        str(tmp_path / 'out'), div2k=str(tmp_path / 'DIV2K/DIV2K_train_HR'), workers=1, allow_missing=True
+    )
     assert os.path.basename(gt) == 'DIV2K_train_HR.lmdb'
     write_pictures(tmp_path / 'DIV2K/DIV2K_train_HR', ['0801'], (8, 8))
     with pytest.raises(InputError, match='0801.png is not a training picture of DIV2K'):
@@ -166,25 +180,38 @@ def basicsr_sub_images(image, crop_size, step, thresh):
     w_space = np.arange(0, w - crop_size + 1, step)
     if w - (w_space[-1] + crop_size) > thresh:
         w_space = np.append(w_space, w - crop_size)
-    return [image[x:x + crop_size, y:y + crop_size] for x in h_space for y in w_space]
+    return [image[x : x + crop_size, y : y + crop_size] for x in h_space for y in w_space]
 
 
 def test_the_png_store_is_what_basicsr_would_have_made_and_reads(tmp_path, hr):
     from basicsr.data.paired_image_dataset import PairedImageDataset
+
     gt, lq = prepare_folder(str(tmp_path / 'out'), hr, format='png', crop_size=24, step=16, thresh=4, workers=2)
     assert [os.path.basename(path) for path in (gt, lq)] == ['HR_sub.lmdb', 'LR_bicubic_X4_sub.lmdb']
     expected = {}
     for name in ('a', 'a_1', 'b', 'c'):
-        pairs = zip(basicsr_sub_images(pixels(hr, name), 24, 16, 4),
-                    basicsr_sub_images(imresize(pixels(hr, name), 1 / 4), 6, 4, 1), strict=True)
+        pairs = zip(
+            basicsr_sub_images(pixels(hr, name), 24, 16, 4),
+            basicsr_sub_images(imresize(pixels(hr, name), 1 / 4), 6, 4, 1),
+            strict=True,
+        )
         expected |= {f'{name}_s{n + 1:03d}': pair for n, pair in enumerate(pairs)}
     for path, size in ((gt, 24), (lq, 6)):
         lines = open(f'{path}/meta_info.txt', encoding='utf-8').read().splitlines()
         assert lines == [f'{name} ({size},{size},3) 1' for name in sorted(f'{key}.png' for key in expected)]
         verify(path)
-    dataset = PairedImageDataset(dict(
-        dataroot_gt=gt, dataroot_lq=lq, io_backend=dict(type='lmdb'), scale=4, phase='train', gt_size=24,
-        use_hflip=False, use_rot=False))
+    dataset = PairedImageDataset(
+        dict(
+            dataroot_gt=gt,
+            dataroot_lq=lq,
+            io_backend=dict(type='lmdb'),
+            scale=4,
+            phase='train',
+            gt_size=24,
+            use_hflip=False,
+            use_rot=False,
+        )
+    )
     assert len(dataset) == len(expected) == 4 * 9
     random.seed(0)
     for n in range(len(dataset)):
@@ -215,13 +242,13 @@ def test_verify_names_the_picture_with_a_flipped_byte(tmp_path, hr, options):
     whole = data.read_bytes()
     # Small values may lie in the file twice: LMDB copies a page before it changes it.
     middle = len(value) // 2
-    data.write_bytes(whole.replace(value, value[:middle] + bytes([value[middle] ^ 1]) + value[middle + 1:]))
+    data.write_bytes(whole.replace(value, value[:middle] + bytes([value[middle] ^ 1]) + value[middle + 1 :]))
     with pytest.raises(InputError) as error:
         verify(gt)
     name = 'b' if not options else key.decode()
     assert f'\n  {name}' in str(error.value) and str(error.value).count('\n') == 1
     behind = whole.index(value) + len(value)
-    data.write_bytes(whole[:behind] + b'x' + whole[behind + 1:])
+    data.write_bytes(whole[:behind] + b'x' + whole[behind + 1 :])
     if len(value) > 4096:
         with pytest.raises(InputError, match=f'{name} is followed by bytes that are not its own'):
             verify(gt)
@@ -255,9 +282,14 @@ def test_the_command_makes_and_verifies_stores_and_reports_errors_without_a_trac
 
 
 def test_typing_errors_are_answered_before_anything_is_imported(tmp_path):
-    for args in ([], ['--out', 'x'], ['--hr', 'a', '--div2k', 'b', '--out', 'x'],
-                 ['--div2k', 'a', '--lr', 'b', '--out', 'x'], ['--hr', 'a', '--out', 'x', '--scale', '5'],
-                 ['--hr', 'a', '--out', 'x', '--step', '0']):
+    for args in (
+        [],
+        ['--out', 'x'],
+        ['--hr', 'a', '--div2k', 'b', '--out', 'x'],
+        ['--div2k', 'a', '--lr', 'b', '--out', 'x'],
+        ['--hr', 'a', '--out', 'x', '--scale', '5'],
+        ['--hr', 'a', '--out', 'x', '--step', '0'],
+    ):
         done = subprocess.run([sys.executable, '-S', SCRIPT, *args], capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 2 and 'error:' in done.stderr and 'Traceback' not in done.stderr, args
     done = subprocess.run([sys.executable, '-S', SCRIPT, '--help'], capture_output=True, text=True, cwd=tmp_path)

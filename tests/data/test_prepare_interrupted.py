@@ -1,4 +1,5 @@
 """Preparation that is killed, starved of disk, or asked for something else in the middle."""
+
 import errno
 import filecmp
 import multiprocessing
@@ -41,6 +42,7 @@ def hr(tmp_path, monkeypatch):
 
 def start(function, *args, **kwargs):
     """Run a function in a forked process that leads a process group of its own."""
+
     def body():
         os.setsid()
         function(*args, **kwargs)
@@ -80,6 +82,7 @@ def kill_at_step(step):
             if count == step:
                 os.kill(os.getpid(), signal.SIGKILL)
             return function(*args, **kwargs)
+
         return wrapper
 
     for name in ('fsync', 'rename', 'replace', 'remove', 'makedirs'):
@@ -87,8 +90,9 @@ def kill_at_step(step):
     store_writer.StoreWriter.commit = counted(store_writer.StoreWriter.commit)
 
 
-@pytest.mark.parametrize('options, steps', [(dict(workers=1), range(1, 100)), (dict(PNG, workers=1), range(3, 99, 4))],
-                         ids=['raw', 'png'])
+@pytest.mark.parametrize(
+    'options, steps', [(dict(workers=1), range(1, 100)), (dict(PNG, workers=1), range(3, 99, 4))], ids=['raw', 'png']
+)
 def test_killed_before_any_step_it_goes_on_and_ends_with_the_same_stores(tmp_path, hr, options, steps):
     shutil.rmtree(hr)
     write_pictures(hr, 2)
@@ -198,8 +202,11 @@ def small_disk(tmp_path):
     """A file system of 3 MB."""
     path = tmp_path / 'disk'
     path.mkdir()
-    if os.geteuid() or shutil.which('mount') is None or subprocess.run(
-            ['mount', '-t', 'tmpfs', '-o', 'size=3m', 'tmpfs', path], capture_output=True).returncode:
+    if (
+        os.geteuid()
+        or shutil.which('mount') is None
+        or subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=3m', 'tmpfs', path], capture_output=True).returncode
+    ):
         pytest.skip('mounting a small file system needs root')
     yield path
     subprocess.run(['umount', path], check=True)
@@ -233,15 +240,15 @@ def tree(folder):
 
 def test_finished_stores_are_left_alone(tmp_path, hr):
     out, said = tmp_path / 'out', []
-    prepare_folder(str(out), hr, scales=(4, ), workers=1)
+    prepare_folder(str(out), hr, scales=(4,), workers=1)
     before = tree(out)
-    prepare_folder(str(out), hr, scales=(4, ), workers=1, say=said.append)
+    prepare_folder(str(out), hr, scales=(4,), workers=1, say=said.append)
     assert tree(out) == before and said[0].startswith('Already complete')
     # What is asked beyond the stores is done all the same.
     write_pictures(tmp_path / 'lr', 6, (16, 12))
-    prepare_folder(str(tmp_path / 'given'), hr, str(tmp_path / 'lr'), scales=(4, ), workers=1)
+    prepare_folder(str(tmp_path / 'given'), hr, str(tmp_path / 'lr'), scales=(4,), workers=1)
     with pytest.raises(InputError, match='6 problems'):
-        prepare_folder(str(tmp_path / 'given'), hr, str(tmp_path / 'lr'), scales=(4, ), workers=1, verify_lr=True)
+        prepare_folder(str(tmp_path / 'given'), hr, str(tmp_path / 'lr'), scales=(4,), workers=1, verify_lr=True)
     # A scale more is an LR store more.
     prepare_folder(str(out), hr, **RAW)
     assert before.items() <= tree(out).items() | {(out, before.get(out))} and len(names_of_finished(out)) == 3
@@ -278,9 +285,9 @@ def test_a_store_that_was_begun_with_other_settings_is_refused(tmp_path, hr, mon
 
 def test_hr_that_does_not_fit_a_further_scale_is_refused(tmp_path, hr):
     write_pictures(tmp_path / 'odd', 1, (50, 50))
-    prepare_folder(str(tmp_path / 'out'), str(tmp_path / 'odd'), scales=(2, ), workers=1)
+    prepare_folder(str(tmp_path / 'out'), str(tmp_path / 'odd'), scales=(2,), workers=1)
     with pytest.raises(InputError, match=r'HR.lmdb was made with other settings \(sides_multiple_of 2, now 3\)'):
-        prepare_folder(str(tmp_path / 'out'), str(tmp_path / 'odd'), scales=(3, ), workers=1)
+        prepare_folder(str(tmp_path / 'out'), str(tmp_path / 'odd'), scales=(3,), workers=1)
 
 
 def test_something_else_under_the_name_of_a_store_is_not_touched(tmp_path, hr):

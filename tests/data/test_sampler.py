@@ -26,7 +26,7 @@ def whole_run(sampler):
 
 
 def batches(draws, size):
-    return [draws[i:i + size] for i in range(0, len(draws), size)]
+    return [draws[i : i + size] for i in range(0, len(draws), size)]
 
 
 @pytest.mark.parametrize('num_samples', [1, 2, 3, 7, 64, 65, 1000, 4099])
@@ -92,9 +92,18 @@ def test_draws_survive_the_way_to_a_worker():
     assert (type(draw), int(draw), draw.position, draw.seed) == (Draw, 5, 2**40, 9)
 
 
-@pytest.mark.parametrize('dataset_size, batch_size, ratio, total_iter', [
-    (12, 5, 1, 60), (12, 4, 1, 10), (12, 12, 1, 3), (5, 2, 7, 40), (100, 3, 2.5, 83), (12, 5, 1, 1), (3, 2, 3000, 5000),
-])
+@pytest.mark.parametrize(
+    'dataset_size, batch_size, ratio, total_iter',
+    [
+        (12, 5, 1, 60),
+        (12, 4, 1, 10),
+        (12, 12, 1, 3),
+        (5, 2, 7, 40),
+        (100, 3, 2.5, 83),
+        (12, 5, 1, 1),
+        (3, 2, 3000, 5000),
+    ],
+)
 def test_a_run_has_exactly_total_iter_batches(dataset_size, batch_size, ratio, total_iter):
     draws = whole_run(StreamSampler(dataset_size, 0, batch_size, ratio=ratio, total_iter=total_iter))
     assert [draw.position for draw in draws] == list(range(total_iter * batch_size))
@@ -111,8 +120,11 @@ def test_ranks_are_dealt_the_stream_of_one_rank(world_size):
     total_iter = 30
     one = batches(as_tuples(whole_run(StreamSampler(50, 1, 12, ratio=3, total_iter=total_iter))), 12)
     ranks = [
-        batches(as_tuples(whole_run(StreamSampler(50, 1, 12 // world_size, world_size, rank, 3, total_iter))),
-                12 // world_size) for rank in range(world_size)
+        batches(
+            as_tuples(whole_run(StreamSampler(50, 1, 12 // world_size, world_size, rank, 3, total_iter))),
+            12 // world_size,
+        )
+        for rank in range(world_size)
     ]
     assert [sorted(sum(parts, [])) for parts in zip(*ranks, strict=True)] == [sorted(batch) for batch in one]
 
@@ -121,7 +133,7 @@ def test_ranks_are_dealt_the_stream_of_one_rank(world_size):
 def test_a_resumed_run_goes_on_in_the_middle_of_an_epoch(start_iter):
     args = {'dataset_size': 29, 'seed': 1, 'batch_size': 4, 'total_iter': 30}
     undisturbed = as_tuples(whole_run(StreamSampler(**args)))
-    assert as_tuples(whole_run(StreamSampler(**args, start_iter=start_iter))) == undisturbed[start_iter * 4:]
+    assert as_tuples(whole_run(StreamSampler(**args, start_iter=start_iter))) == undisturbed[start_iter * 4 :]
 
 
 def test_an_epoch_can_be_iterated_twice():

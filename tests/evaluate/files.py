@@ -1,4 +1,5 @@
 """Small test sets and checkpoints, made by formula."""
+
 import cv2
 import numpy as np
 import torch

@@ -1,4 +1,5 @@
 """A small test set, and methods whose pictures of it are made by formula."""
+
 import cv2
 import numpy as np
 

@@ -1,4 +1,5 @@
 """Parameters and Multi-Adds, against counts by hand and the paper."""
+
 import pytest
 import torch
 from basicsr.archs.srresnet_arch import MSRResNet
@@ -25,8 +26,13 @@ def test_the_papers_figures():
 
 
 def test_a_convolution_by_hand():
-    network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 5, padding=2, groups=8), nn.GELU(),
-                            nn.Conv2d(8, 12, 3, padding=1, bias=False), nn.PixelShuffle(2))  # yapf: disable
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 1),
+        nn.Conv2d(8, 8, 5, padding=2, groups=8),
+        nn.GELU(),
+        nn.Conv2d(8, 12, 3, padding=1, bias=False),
+        nn.PixelShuffle(2),
+    )
     params, multi_adds = count(network, 2)
     assert params == 3 * 8 + 8 + 8 * 25 + 8 + 8 * 12 * 9
     assert multi_adds == 640 * 360 * (3 * 8 + 8 * 25 + 8 * 12 * 9)
@@ -66,8 +72,9 @@ def test_attention_counts(kind, on_meta):
     assert count(network, 40)[1] == 18 * 32 * (linear + 2 * 32 * 8)
 
 
-@pytest.mark.parametrize('norm', [nn.LayerNorm(32), nn.BatchNorm2d(3), nn.GroupNorm(3, 3),
-                                  nn.InstanceNorm2d(3, affine=True)])  # yapf: disable
+@pytest.mark.parametrize(
+    'norm', [nn.LayerNorm(32), nn.BatchNorm2d(3), nn.GroupNorm(3, 3), nn.InstanceNorm2d(3, affine=True)]
+)
 def test_normalisation_layers_count_twice_their_values(norm):
     assert count(norm.eval(), 40)[1] == 2 * 3 * 18 * 32
 
@@ -82,8 +89,12 @@ def test_a_network_that_must_run_is_counted_all_the_same():
 
 @pytest.mark.filterwarnings('ignore:torch.meshgrid')
 def test_networks_that_keep_tensors_of_the_last_picture_are_left_alone():
-    for network in (SwinIR(upscale=4, upsampler='pixelshuffledirect', window_size=4, img_size=8, depths=[2],
-                           embed_dim=4, num_heads=[2]).eval(), MSRResNet(3, 3, 4, 1, 4).eval()):  # yapf: disable
+    for network in (
+        SwinIR(
+            upscale=4, upsampler='pixelshuffledirect', window_size=4, img_size=8, depths=[2], embed_dim=4, num_heads=[2]
+        ).eval(),
+        MSRResNet(3, 3, 4, 1, 4).eval(),
+    ):
         x = torch.rand(1, 3, 8, 8)
         with torch.no_grad():
             before = network(x)

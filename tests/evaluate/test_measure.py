@@ -1,4 +1,5 @@
 """Measuring: BasicSR's metrics, pictures as they are scored, and a cache that is kept and heeded."""
+
 import json
 import os
 
@@ -70,7 +71,7 @@ def test_other_scales_leave_out_other_borders(scale, tmp_path):
 
 def tamper(folder, key='psnr', value=77.0):
     """Put a score into the cache that no measurement gives."""
-    path, = (os.path.join(root, file) for root, _, files in os.walk(folder) for file in files if file == 'One.json')
+    (path,) = (os.path.join(root, file) for root, _, files in os.walk(folder) for file in files if file == 'One.json')
     with open(path) as file:
         record = json.load(file)
     record[key]['a'] = value
@@ -94,7 +95,7 @@ def test_what_the_cache_holds_is_not_measured_again(tmp_path, model, monkeypatch
 
 def test_another_network_is_measured_anew(tmp_path, model):
     cache = str(tmp_path / 'cache')
-    one, = sets_of(tmp_path, 'One')
+    (one,) = sets_of(tmp_path, 'One')
     first = measure.measure(model, [one], 4, cache)
     tamper(cache)
     save(shaken(small_lkdn(), seed=2), tmp_path / 'small.pth')  # of the same name
@@ -106,7 +107,7 @@ def test_another_network_is_measured_anew(tmp_path, model):
 @pytest.mark.parametrize('kind', ['GTmod4', 'LRbicx4'])
 def test_changed_pictures_are_measured_anew(kind, tmp_path, model):
     cache = str(tmp_path / 'cache')
-    one, = sets_of(tmp_path, 'One')
+    (one,) = sets_of(tmp_path, 'One')
     measure.measure(model, [one], 4, cache)
     measure.measure_bicubic([one], 4, str(tmp_path / 'other'))
     tamper(cache)
@@ -120,7 +121,7 @@ def test_changed_pictures_are_measured_anew(kind, tmp_path, model):
 
 def test_another_protocol_is_measured_anew(tmp_path, model, monkeypatch):
     cache = str(tmp_path / 'cache')
-    one, = sets_of(tmp_path, 'One')
+    (one,) = sets_of(tmp_path, 'One')
     measure.measure(model, [one], 4, cache)
     tamper(cache)
     monkeypatch.setattr(measure, 'PROTOCOL', -1)
@@ -129,7 +130,7 @@ def test_another_protocol_is_measured_anew(tmp_path, model, monkeypatch):
 
 def test_a_killed_measurement_goes_on_where_it_was(tmp_path, model, monkeypatch):
     cache = str(tmp_path / 'cache')
-    one, = sets_of(tmp_path, 'One', pictures=('a', 'b', 'c'))
+    (one,) = sets_of(tmp_path, 'One', pictures=('a', 'b', 'c'))
     whole = measure.measure(model, [one], 4, str(tmp_path / 'undisturbed'))
     score = calculate_ssim
 
@@ -150,7 +151,7 @@ def test_a_killed_measurement_goes_on_where_it_was(tmp_path, model, monkeypatch)
 
 def test_pictures_that_were_deleted_are_made_again(tmp_path, model):
     cache = str(tmp_path / 'cache')
-    one, = sets_of(tmp_path, 'One')
+    (one,) = sets_of(tmp_path, 'One')
     folder = measure.measure(model, [one], 4, cache).sets['One'].folder
     os.remove(os.path.join(folder, 'b.png'))
     measure.measure(model, [one], 4, cache)
@@ -160,7 +161,7 @@ def test_pictures_that_were_deleted_are_made_again(tmp_path, model):
 @pytest.mark.parametrize('contents', ['', '{', '[]', '{"psnr": {}}'])
 def test_a_damaged_cache_is_measured_anew(contents, tmp_path, model):
     cache = tmp_path / 'cache'
-    one, = sets_of(tmp_path, 'One')
+    (one,) = sets_of(tmp_path, 'One')
     first = measure.measure(model, [one], 4, str(cache))
     for path in cache.rglob('*.json'):
         path.write_text(contents)
@@ -188,7 +189,7 @@ def test_a_network_can_be_timed_later(tmp_path, model):
 
 
 def test_names_that_are_no_file_names(tmp_path, model):
-    one, = sets_of(tmp_path, 'One')
+    (one,) = sets_of(tmp_path, 'One')
     result = measure.measure(model, [one], 4, str(tmp_path / 'cache'), name='a/b: c*')
     assert result.method == 'a/b: c*'
     assert len(os.listdir(tmp_path / 'cache')) == 1
@@ -203,7 +204,7 @@ def test_a_diverged_network_is_refused(tmp_path):
 
 
 def test_too_little_memory_names_the_picture(tmp_path, model, monkeypatch):
-    one, = sets_of(tmp_path, 'One')
+    (one,) = sets_of(tmp_path, 'One')
     cache = str(tmp_path / 'cache')
     measure.measure(model, [], 4, cache)
     loaded = measure.load(model)

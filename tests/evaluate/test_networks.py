@@ -1,4 +1,5 @@
 """Every kind of network from its file alone, equal to the one that was saved."""
+
 import os
 import warnings
 
@@ -33,7 +34,7 @@ def outputs(network, window=1, size=(20, 22)):
     with torch.no_grad():
         out = network(F.pad(x, (0, -size[1] % window, 0, -size[0] % window), 'reflect'))
     scale = out.shape[-1] // (size[1] + -size[1] % window)
-    return out[..., :size[0] * scale, :size[1] * scale]
+    return out[..., : size[0] * scale, : size[1] * scale]
 
 
 def architecture(loaded):
@@ -112,8 +113,9 @@ def test_ours_are_fused(wrapped, tmp_path):
 
 def test_bsrn_as_its_authors_save_it(tmp_path):
     network = small_lkdn(num_feat=16, attention='esa_cca', conv='BSConvU_idt').eval()
-    renamed = {key.replace('upsampler.', 'upsampler.upsampleOneStep.'): value
-               for key, value in network.state_dict().items()}
+    renamed = {
+        key.replace('upsampler.', 'upsampler.upsampleOneStep.'): value for key, value in network.state_dict().items()
+    }
     torch.save({'params_ema': renamed}, tmp_path / 'BSRN.pth')
     loaded = networks.load(tmp_path / 'BSRN.pth')
     assert torch.equal(outputs(loaded.network), outputs(network))  # the shortcuts, which have no keys, among it
@@ -127,6 +129,7 @@ def test_averaged_weights_are_preferred(tmp_path):
 
 def test_safetensors(tmp_path):
     from safetensors.torch import save_file
+
     network = small_lkdn()
     save_file(network.state_dict(), tmp_path / 'a.safetensors')
     assert torch.equal(outputs(networks.load(tmp_path / 'a.safetensors').network), outputs(network))
@@ -220,12 +223,15 @@ def test_what_our_model_class_trains_is_fused_from_its_option_file(tmp_path):
     assert not any('rep1x1' in key for key in networks.load(file).network.state_dict())
 
 
-@pytest.mark.parametrize('options, message', [
-    ({'type': 'EDSSR'}, 'network_g:type is EDSSR, which is no known network; did you mean EDSR'),
-    ({'type': 'LKDN', 'num_feat': 1}, 'network_g is refused by LKDN: num_feat'),
-    ({'type': 'LKDN', 'width': 8}, 'network_g is refused by LKDN: .*width'),
-    ({'type': 'LKDN', 'num_feat': 12}, 'network_g does not fit the checkpoint: '),
-])
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        ({'type': 'EDSSR'}, 'network_g:type is EDSSR, which is no known network; did you mean EDSR'),
+        ({'type': 'LKDN', 'num_feat': 1}, 'network_g is refused by LKDN: num_feat'),
+        ({'type': 'LKDN', 'width': 8}, 'network_g is refused by LKDN: .*width'),
+        ({'type': 'LKDN', 'num_feat': 12}, 'network_g does not fit the checkpoint: '),
+    ],
+)
 def test_option_files_that_describe_no_such_network(options, message, tmp_path):
     file = write_options(tmp_path / 'a.yml', options, save(small_lkdn(), tmp_path / 'a.pth'))
     with pytest.raises(InputError, match=f'a.yml.*{message}') as error:
@@ -249,18 +255,31 @@ def test_another_scale_is_refused(tmp_path):
         networks.load(path, 4)
 
 
-@pytest.mark.parametrize('make', [
-    lambda: small_lkdn(num_in_ch=1, num_out_ch=1), lambda: MSRResNet(1, 1, 8, 1, 4),
-    lambda: RRDBNet(1, 1, 4, 8, 1, 4)])  # yapf: disable
+@pytest.mark.parametrize(
+    'make',
+    [
+        lambda: small_lkdn(num_in_ch=1, num_out_ch=1),
+        lambda: MSRResNet(1, 1, 8, 1, 4),
+        lambda: RRDBNet(1, 1, 4, 8, 1, 4),
+    ],
+)
 def test_single_channel_networks_are_refused(make, tmp_path):
     with pytest.raises(InputError, match='a.pth is a network for single-channel pictures'):
         networks.load(save(make(), tmp_path / 'a.pth'))
 
 
-@pytest.mark.parametrize('weights', [
-    {}, {'params': {}}, {'a.weight': torch.zeros(3)}, {'params': [1, 2]}, {1: 2}, {'iter': 3, 'epoch': 1},
-    {'body.0.weight': torch.zeros(8, 3, 3, 3), 'body.1.weight': torch.zeros(8)},  # takes spandrel in
-])
+@pytest.mark.parametrize(
+    'weights',
+    [
+        {},
+        {'params': {}},
+        {'a.weight': torch.zeros(3)},
+        {'params': [1, 2]},
+        {1: 2},
+        {'iter': 3, 'epoch': 1},
+        {'body.0.weight': torch.zeros(8, 3, 3, 3), 'body.1.weight': torch.zeros(8)},  # takes spandrel in
+    ],
+)
 def test_unknown_weights(weights, tmp_path):
     torch.save(weights, tmp_path / 'a.pth')
     with pytest.raises(InputError, match='a.pth .*give'):

@@ -45,8 +45,11 @@ class Reader(html.parser.HTMLParser):
 @pytest.fixture
 def made_page(tmp_path):
     sets = [made.test_set(tmp_path / 'Set5', [(200, 620)])]
-    results = [made.bicubic(tmp_path, sets), made.result(NASTY, tmp_path, sets, made.noisy(5), psnr=31.234),
-               made.result('second', tmp_path, sets, made.noisy(9), psnr=30.5)]
+    results = [
+        made.bicubic(tmp_path, sets),
+        made.result(NASTY, tmp_path, sets, made.noisy(5), psnr=31.234),
+        made.result('second', tmp_path, sets, made.noisy(9), psnr=30.5),
+    ]
     results[1].latency = 0.0125
     published = [Published('IMDN <i>', 4, 715_000, 40_900_000_000, {'Set5': (32.21, 0.8948)}, 'a paper & <its> table')]
     plot = tmp_path / 'plot.png'
@@ -73,7 +76,8 @@ def test_what_is_given_is_text_never_markup(made_page):
     assert 'b' not in tags and tags.count('script') == 2
     assert json.loads(read.scripts[0])['methods'] == ['HR', 'Bicubic', NASTY, 'second']
     assert {'alt': 'what "it" shows'}.items() <= next(
-        a for tag, a in read.elements if tag == 'img' and a.get('alt')).items()
+        a for tag, a in read.elements if tag == 'img' and a.get('alt')
+    ).items()
 
 
 def test_the_page_asks_the_network_for_nothing(made_page):
@@ -107,7 +111,7 @@ def test_the_slider_has_the_very_pixels_around_the_region(made_page):
     pictures |= {str(i): cv2.imread(f'{result.sets["Set5"].folder}/p0.png') for i, result in enumerate(results, 1)}
     assert shown['pictures'].keys() == pictures.keys()
     for number, picture in pictures.items():
-        assert (pixels(shown['pictures'][number]) == picture[:, left:left + 480]).all()
+        assert (pixels(shown['pictures'][number]) == picture[:, left : left + 480]).all()
     assert shown['scores'] == {'1': [25.0, 0.8], '2': [31.234, 0.8], '3': [30.5, 0.8]}
 
 
@@ -128,7 +132,7 @@ def test_a_page_without_regions_and_plots_is_one(tmp_path, made_page):
     assert '<section id="visual" hidden>' in text  # which the script shows where there are regions
 
 
-DRIVE = '''<script>
+DRIVE = """<script>
 (function () {
   var seen = [], split = document.getElementById('split');
   var look = function () { seen.push(getComputedStyle(document.getElementById('left-layer')).clipPath); };
@@ -145,7 +149,7 @@ DRIVE = '''<script>
   seen.push(String(document.querySelectorAll('#crops button').length));
   document.documentElement.setAttribute('data-seen', btoa(unescape(encodeURIComponent(JSON.stringify(seen)))));
 }());
-</script></body>'''
+</script></body>"""
 
 
 def test_the_slider_moves_in_a_browser(tmp_path, made_page):
@@ -154,8 +158,16 @@ def test_the_slider_moves_in_a_browser(tmp_path, made_page):
         pytest.skip('no Chromium is here')
     text = made_page[0].read_text(encoding='utf-8').replace('</body>', DRIVE)
     (tmp_path / 'driven.html').write_text(text, encoding='utf-8')
-    command = [browser, '--headless=new', '--no-sandbox', '--disable-gpu', f'--user-data-dir={tmp_path / "profile"}',
-               '--window-size=1200,900', '--dump-dom', f'file://{tmp_path / "driven.html"}']
+    command = [
+        browser,
+        '--headless=new',
+        '--no-sandbox',
+        '--disable-gpu',
+        f'--user-data-dir={tmp_path / "profile"}',
+        '--window-size=1200,900',
+        '--dump-dom',
+        f'file://{tmp_path / "driven.html"}',
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     found = re.search(r'data-seen="([^"]+)"', done.stdout)
     if found is None and '<html' not in done.stdout:

@@ -29,7 +29,7 @@ def test_the_area_of_a_bubble_is_proportional_to_the_parameters(tmp_path):
     plots.plot_complexity([method('Bicubic', 28), small, large], (), 'Set5', str(tmp_path / 'plot.png'))
     widths = [np.ptp(pixels(tmp_path / 'plot.png', colour, 0.75)[1]) for colour in plots.COLOURS[:2]]
     # Of the edges, 1.2 points or 3 pixels wide, the inner halves are missing; pixels are whole.
-    assert ((widths[1] + 3) / (widths[0] + 3))**2 == pytest.approx(4, rel=0.1)
+    assert ((widths[1] + 3) / (widths[0] + 3)) ** 2 == pytest.approx(4, rel=0.1)
 
 
 def test_bicubic_is_a_dashed_line_also_far_below(tmp_path):
@@ -43,12 +43,15 @@ def test_bicubic_is_a_dashed_line_also_far_below(tmp_path):
     assert heights[0] - heights[1] > 200
 
 
-@pytest.mark.parametrize('methods', [
-    [method('alone', 32, 100_000, 5_000_000_000)],
-    [method('Bicubic', 28)],
-    [method('Bicubic', 28), method('alone', 32, 100_000, 5_000_000_000)],
-    [method(str(k), 32, 100_000, 5_000_000_000) for k in range(12)],
-])
+@pytest.mark.parametrize(
+    'methods',
+    [
+        [method('alone', 32, 100_000, 5_000_000_000)],
+        [method('Bicubic', 28)],
+        [method('Bicubic', 28), method('alone', 32, 100_000, 5_000_000_000)],
+        [method(str(k), 32, 100_000, 5_000_000_000) for k in range(12)],
+    ],
+)
 def test_few_methods_and_equal_ones_are_plotted(tmp_path, methods):
     plots.plot_complexity(methods, (), 'Set5', str(tmp_path / 'plot.png'))
     assert cv2.imread(str(tmp_path / 'plot.png')).shape == (1040, 1280, 3)
@@ -62,16 +65,24 @@ def test_published_methods_of_this_set_and_scale_are_added(tmp_path):
         return (tmp_path / name).read_bytes()
 
     alone = plot('alone.png')
-    assert plot('other.png', Published('x', 2, 300_000, 6_000_000_000, {'Set5': (38.0, 0.96)}, 's'),
-                Published('y', 4, 300_000, 6_000_000_000, {'B100': (27.0, 0.7)}, 's')) == alone
+    assert (
+        plot(
+            'other.png',
+            Published('x', 2, 300_000, 6_000_000_000, {'Set5': (38.0, 0.96)}, 's'),
+            Published('y', 4, 300_000, 6_000_000_000, {'B100': (27.0, 0.7)}, 's'),
+        )
+        == alone
+    )
     assert plot('more.png', Published('z', 4, 300_000, 6_000_000_000, {'Set5': (32.2, 0.89)}, 's')) != alone
     assert len(pixels(tmp_path / 'more.png', plots.GREY)[0]) > 300
 
 
 def test_names_are_no_formulae(tmp_path):
     names = [r'$\frac{', '_hidden', 'a_b$c_d$', 'ü ×4 核', 'two\nlines']
-    methods = [method(name, 32 + k / 10, 100_000, 5_000_000_000, {'Set5 $\\x{': [(1, 30.0), (2, 31.0 + k)]})
-               for k, name in enumerate(names)]
+    methods = [
+        method(name, 32 + k / 10, 100_000, 5_000_000_000, {'Set5 $\\x{': [(1, 30.0), (2, 31.0 + k)]})
+        for k, name in enumerate(names)
+    ]
     plots.plot_complexity(methods, (), 'Set5', str(tmp_path / 'plot.png'))  # an unfinished formula would raise
     plots.plot_curves(methods, str(tmp_path / 'curves.png'))
 
@@ -105,17 +116,20 @@ def test_labels_cover_neither_bubbles_nor_each_other():
     for i, box in enumerate(boxes):
         for x, y in axes.transData.transform(spots):
             assert np.hypot(x - np.clip(x, box.x0, box.x1), y - np.clip(y, box.y0, box.y1)) > radius
-        assert not any(box.overlaps(other) for other in boxes[i + 1:])
+        assert not any(box.overlaps(other) for other in boxes[i + 1 :])
         assert axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
 
 
 def test_learning_curves_have_a_panel_for_each_set_and_a_line_for_each_method(tmp_path):
     curve = [(k, 31 - 1 / k) for k in range(1, 31)]
     lower = [(k, psnr - 0.5) for k, psnr in curve]
-    plots.plot_curves([method('Bicubic', 28), method('Adan', 31, curves={'Set5': curve}),
-                       method('Adam', 31, curves={'Set5': lower})], str(tmp_path / 'one.png'))
-    plots.plot_curves([method('Adan', 31, curves={name: curve for name in ('Set5', 'Set14', 'B100')})],
-                      str(tmp_path / 'three.png'))
+    plots.plot_curves(
+        [method('Bicubic', 28), method('Adan', 31, curves={'Set5': curve}), method('Adam', 31, curves={'Set5': lower})],
+        str(tmp_path / 'one.png'),
+    )
+    plots.plot_curves(
+        [method('Adan', 31, curves={name: curve for name in ('Set5', 'Set14', 'B100')})], str(tmp_path / 'three.png')
+    )
     one, three = (cv2.imread(str(tmp_path / name)).shape for name in ('one.png', 'three.png'))
     assert one[1] == 1280 and three[1] == 1920 and three[0] > 1.8 * one[0]
     found = [len(pixels(tmp_path / 'one.png', colour)[0]) for colour in plots.COLOURS[:3]]

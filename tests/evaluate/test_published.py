@@ -1,11 +1,12 @@
 """Published figures: read as they stand in the file, for the sets and the scale that are asked for."""
+
 import yaml
 
 from lkdn_basicsr.evaluate import published
 
 
 def test_the_papers_row():
-    lkdn, = (entry for entry in published.read() if entry.method == 'LKDN')
+    (lkdn,) = (entry for entry in published.read() if entry.method == 'LKDN')
     assert (lkdn.scale, lkdn.params, lkdn.multi_adds) == (4, 322_000, 18_300_000_000)
     assert lkdn.sets['Urban100'] == (26.42, 0.7965)
     assert 'stella-von/LKDN' in lkdn.source
@@ -26,6 +27,6 @@ def test_by_scale_and_set():
     assert {entry.scale for entry in published.read(3)} == {3}
     entries = published.read(4, ['B100', 'mine', 'set5'])
     assert list(entries[0].sets) == ['B100', 'set5']  # under the names that were asked for
-    bsrn, = (entry for entry in published.read(4, ['B100']) if entry.method == 'BSRN')
+    (bsrn,) = (entry for entry in published.read(4, ['B100']) if entry.method == 'BSRN')
     assert bsrn.sets == {'B100': (27.65, 0.7387)}
     assert published.read(4, ['mine']) == []

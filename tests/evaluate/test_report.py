@@ -13,10 +13,15 @@ from tests.evaluate import made
 
 @pytest.fixture
 def study(tmp_path):
-    sets = [made.test_set(tmp_path / 'Set5', [(64, 96), (96, 64)]),
-            made.test_set(tmp_path / 'Set 14', [(80, 80)], seed=1)]
-    results = [made.bicubic(tmp_path, sets), made.result('Adan', tmp_path, sets, made.noisy(5), psnr=31.0),
-               made.result('Adam', tmp_path, sets, made.noisy(9, 1), 200_000, psnr=30.0)]
+    sets = [
+        made.test_set(tmp_path / 'Set5', [(64, 96), (96, 64)]),
+        made.test_set(tmp_path / 'Set 14', [(80, 80)], seed=1),
+    ]
+    results = [
+        made.bicubic(tmp_path, sets),
+        made.result('Adan', tmp_path, sets, made.noisy(5), psnr=31.0),
+        made.result('Adam', tmp_path, sets, made.noisy(9, 1), 200_000, psnr=30.0),
+    ]
     return results, sets
 
 
@@ -30,9 +35,22 @@ def test_everything_is_written_into_one_folder(tmp_path, study):
         result.curves = {'Set5': [(1, 29.0), (2, 30.0)]}
     out = tmp_path / 'new' / 'out'
     paths = report.write(str(out), 'Table 3', results, sets)
-    assert sorted(names(paths)) == sorted(os.listdir(out)) == sorted([
-        'table.md', 'table.csv', 'complexity.png', 'curves.png', 'index.html', 'comparison-Set5-p0.png',
-        'comparison-Set5-p1.png', 'comparison-Set_14-p0.png'])  # yapf: disable
+    assert (
+        sorted(names(paths))
+        == sorted(os.listdir(out))
+        == sorted(
+            [
+                'table.md',
+                'table.csv',
+                'complexity.png',
+                'curves.png',
+                'index.html',
+                'comparison-Set5-p0.png',
+                'comparison-Set5-p1.png',
+                'comparison-Set_14-p0.png',
+            ]
+        )
+    )
     assert all(cv2.imread(str(out / name)) is not None for name in names(paths) if name.endswith('.png'))
     with open(out / 'table.csv') as file:
         rows = {row['method']: row for row in csv.DictReader(file)}
@@ -45,15 +63,21 @@ def test_regions_are_those_given_and_curves_only_where_there_are(tmp_path, study
     regions = [Region('Set5', 'p0', 0, 0, 20, 20), Region('Set5', 'p0', 30, 10, 20, 20), Region('Set 14', 'p0')]
     paths = report.write(str(tmp_path / 'out'), 'x', results, sets, regions=regions)
     assert [name for name in names(paths) if name.endswith('.png')] == [
-        'complexity.png', 'comparison-Set5-p0.png', 'comparison-Set5-p0-2.png', 'comparison-Set_14-p0.png']
+        'complexity.png',
+        'comparison-Set5-p0.png',
+        'comparison-Set5-p0-2.png',
+        'comparison-Set_14-p0.png',
+    ]
     paths = report.write(str(tmp_path / 'none'), 'x', results, sets, regions=[])
     assert names(paths) == ['table.md', 'table.csv', 'complexity.png', 'index.html']
 
 
 def test_published_figures_of_another_scale_are_left_out(tmp_path, study):
     results, sets = study
-    published = [Published(f'published-x{scale}', scale, 715_000, 40_900_000_000, {'Set5': (32.21, 0.8948)}, 'a paper')
-                 for scale in (2, 4)]
+    published = [
+        Published(f'published-x{scale}', scale, 715_000, 40_900_000_000, {'Set5': (32.21, 0.8948)}, 'a paper')
+        for scale in (2, 4)
+    ]
     report.write(str(tmp_path / 'out'), 'x', results, sets, published, [])
     for name in ('table.md', 'index.html'):
         text = (tmp_path / 'out' / name).read_text()

@@ -1,4 +1,5 @@
 """The tables: columns, marks, what is empty."""
+
 import csv
 
 import pytest
@@ -25,8 +26,15 @@ def cells(text):
 
 def test_markdown():
     rows = cells(table.markdown(ROWS, device='a machine'))
-    assert rows[0] == ['Method', 'Scale', 'Params [K]', 'Multi-Adds [G]', 'Set5 PSNR / SSIM', 'Set14 PSNR / SSIM',
-                       'Latency [ms] on a machine']
+    assert rows[0] == [
+        'Method',
+        'Scale',
+        'Params [K]',
+        'Multi-Adds [G]',
+        'Set5 PSNR / SSIM',
+        'Set14 PSNR / SSIM',
+        'Latency [ms] on a machine',
+    ]
     assert len({len(row) for row in rows}) == 1
     assert rows[2] == ['Bicubic', '×4', '', '', '36.00 / 0.9000', '36.00 / 0.9000', '']
     assert rows[3][:4] == ['A', '×4', '322', '18.3'] and rows[3][-1] == '653'
@@ -61,8 +69,17 @@ def test_published_figures_stand_apart():
 
 def test_csv():
     rows = list(csv.DictReader(table.csv_text(ROWS).splitlines()))
-    assert list(rows[0]) == ['method', 'scale', 'params', 'multi_adds', 'Set5_psnr', 'Set5_ssim', 'Set14_psnr',
-                             'Set14_ssim', 'latency']
+    assert list(rows[0]) == [
+        'method',
+        'scale',
+        'params',
+        'multi_adds',
+        'Set5_psnr',
+        'Set5_ssim',
+        'Set14_psnr',
+        'Set14_ssim',
+        'latency',
+    ]
     assert list(rows[0].values()) == ['Bicubic', '4', '', '', '36.000000', '0.900000', '36.000000', '0.900000', '']
     assert rows[1]['params'] == '321992' and rows[1]['multi_adds'] == '18276249600'
     assert float(rows[1]['latency']) == pytest.approx(652.904)
@@ -71,7 +88,7 @@ def test_csv():
 
 
 def test_what_was_not_measured_is_empty():
-    rows = [result('A', 32), result('B', 31, sets=('Set14', ))]
+    rows = [result('A', 32), result('B', 31, sets=('Set14',))]
     assert cells(table.markdown(rows))[3][4:6] == ['', '<u>31.00</u> / <u>0.8375</u>']
     assert list(csv.reader(table.csv_text(rows).splitlines()))[2][4:6] == ['', '']
 

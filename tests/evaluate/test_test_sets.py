@@ -1,4 +1,5 @@
 """Test sets: found, paired, checked, read, and known by their pictures."""
+
 import cv2
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ def test_lr_pictures_may_carry_the_scale(tmp_path):
 
 
 def test_grey_and_16_bit_pictures_are_read_as_basicsr_does(tmp_path):
-    folder = write_set(tmp_path, pictures=('a', ))
+    folder = write_set(tmp_path, pictures=('a',))
     grey = np.arange(40 * 48, dtype=np.uint16).reshape(40, 48) * 34
     cv2.imwrite(str(folder / 'GTmod4' / 'a.png'), grey)
     gt, _ = read_set(folder, 4).read('a')
@@ -66,12 +67,15 @@ def shrink_both(folder):
     cv2.imwrite(str(folder / 'GTmod4' / 'a.png'), np.zeros((16, 16, 3), np.uint8))
 
 
-@pytest.mark.parametrize('spoil, message', [
-    (drop_lr, 'a.png has no LR picture ax4'),
-    (drop_hr, 'LRbicx4/a.png belongs to no HR picture'),
-    (shrink_lr, 'a.png is 48×40 pixels and .*LRbicx4/a.png is 11×10, which is not 4 times less'),
-    (shrink_both, 'a.png is 16×16 pixels, and SSIM needs 19'),
-])
+@pytest.mark.parametrize(
+    'spoil, message',
+    [
+        (drop_lr, 'a.png has no LR picture ax4'),
+        (drop_hr, 'LRbicx4/a.png belongs to no HR picture'),
+        (shrink_lr, 'a.png is 48×40 pixels and .*LRbicx4/a.png is 11×10, which is not 4 times less'),
+        (shrink_both, 'a.png is 16×16 pixels, and SSIM needs 19'),
+    ],
+)
 def test_sets_that_cannot_be_used(spoil, message, tmp_path):
     folder = write_set(tmp_path)
     spoil(folder)

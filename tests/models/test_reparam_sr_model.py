@@ -1,4 +1,5 @@
 """The model class: training steps, EMA, checkpoints of every form, and the fused network that is tested and saved."""
+
 import math
 
 import pytest
@@ -21,14 +22,25 @@ def opt(tmp_path):
     for name in ('models', 'states'):
         (tmp_path / name).mkdir()
     return dict(
-        name='test', model_type='ReparamSRModel', num_gpu=0, is_train=True, dist=False, rank=0, world_size=1, scale=2,
+        name='test',
+        model_type='ReparamSRModel',
+        num_gpu=0,
+        is_train=True,
+        dist=False,
+        rank=0,
+        world_size=1,
+        scale=2,
         network_g=dict(NETWORK, **TRAINING_FORM),
         path=dict(models=str(tmp_path / 'models'), training_states=str(tmp_path / 'states')),
         train=dict(
-            ema_decay=0.5, optim_g=dict(type='Adan', lr=1e-3), total_iter=10,
-            scheduler=dict(type='MultiStepLR', milestones=[6], gamma=0.5), pixel_opt=dict(type='L1Loss')),
+            ema_decay=0.5,
+            optim_g=dict(type='Adan', lr=1e-3),
+            total_iter=10,
+            scheduler=dict(type='MultiStepLR', milestones=[6], gamma=0.5),
+            pixel_opt=dict(type='L1Loss'),
+        ),
         val=dict(save_img=False, metrics=dict(psnr=dict(type='calculate_psnr', crop_border=2, test_y_channel=True))),
-    )  # yapf: disable
+    )
 
 
 def batch(seed=0):
@@ -75,7 +87,6 @@ def test_ema_has_the_buffers_too(opt):
 
         @ARCH_REGISTRY.register()
         class NetWithBuffers(nn.Sequential):
-
             def __init__(self):
                 super().__init__(nn.Conv2d(3, 12, 3, padding=1), nn.BatchNorm2d(12), nn.PixelShuffle(2))
 
@@ -99,8 +110,9 @@ def test_any_checkpoint_is_tested_in_a_network_of_either_form(opt, tmp_path, des
     torch.save(state if wrapping == 'flat' else {key: state}, tmp_path / 'net.pth')
 
     opt.update(is_train=False, network_g=dict(NETWORK, **described))
-    opt['path'].update(pretrain_network_g=str(tmp_path / 'net.pth'),
-                       param_key_g=None if wrapping == 'flat' else 'params_ema')  # yapf: disable
+    opt['path'].update(
+        pretrain_network_g=str(tmp_path / 'net.pth'), param_key_g=None if wrapping == 'flat' else 'params_ema'
+    )
     model = build_model(opt)
     model.feed_data(batch())
     model.test()

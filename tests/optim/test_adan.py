@@ -1,4 +1,5 @@
 """Adan: the authors' trajectories, and what torch promises of an optimizer."""
+
 import copy
 import json
 
@@ -57,7 +58,7 @@ def by_hand(params, loss, steps, lr, betas, eps, weight_decay):
         for p, grad, s in zip(params, grads, state):
             g, (m, v, n, last) = grad.numpy(), s
             d = g - (g if last is None else last)
-            m, v, n = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * d, b3 * n + (1 - b3) * (g + b2 * d)**2
+            m, v, n = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * d, b3 * n + (1 - b3) * (g + b2 * d) ** 2
             s[:] = m, v, n, g
             step = lr * (m / (1 - b1**k) + b2 * v / (1 - b2**k)) / (np.sqrt(n / (1 - b3**k)) + eps)
             p.data = (p.data - torch.from_numpy(step)) / (1 + lr * weight_decay)
@@ -76,8 +77,10 @@ def test_step_is_that_of_the_paper(foreach):
 
 @pytest.mark.parametrize('foreach', [True, False])
 def test_parameter_groups_have_settings_of_their_own(foreach):
-    groups = [dict(lr=0.02, betas=(0.9, 0.8, 0.95), eps=1e-4, weight_decay=0.3, no_prox=True),
-              dict(lr=0.003, max_grad_norm=1e-3)]  # yapf: disable
+    groups = [
+        dict(lr=0.02, betas=(0.9, 0.8, 0.95), eps=1e-4, weight_decay=0.3, no_prox=True),
+        dict(lr=0.003, max_grad_norm=1e-3),
+    ]
     params, loss = problem()
     run(Adan([dict(group, params=[p]) for group, p in zip(groups, params)], foreach=foreach), loss, 1)
     for i, group in enumerate(groups):  # the first step of a parameter is the same with its group's settings for all
@@ -131,8 +134,8 @@ def restarts_by_hand(params, loss, steps, restart):
         grads = [p.grad.clone() for p in params]
         for i, (p, old, grad) in enumerate(zip(params, before, grads)):
             update = grad + 0.8 * (grad - (grad if last is None else last[i]))
-            n[i] = 0.95 * n[i] + 0.05 * update.numpy()**2
-            total += ((p.detach() - old).numpy()**2 * np.sqrt(n[i] / (1 - 0.95**since))).sum()
+            n[i] = 0.95 * n[i] + 0.05 * update.numpy() ** 2
+            total += ((p.detach() - old).numpy() ** 2 * np.sqrt(n[i] / (1 - 0.95**since))).sum()
         last = grads
         if since * total > restart**2:
             found.append(number)
@@ -222,10 +225,19 @@ def test_parameters_without_gradient_are_passed_over():
     assert torch.equal(idle, torch.ones(3))
 
 
-@pytest.mark.parametrize('settings', [
-    dict(lr=-1), dict(eps=-1), dict(restart=-1), dict(weight_decay=-1), dict(max_grad_norm=-1), dict(betas=(0.9, 0.99)),
-    dict(betas=(0.9, 0.9, 1.0)), dict(lr=float('nan')),
-])  # yapf: disable
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(lr=-1),
+        dict(eps=-1),
+        dict(restart=-1),
+        dict(weight_decay=-1),
+        dict(max_grad_norm=-1),
+        dict(betas=(0.9, 0.99)),
+        dict(betas=(0.9, 0.9, 1.0)),
+        dict(lr=float('nan')),
+    ],
+)
 def test_settings_out_of_range_are_refused_by_name(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         Adan([torch.zeros(1)], **settings)

@@ -1,4 +1,5 @@
 """The optimizers of the paper's comparison, and the networks' variants, as option files name them."""
+
 import pytest
 import torch
 import yaml
@@ -19,15 +20,25 @@ def change(network=(), optimizer=()):
     return options['network_g']
 
 
-@pytest.mark.parametrize('optimizer, kept', [
-    (dict(type='SGD', lr=1e-2, momentum=0.9), {'momentum_buffer'}),  # heavy ball
-    (dict(type='SGD', lr=1e-2, momentum=0.9, nesterov=True), {'momentum_buffer'}),
-    (dict(type='Adam', lr=1e-3, betas=[0.9, 0.99]), {'step', 'exp_avg', 'exp_avg_sq'}),
-    (dict(type='AdamW', lr=1e-3, weight_decay=0.01), {'step', 'exp_avg', 'exp_avg_sq'}),
-    (dict(type='Adan', lr=5e-3, betas=BETAS, restart=100), {'exp_avg', 'exp_avg_sq', 'exp_avg_diff', 'neg_pre_grad'}),
-    # A restart between the saved state and the end: R is such that four steps pass and seven do not.
-    (dict(type='Adan', lr=5e-3, betas=BETAS, restart=0.11), {'exp_avg', 'exp_avg_sq', 'exp_avg_diff', 'neg_pre_grad'}),
-], ids=lambda value: '-'.join(map(str, value.values())) if isinstance(value, dict) else '')  # yapf: disable
+@pytest.mark.parametrize(
+    'optimizer, kept',
+    [
+        (dict(type='SGD', lr=1e-2, momentum=0.9), {'momentum_buffer'}),  # heavy ball
+        (dict(type='SGD', lr=1e-2, momentum=0.9, nesterov=True), {'momentum_buffer'}),
+        (dict(type='Adam', lr=1e-3, betas=[0.9, 0.99]), {'step', 'exp_avg', 'exp_avg_sq'}),
+        (dict(type='AdamW', lr=1e-3, weight_decay=0.01), {'step', 'exp_avg', 'exp_avg_sq'}),
+        (
+            dict(type='Adan', lr=5e-3, betas=BETAS, restart=100),
+            {'exp_avg', 'exp_avg_sq', 'exp_avg_diff', 'neg_pre_grad'},
+        ),
+        # A restart between the saved state and the end: R is such that four steps pass and seven do not.
+        (
+            dict(type='Adan', lr=5e-3, betas=BETAS, restart=0.11),
+            {'exp_avg', 'exp_avg_sq', 'exp_avg_diff', 'neg_pre_grad'},
+        ),
+    ],
+    ids=lambda value: '-'.join(map(str, value.values())) if isinstance(value, dict) else '',
+)
 def test_optimizer_trains_and_goes_on_exactly(home, monkeypatch, optimizer, kept):  # noqa: F811
     change(optimizer=optimizer)
     assert run(monkeypatch, 'train', '-opt', 'train.yml') is None
@@ -37,7 +48,8 @@ def test_optimizer_trains_and_goes_on_exactly(home, monkeypatch, optimizer, kept
     assert all(set(state) == kept for state in saved['state'].values())
     group = last['param_groups'][0]
     assert {name: group[name] for name in optimizer if name not in ('type', 'betas')} == {
-        name: value for name, value in optimizer.items() if name not in ('type', 'betas')}
+        name: value for name, value in optimizer.items() if name not in ('type', 'betas')
+    }
     if 'restart' in optimizer:
         assert (group['step'] < 7) == (optimizer['restart'] == 0.11) and saved['param_groups'][0]['step'] == 4
 
@@ -74,25 +86,31 @@ def test_batch_norm_and_notes_go_through_training_saving_and_resuming(home, monk
         torch.testing.assert_close(fused(x), trained.eval()(x), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize('network, said', [
-    (dict(attention='lsk'), 'attention: lsk is not known; it is one of lka, esa_cca, esa, cca, none'),
-    (dict(attention=None), 'attention: None is not known'),
-    (dict(activation=3), 'network_g:activation is 3, but must be text'),
-    (dict(lka_kernel=2), 'lka_dilation: 3 is more than lka_kernel, 2'),
-    (dict(lka_dilation=2.5), 'lka_dilation: 2.5 is not a whole number from 1 on'),
-    (dict(atention='esa'), 'network_g:atention is not an argument of LKDN; did you mean attention?'),
-])
+@pytest.mark.parametrize(
+    'network, said',
+    [
+        (dict(attention='lsk'), 'attention: lsk is not known; it is one of lka, esa_cca, esa, cca, none'),
+        (dict(attention=None), 'attention: None is not known'),
+        (dict(activation=3), 'network_g:activation is 3, but must be text'),
+        (dict(lka_kernel=2), 'lka_dilation: 3 is more than lka_kernel, 2'),
+        (dict(lka_dilation=2.5), 'lka_dilation: 2.5 is not a whole number from 1 on'),
+        (dict(atention='esa'), 'network_g:atention is not an argument of LKDN; did you mean attention?'),
+    ],
+)
 def test_wrong_variant_is_one_sentence(home, monkeypatch, network, said):  # noqa: F811
     change(network=network)
     sentence = run(monkeypatch, 'train', '-opt', 'train.yml')
     assert said in sentence and '\n' not in sentence and not (home / 'experiments').exists()
 
 
-@pytest.mark.parametrize('optimizer, said', [
-    (dict(type='Adan', lr=1e-3, restart=-1), 'restart must be 0 or more, not -1'),
-    (dict(type='Adan', lr=1e-3, restart='often'), "train:optim_g:restart is 'often', but must be a number"),
-    (dict(type='SGD', lr=1e-3, nesterov=True), 'train:optim_g is refused by SGD: Nesterov momentum requires'),
-])
+@pytest.mark.parametrize(
+    'optimizer, said',
+    [
+        (dict(type='Adan', lr=1e-3, restart=-1), 'restart must be 0 or more, not -1'),
+        (dict(type='Adan', lr=1e-3, restart='often'), "train:optim_g:restart is 'often', but must be a number"),
+        (dict(type='SGD', lr=1e-3, nesterov=True), 'train:optim_g is refused by SGD: Nesterov momentum requires'),
+    ],
+)
 def test_wrong_optimizer_is_one_sentence(home, monkeypatch, optimizer, said):  # noqa: F811
     change(optimizer=optimizer)
     sentence = run(monkeypatch, 'train', '-opt', 'train.yml')

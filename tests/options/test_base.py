@@ -1,4 +1,5 @@
 """Option files that say only what differs from their base."""
+
 import pytest
 
 from lkdn_basicsr.errors import InputError
@@ -34,21 +35,32 @@ def files(tmp_path):
 
 
 def test_mappings_merge_and_anything_else_is_replaced(files):
-    opt = load_yaml(files(base=BASE, row='base: ../base.yml\nname: row\ndatasets:\n  train: {gt_size: 96}\n  val: ~\n'
-                                         'train:\n  optim_g: {lr: 1e-3}\n  milestones: [3]\n  more: {a: 1}\n'))
+    opt = load_yaml(
+        files(
+            base=BASE,
+            row='base: ../base.yml\nname: row\ndatasets:\n  train: {gt_size: 96}\n  val: ~\n'
+            'train:\n  optim_g: {lr: 1e-3}\n  milestones: [3]\n  more: {a: 1}\n',
+        )
+    )
     assert 'base' not in opt and list(opt) == ['name', 'scale', 'datasets', 'train']  # the order of the base
     assert opt['name'] == 'row' and opt['scale'] == 4
     assert opt['datasets'] == {'train': {'gt_size': 96, 'dataroot': 'a'}, 'val': None}
-    assert opt['train'] == {'optim_g': {'type': 'Adan', 'lr': 1e-3, 'betas': [0.98, 0.92, 0.99]}, 'milestones': [3],
-                            'more': {'a': 1}}  # yapf: disable
+    assert opt['train'] == {
+        'optim_g': {'type': 'Adan', 'lr': 1e-3, 'betas': [0.98, 0.92, 0.99]},
+        'milestones': [3],
+        'more': {'a': 1},
+    }
 
 
-@pytest.mark.parametrize('block, expected', [
-    ('{type: Adam, lr: 1}', {'type': 'Adam', 'lr': 1}),
-    ('{type: Adan, lr: 1}', {'type': 'Adan', 'lr': 1, 'betas': [0.98, 0.92, 0.99]}),
-    ('~', None),
-    ('3', 3),
-])  # yapf: disable
+@pytest.mark.parametrize(
+    'block, expected',
+    [
+        ('{type: Adam, lr: 1}', {'type': 'Adam', 'lr': 1}),
+        ('{type: Adan, lr: 1}', {'type': 'Adan', 'lr': 1, 'betas': [0.98, 0.92, 0.99]}),
+        ('~', None),
+        ('3', 3),
+    ],
+)
 def test_block_of_another_type_takes_nothing_from_the_base(files, block, expected):
     opt = load_yaml(files(base=BASE, row=f'base: ../base.yml\ntrain:\n  optim_g: {block}\n'))
     assert opt['train']['optim_g'] == expected and opt['train']['milestones'] == [1, 2]
@@ -65,8 +77,9 @@ def test_chain_of_bases(files):
 
 
 def test_places_are_those_where_a_key_really_stands(files, tmp_path):
-    source = read_option_file(files(base=BASE, row='base: ../base.yml\ntrain:\n  optim_g: {type: SGD}\n'
-                                                   'datasets:\n  train:\n    gt_size: 7\n'))
+    source = read_option_file(
+        files(base=BASE, row='base: ../base.yml\ntrain:\n  optim_g: {type: SGD}\ndatasets:\n  train:\n    gt_size: 7\n')
+    )
     base, row = f'{tmp_path}/options/base.yml', f'{tmp_path}/options/table/row.yml'
     assert source.where('scale') == f'{base}, line 2: scale'
     assert source.where('datasets', 'train', 'dataroot') == f'{base}, line 4: datasets:train:dataroot'
@@ -77,18 +90,24 @@ def test_places_are_those_where_a_key_really_stands(files, tmp_path):
     assert source.where('scale') == f'{row}, --force_yml: scale'
 
 
-@pytest.mark.parametrize('row, said', [
-    ('base: ../bsae.yml\n', r'row\.yml, line 1: base is \.\./bsae\.yml, but .*options/bsae\.yml is no file; '
-                            r'did you mean .*options/base\.yml'),
-    ('base: nowhere/at/all\n', r'base is nowhere/at/all, but .* is no file; the path is relative to the file'),
-    ('base: ..\n', 'base is .., but .* is no file'),
-    ('base: ~\n', r'line 1: base is None, but must be the path'),
-    ('base: [a]\n', 'must be the path'),
-    ('base: row.yml\n', r'base is row\.yml, which is based on this file'),
-    ('base: ../cycle.yml\n', r'cycle\.yml, line 2: base is table/row\.yml, which is based on this file'),
-    ('base: ../empty.yml\n', r'empty\.yml is empty'),
-    ('base: ../wrong.yml\n', r'options/wrong\.yml, line 2: a is given a second time'),
-])  # yapf: disable
+@pytest.mark.parametrize(
+    'row, said',
+    [
+        (
+            'base: ../bsae.yml\n',
+            r'row\.yml, line 1: base is \.\./bsae\.yml, but .*options/bsae\.yml is no file; '
+            r'did you mean .*options/base\.yml',
+        ),
+        ('base: nowhere/at/all\n', r'base is nowhere/at/all, but .* is no file; the path is relative to the file'),
+        ('base: ..\n', 'base is .., but .* is no file'),
+        ('base: ~\n', r'line 1: base is None, but must be the path'),
+        ('base: [a]\n', 'must be the path'),
+        ('base: row.yml\n', r'base is row\.yml, which is based on this file'),
+        ('base: ../cycle.yml\n', r'cycle\.yml, line 2: base is table/row\.yml, which is based on this file'),
+        ('base: ../empty.yml\n', r'empty\.yml is empty'),
+        ('base: ../wrong.yml\n', r'options/wrong\.yml, line 2: a is given a second time'),
+    ],
+)
 def test_bases_that_are_refused(files, row, said):
     path = files(base=BASE, cycle='a: 1\nbase: table/row.yml\n', empty='', wrong='a: 1\na: 2\n', row=row)
     with pytest.raises(InputError, match=said) as caught:
@@ -111,14 +130,17 @@ class TestChecked:
         files(base=TRAIN.replace('ROOT', str(tmp_path)))
         return lambda text: files(row=f'base: ../base.yml\n{text}')
 
-    @pytest.mark.parametrize('text, said', [
-        ('train:\n  optim_g:\n    lrr: 1\n', r'row\.yml, line 4: train:optim_g:lrr is not an argument of Adam'),
-        ('network_g:\n  upscale: 4\n', r'row\.yml, line 3: network_g:upscale is 4, but scale is 2'),
-        ('scale: 4\n', r'base\.yml, line 37: network_g:upscale is 2, but scale is 4'),
-        ('train:\n  total_iter: 10\n  warmup_iter: 10\n', r'row\.yml, line 4: train:warmup_iter is 10'),
-        ('bsae: x\n', r'row\.yml, line 2: bsae is not known; did you mean base'),
-        ('train:\n  optim_g: {type: SGD}\n', r'row\.yml, line 3: train:optim_g has no lr'),
-    ])  # yapf: disable
+    @pytest.mark.parametrize(
+        'text, said',
+        [
+            ('train:\n  optim_g:\n    lrr: 1\n', r'row\.yml, line 4: train:optim_g:lrr is not an argument of Adam'),
+            ('network_g:\n  upscale: 4\n', r'row\.yml, line 3: network_g:upscale is 4, but scale is 2'),
+            ('scale: 4\n', r'base\.yml, line 37: network_g:upscale is 2, but scale is 4'),
+            ('train:\n  total_iter: 10\n  warmup_iter: 10\n', r'row\.yml, line 4: train:warmup_iter is 10'),
+            ('bsae: x\n', r'row\.yml, line 2: bsae is not known; did you mean base'),
+            ('train:\n  optim_g: {type: SGD}\n', r'row\.yml, line 3: train:optim_g has no lr'),
+        ],
+    )
     def test_mistakes_are_told_where_they_stand(self, row, tmp_path, text, said):
         with pytest.raises(InputError, match=said):
             parse_options(str(tmp_path), True, ['-opt', row(text)])

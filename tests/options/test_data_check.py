@@ -4,14 +4,7 @@ import pytest
 from PIL import Image
 
 from lkdn_basicsr.errors import InputError
-from lkdn_basicsr.options import (
-    check_data,
-    check_options,
-    derive,
-    parse_options,
-    read_option_file,
-    settle_devices,
-)
+from lkdn_basicsr.options import check_data, check_options, derive, parse_options, read_option_file, settle_devices
 from lkdn_basicsr.options.data_check import picture_size
 from tests.options.files import train_options, write_options, write_pictures
 

@@ -14,14 +14,7 @@ from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTR
 
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.options import dump_yaml, load_yaml, parse_options
-from tests.options.files import (
-    TRAIN,
-    small_network,
-    test_options,
-    train_options,
-    write_options,
-    write_pictures,
-)
+from tests.options.files import TRAIN, small_network, test_options, train_options, write_options, write_pictures
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -1,4 +1,5 @@
 """Fusing networks and checkpoints: same output, borders included; same numbers both ways; nothing else touched."""
+
 import copy
 
 import pytest
@@ -10,8 +11,11 @@ from lkdn_basicsr import archs, checkpoints, reparam
 from lkdn_basicsr.archs import convs
 from tests.conftest import fill, picture
 
-VARIANTS = [(conv, upsampler) for conv in ('BSConvU', 'BSConvU_idt', 'BSConvU_rep', 'BSConvU_dbb')
-            for upsampler in ('pixelshuffledirect', 'pixelshuffle_rep')]
+VARIANTS = [
+    (conv, upsampler)
+    for conv in ('BSConvU', 'BSConvU_idt', 'BSConvU_rep', 'BSConvU_dbb')
+    for upsampler in ('pixelshuffledirect', 'pixelshuffle_rep')
+]
 
 
 def variant(conv, upsampler, **arguments):

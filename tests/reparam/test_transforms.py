@@ -2,6 +2,7 @@
 
 Tolerance 1e-12: sums of some hundred products of numbers around 1 have rounding errors of about 1e-14.
 """
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -37,7 +38,8 @@ def test_added_branches_are_one_convolution():
 def test_small_kernel_is_the_centre_of_a_large_one(small, large):
     weight, bias = branch(4, 6, small)
     torch.testing.assert_close(
-        conv(X, (transforms.pad_kernel(weight, large), bias)), conv(X, (weight, bias)), **TOLERANCE)
+        conv(X, (transforms.pad_kernel(weight, large), bias)), conv(X, (weight, bias)), **TOLERANCE
+    )
 
 
 @pytest.mark.parametrize('small, large', [(2, 3), (5, 3)])
@@ -71,7 +73,8 @@ def test_average_pool_is_a_convolution(groups):
 def test_concatenated_branches_are_one_convolution():
     a, b = branch(4, 6, 3), branch(2, 6, 3)
     torch.testing.assert_close(
-        conv(X, transforms.concat_branches(a, b)), torch.cat([conv(X, a), conv(X, b)], 1), **TOLERANCE)
+        conv(X, transforms.concat_branches(a, b)), torch.cat([conv(X, a), conv(X, b)], 1), **TOLERANCE
+    )
 
 
 @pytest.mark.parametrize('affine', [True, False])
