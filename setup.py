@@ -8,7 +8,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['lkdn_basicsr', 'lkdn_basicsr.*']),
-    package_data={'lkdn_basicsr.evaluate': ['*.yml', '*.html']},
+    package_data={'lkdn_basicsr.evaluate': ['*.yml'], 'lkdn_basicsr.report': ['*.html']},
     # torch 2.15 needs 3.11; BasicSR 1.4.2 comes as a source archive whose setup.py fails on 3.13.
     python_requires='>=3.11,<3.13',
     # Tried: what constraints.txt has, with all tests; the lower ends together, with those of networks, options, data,
@@ -27,5 +27,5 @@ setup(
         'scipy>=1.13,<2',  # BasicSR imports scipy.ndimage.filters, which SciPy 2 drops
         'setuptools>=77',  # BasicSR imports distutils, which Python 3.12 leaves to setuptools
     ],
-    extras_require={'test': ['pytest>=8', 'ruff']},
+    extras_require={'test': ['pytest>=8', 'ruff', 'mypy']},
 )

@@ -97,7 +97,7 @@ def compare(hr, pictures, repeats, seconds):
     """Prepares both stores in a temporary folder, and measures both data sets in turn."""
     from pictures import photographs, write_folder
 
-    from lkdn_basicsr.data.prepare import prepare_folder
+    from lkdn_basicsr.data.prepare.stores import prepare_folder
 
     with tempfile.TemporaryDirectory() as folder:
         if hr is None:

@@ -40,7 +40,7 @@ def extract_one(path, folder, crop_size, step):
     import cv2
     import numpy as np
 
-    from lkdn_basicsr.data.windows import sub_image_origins
+    from lkdn_basicsr.data.paired_crop_dataset import sub_image_origins
 
     name = os.path.splitext(os.path.basename(path))[0].replace('x4', '')
     image = cv2.imread(path, cv2.IMREAD_UNCHANGED)
@@ -79,7 +79,7 @@ def measure(way, hr, lr, out, workers):
 
     if way == 'basicsr':
         import basicsr.utils.lmdb_util  # noqa: F401
-    from lkdn_basicsr.data.prepare import prepare_folder
+    from lkdn_basicsr.data.prepare.stores import prepare_folder
 
     with peak_memory() as peak:
         start = time.perf_counter()
@@ -174,9 +174,9 @@ def make_lr(hr, lr):
 
 def link(source, target, count=None):
     """The pictures of a folder, or as many as asked for by repeating them, under other names and at no cost."""
-    from lkdn_basicsr.data.picture_files import pictures_in
+    from lkdn_basicsr.data.image_files import list_images
 
-    paths = list(pictures_in(source).values())
+    paths = list(list_images(source).values())
     os.mkdir(target)
     for n in range(count or len(paths)):
         round_, place = divmod(n, len(paths))
@@ -187,7 +187,7 @@ def link(source, target, count=None):
 def compare(hr, pictures, repeats, workers, work):
     from pictures import photographs, write_folder
 
-    from lkdn_basicsr.data.windows import sub_image_origins
+    from lkdn_basicsr.data.paired_crop_dataset import sub_image_origins
 
     with tempfile.TemporaryDirectory(dir=work) as folder:
         own, hr, lr = hr, os.path.join(folder, 'hr'), os.path.join(folder, 'lr')
@@ -237,9 +237,9 @@ def compare(hr, pictures, repeats, workers, work):
 
 
 def count_windows(hr, sub_image_origins):
-    from lkdn_basicsr.data.picture_files import look_at
+    from lkdn_basicsr.data.image_files import probe_image
 
-    shapes = [look_at(os.path.join(hr, file)) for file in os.listdir(hr)]
+    shapes = [probe_image(os.path.join(hr, file)) for file in os.listdir(hr)]
     return sum(len(sub_image_origins(height)) * len(sub_image_origins(width)) for height, width in shapes)
 
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 import logging
 import os
+import re
 import socket
 import zipfile
 from collections import OrderedDict
@@ -235,3 +236,18 @@ def describe_mismatch(
     if model_type != 'ReparamSRModel' and _shapes(network.state_dict()) != _shapes(weights):
         return f'one of them is fused and the other is not; {model_type} does not take that, ReparamSRModel does'
     return None
+
+
+def list_training_states(folder):
+    """The training states in a folder, newest first: a list of (iteration, path). Other names are passed over."""
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    found = [
+        (int(name[: -len('.state')]), os.path.join(folder, name)) for name in names if re.fullmatch(r'\d+\.state', name)
+    ]
+    return sorted(found, reverse=True)
+
+
+def iteration_of(name):
+    """The iteration in the name of a checkpoint's file, ``net_g_4.pth``, ``net_g_4_fused.pth`` or ``4.state``."""
+    found = re.fullmatch(r'(?:net_.+_)?(\d+)(?:_fused)?\.(?:pth|state)', name)
+    return int(found[1]) if found else None

@@ -49,7 +49,7 @@ def run(task):
     """
     prog = f'python -m lkdn_basicsr.{task}'
     build_parser(prog).parse_args()
-    with ending_well(prog):
+    with report_errors(prog):
         from lkdn_basicsr import register
 
         register()
@@ -58,7 +58,7 @@ def run(task):
 
 
 @contextlib.contextmanager
-def ending_well(prog):
+def report_errors(prog):
     """How the work of a command ends: mistakes in what was given, with one line and status 1; bugs, with a traceback.
 
     Of many ranks the first to fail speaks.
@@ -77,12 +77,12 @@ def ending_well(prog):
     except KeyboardInterrupt:
         sys.exit(130)
     finally:
-        if 'lkdn_basicsr.progress' in sys.modules:
-            sys.modules['lkdn_basicsr.progress'].ProgressLogger.close_current()
+        if 'lkdn_basicsr.training.logger' in sys.modules:
+            sys.modules['lkdn_basicsr.training.logger'].ProgressLogger.close_current()
 
 
 def _is_first_failure(reason):
-    ranks = sys.modules.get('lkdn_basicsr.ranks')  # not there when the import of BasicSR is what fails
+    ranks = sys.modules.get('lkdn_basicsr.training.distributed')  # not there when the import of BasicSR is what fails
     return ranks is None or ranks.fail(reason)
 
 

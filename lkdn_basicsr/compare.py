@@ -43,7 +43,7 @@ def build_parser():
 
 def main():
     args = build_parser().parse_args()
-    with cli.ending_well(PROG):
+    with cli.report_errors(PROG):
         from lkdn_basicsr import register
 
         register()
@@ -57,7 +57,7 @@ def compare(models, folders, scale, out, regions=None):
 
     Args:
         models (Sequence[str]): files, see ``evaluate.networks.load``, each perhaps behind a name: ``NAME=FILE``.
-        folders (Sequence[str]): test sets, see ``evaluate.test_sets.read_set``.
+        folders (Sequence[str]): test sets, see ``evaluate.test_sets.read_benchmark``.
         scale (int): upscaling factor.
         out (str): where everything goes; what was measured is kept below ``methods`` in it.
         regions (Sequence[str] | None): ``SET/PICTURE[:x,y,w,h]`` to show. Default: None, where methods differ most.
@@ -68,15 +68,18 @@ def compare(models, folders, scale, out, regions=None):
     Raises:
         InputError: what was given cannot be used, or ``out`` not be written.
     """
-    from lkdn_basicsr.evaluate import crops, networks, published, report, table
+    from lkdn_basicsr.evaluate import published
+    from lkdn_basicsr.evaluate.benchmarks import read_benchmarks
+    from lkdn_basicsr.evaluate.loading import load as networks
     from lkdn_basicsr.evaluate.measure import measure, measure_bicubic
-    from lkdn_basicsr.evaluate.test_sets import read_sets
     from lkdn_basicsr.files import check_writable
+    from lkdn_basicsr.report import regions as crops
+    from lkdn_basicsr.report import report, table
 
     if scale < 2:
         raise InputError(f'--scale is {scale}; give the upscaling factor of the networks, 2 or more')
     given = [split_name(model) for model in models]
-    sets = read_sets(folders, scale)
+    sets = read_benchmarks(folders, scale)
     chosen = None if regions is None else [crops.parse_region(text) for text in regions]
     for region in chosen or ():
         crops.check_region(region, sets)
@@ -87,8 +90,8 @@ def compare(models, folders, scale, out, regions=None):
     cache = os.path.join(out, 'methods')
     results = [measure_bicubic(sets, scale, cache, progress=True)]
     results += [measure(network, sets, scale, cache, name, progress=True) for network, name in zip(loaded, names)]
-    others = published.read(scale, [test_set.name for test_set in sets])
-    report.write(out, f'Super-resolution ×{scale}', results, sets, published=others, regions=chosen)
+    others = published.read(scale, [benchmark.name for benchmark in sets])
+    report.write_report(out, f'Super-resolution ×{scale}', results, sets, published=others, regions=chosen)
     return f'{table.markdown(results)}\nThe page: {os.path.join(out, "index.html")}'
 
 
@@ -110,7 +113,7 @@ def method_names(given):
     Raises:
         InputError: two have one name.
     """
-    from lkdn_basicsr.evaluate.networks import method_name
+    from lkdn_basicsr.evaluate.loading.load import method_name
 
     names = [name or method_name(path) for name, path in given]
     several = {name for name in names if names.count(name) > 1}

@@ -69,10 +69,9 @@ def apply():
     from basicsr.utils import options as basicsr_options
     from basicsr.utils.registry import DATASET_REGISTRY
 
-    from lkdn_basicsr import loop, progress
-    from lkdn_basicsr.data import prefetch
-    from lkdn_basicsr.models import validation
-    from lkdn_basicsr.options import parse_options
+    from lkdn_basicsr.options.parse import parse_options
+    from lkdn_basicsr.training import logger as progress
+    from lkdn_basicsr.training import loop, prefetch, validation
 
     # Options are read unsafely and looked at only when the old experiment has been moved away (defects: exec and eval
     # of --force_yml, silent unknown keys, `num_gpu: 1` on a CPU).

@@ -5,7 +5,7 @@ import tempfile
 
 from lkdn_basicsr.errors import InputError
 
-TEMPORARY = '.part'  # how a file ends that is not complete; its name begins with a dot
+PARTIAL_SUFFIX = '.part'  # how a file ends that is not complete; its name begins with a dot
 
 
 def replace(path, data):
@@ -19,20 +19,20 @@ def replace(path, data):
         OSError: it cannot be written; nothing half-written is left.
     """
     folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f'.{name}{TEMPORARY}')
+    temporary = os.path.join(folder, f'.{name}{PARTIAL_SUFFIX}')
     try:
         with open(temporary, 'wb') as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        flush_folder(folder)
+        sync_folder(folder)
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
 
 
-def flush_folder(folder):
+def sync_folder(folder):
     """Bring the names in a folder to the disk, where the system lets a folder be opened."""
     if hasattr(os, 'O_DIRECTORY'):
         descriptor = os.open(folder or '.', os.O_RDONLY | os.O_DIRECTORY)
@@ -42,7 +42,7 @@ def flush_folder(folder):
             os.close(descriptor)
 
 
-def write_whole(path, data):
+def write_file(path, data):
     """:func:`replace`, for a file in a folder that is made if it is missing.
 
     Raises:

@@ -86,7 +86,7 @@ def draw(columns, labels, path, side=160, zoom=3):
     top, left = np.unravel_index(detail[:-side, :-side].argmax(), [length - side for length in grey.shape])
     width, margin = side * zoom, 32
     sheet = Image.new('RGB', (len(columns) * (width + 8) - 8, width + margin), 'white')
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(20)
+    pen, font = ImageDraw.SampleIndex(sheet), ImageFont.load_default(20)
     for i, (method, picture) in enumerate(columns.items()):
         crop = cv2.cvtColor(picture[top : top + side, left : left + side], cv2.COLOR_BGR2RGB)
         crop = cv2.resize(crop, (width, width), interpolation=cv2.INTER_NEAREST)

@@ -30,7 +30,7 @@ def parse():
 def main():
     args = parse()
     try:
-        from lkdn_basicsr.data.benchmark_set import prepare_benchmark
+        from lkdn_basicsr.data.prepare.benchmark import prepare_benchmark
         from lkdn_basicsr.errors import InputError
     except ImportError as error:
         sys.exit(f'Error: lkdn_basicsr cannot be imported ({error}); install it with pip install . first.')

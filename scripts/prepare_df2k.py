@@ -83,7 +83,7 @@ def parse_verify():
 
 def run(args):
     """Imports the package, and torch with it, only now: --help and typing errors are answered at once."""
-    from lkdn_basicsr.data.prepare import prepare_df2k, prepare_folder
+    from lkdn_basicsr.data.prepare.stores import prepare_df2k, prepare_folder
 
     options = dict(
         out=args.out,
@@ -105,7 +105,7 @@ def run(args):
 
 
 def run_verify(args):
-    from lkdn_basicsr.data.verify import verify
+    from lkdn_basicsr.data.prepare.verify import verify
 
     for store in args.store:
         verify(store, progress=True)

@@ -13,7 +13,7 @@ from spandrel.architectures.SPAN import SPAN
 from lkdn_basicsr import compare
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.evaluate import complexity, measure
-from tests.evaluate.files import save, shaken, small_lkdn, write_set
+from tests.support.networks import save, shaken, small_lkdn, write_set
 
 
 @pytest.fixture(autouse=True)

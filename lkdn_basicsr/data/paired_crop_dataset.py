@@ -10,9 +10,8 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 from torchvision.transforms.functional import normalize
 
-from lkdn_basicsr.data.draws import crop_and_flips
-from lkdn_basicsr.data.picture_sources import RawSource, open_sources
-from lkdn_basicsr.data.windows import sub_image_origins
+from lkdn_basicsr.data.image_sources import RawSource, open_sources
+from lkdn_basicsr.data.sampler import crop_and_flips
 from lkdn_basicsr.errors import InputError
 
 
@@ -45,8 +44,8 @@ class PairedCropDataset(Dataset):
     index is one such window, and the crop is drawn inside it. In an LMDB or folder an index is one picture, as in
     BasicSR. In validation an index is a whole picture, the GT cut to the LQ's size times ``scale``.
 
-    The crop is a pure function of (seed, position) of the ``Draw`` that ``StreamSampler`` gives as the index. A plain
-    ``int`` works too: the position is then drawn from Python's ``random``, which BasicSR seeds in each worker.
+    The crop is a pure function of (seed, position) of the ``SampleIndex`` that ``StreamSampler`` gives as the index. A
+    plain ``int`` works too: the position is then drawn from Python's ``random``, which BasicSR seeds in each worker.
 
     Args:
         opt (dict): With BasicSR's names:
@@ -189,3 +188,25 @@ class PairedCropDataset(Dataset):
             height, width = (min(crop_size, length) // scale for length in size)
             windows += [(i, top, left, height, width) for top in tops for left in lefts]
         return np.array(windows, np.int32)
+
+
+def sub_image_origins(length, crop_size=480, step=240, thresh=0):
+    """Where the sub-images of one axis begin.
+
+    One begins every ``step`` pixels, and one more flush with the far edge where more than ``thresh`` pixels would be
+    left over. The windows of a picture are the pairs of its row origins (outer) and column origins (inner); numbered
+    from 1 in that order they are BasicSR's ``_s001``, ``_s002``, ...
+
+    Args:
+        length (int): Height or width of the picture, in pixels.
+        crop_size (int): Side of a window. A picture shorter than it has no window.
+        step (int): Distance between neighbouring windows.
+        thresh (int): A remainder of this many pixels, or fewer, is dropped.
+
+    Returns:
+        ndarray: Origins, ascending, int64; empty where ``length < crop_size``.
+    """
+    origins = np.arange(0, length - crop_size + 1, step, dtype=np.int64)
+    if len(origins) and length - (origins[-1] + crop_size) > thresh:
+        origins = np.append(origins, length - crop_size)
+    return origins

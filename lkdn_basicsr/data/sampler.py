@@ -6,15 +6,54 @@ walked until it lands inside (Black and Rogaway, "Ciphers with arbitrary finite 
 DF2K's 14 million samples an epoch cost no memory, and any position of the run can be entered at once.
 """
 
-import numpy as np
+import hashlib
+import random
+import struct
 
-from lkdn_basicsr.data.draws import random_words
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+_U64 = (1 << 64) - 1
+
+
+def random_words(purpose, seed, counter, count):
+    """``count`` (at most 8) independent 64-bit words, a pure function of the other arguments.
+
+    Args:
+        purpose (bytes): At most 16 bytes; another purpose gives unrelated words for the same seed and counter.
+        seed (int): Any integer; taken modulo 2**64.
+        counter (int): The position in the run, the epoch, …; taken modulo 2**64.
+
+    Returns:
+        tuple[int]: ``count`` integers, uniform on [0, 2**64).
+    """
+    data = struct.pack('<QQ', seed & _U64, counter & _U64)
+    return struct.unpack(f'<{count}Q', hashlib.blake2b(data, digest_size=8 * count, person=purpose).digest())
+
+
+def crop_and_flips(seed, position, num_tops, num_lefts):
+    """Where the sample at a position of the run is cropped, and how it is turned.
+
+    Args:
+        seed (int): Seed of the run.
+        position (int): Position in the run's stream of samples.
+        num_tops, num_lefts (int): Number of possible crop origins, vertically and horizontally.
+
+    Returns:
+        tuple: ``top`` uniform on [0, num_tops), ``left`` uniform on [0, num_lefts), and three booleans, each true with
+        probability one half: horizontal flip, vertical flip, transposition, as BasicSR's ``augment`` draws them.
+    """
+    top, left, bits = random_words(b'lkdn crop', seed, position, 3)
+    # The high half of a 128-bit product: uniform to within num_tops / 2**64.
+    return top * num_tops >> 64, left * num_lefts >> 64, bool(bits & 1), bool(bits & 2), bool(bits & 4)
+
 
 _ROUNDS = 16
 _BLOCK = 4096  # positions worked out at a time: numpy's overhead is spread, the first batch still comes at once
 
 
-class Draw(int):
+class SampleIndex(int):
     """A data set index that knows where in the run it is drawn.
 
     An ``int``, so that any BasicSR data set takes it; ``PairedCropDataset`` keys its crop and flips by the other two.
@@ -31,7 +70,7 @@ class Draw(int):
         return draw
 
     def __reduce__(self):
-        return Draw, (int(self), self.position, self.seed)
+        return SampleIndex, (int(self), self.position, self.seed)
 
 
 def _round_function(half, key):
@@ -156,7 +195,7 @@ class StreamSampler:
         return len(self._iterations()) * self.batch_size
 
     def __iter__(self):
-        """Yields a ``Draw`` for each sample of this rank in the epoch set, from ``start_iter`` on."""
+        """Yields a ``SampleIndex`` for each sample of this rank in the epoch set, from ``start_iter`` on."""
         iterations = self._iterations()
         in_batch = np.arange(self.batch_size, dtype=np.int64) * self.world_size + self.rank
         step = max(1, _BLOCK // self.batch_size)
@@ -165,4 +204,40 @@ class StreamSampler:
             positions = (block[:, None] * self.global_batch_size + in_batch).ravel()
             indices = stream_entries(positions, self.num_samples, self.seed) % self.dataset_size
             for index, position in zip(indices.tolist(), positions.tolist(), strict=True):
-                yield Draw(index, position, self.seed)
+                yield SampleIndex(index, position, self.seed)
+
+
+class SeededDataset(Dataset):
+    """Any data set, with its random draws made a function of (seed, position) of the ``SampleIndex`` that is its index.
+
+    BasicSR seeds Python's and numpy's generators once in each worker: what a sample looks like then depends on how many
+    workers and ranks there are and on all samples before, and a resumed run goes on differently. Here the generators
+    are seeded for each sample, and put back after it. Everything else is the wrapped data set's.
+
+    Args:
+        dataset (Dataset): Its samples may draw from ``random``, ``numpy.random`` and torch's CPU generator.
+    """
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getattr__(self, name):
+        if name == 'dataset':  # asked for by pickle before it is there
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __getitem__(self, draw):
+        state = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+        words = random_words(b'lkdn data set', draw.seed, draw.position, 3)
+        random.seed(words[0])
+        np.random.seed(words[1] & 0xFFFFFFFF)
+        torch.default_generator.manual_seed(words[2] >> 1)  # torch.manual_seed would seed the GPUs as well
+        try:
+            return self.dataset[int(draw)]
+        finally:
+            random.setstate(state[0])
+            np.random.set_state(state[1])
+            torch.default_generator.set_state(state[2])

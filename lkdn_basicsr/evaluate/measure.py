@@ -19,12 +19,11 @@ from basicsr.utils import tensor2img
 from tqdm import tqdm
 
 from lkdn_basicsr.data.imresize import imresize
-from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.errors import InputError, one_line
 from lkdn_basicsr.evaluate import complexity, latency
-from lkdn_basicsr.evaluate.networks import LoadedNetwork, load
-from lkdn_basicsr.evaluate.results import Result, SetScores
-from lkdn_basicsr.files import write_whole
-from lkdn_basicsr.options.check import one_line
+from lkdn_basicsr.evaluate.loading.load import LoadedNetwork, load
+from lkdn_basicsr.evaluate.results import BenchmarkScores, Result
+from lkdn_basicsr.files import write_file
 
 PROTOCOL = 1  # of what is in a cache; a change in how anything is measured makes it another number
 BICUBIC = 'Bicubic'
@@ -38,7 +37,7 @@ def measure(path, sets, scale, cache, name=None, progress=False, timed=True):
 
     Args:
         path (str | LoadedNetwork): see ``networks.load``.
-        sets (Sequence[TestSet]): of the scale, with different names.
+        sets (Sequence[Benchmark]): of the scale, with different names.
         scale (int): upscaling factor.
         cache (str): a folder for scores and SR pictures; made if it is missing.
         name (str | None): of the method. Default: None, that of the file.
@@ -58,8 +57,8 @@ def measure(path, sets, scale, cache, name=None, progress=False, timed=True):
     network = _OnDevice(loaded)
     params, multi_adds, seconds = _cost(name, loaded, network, folder, progress, timed)
     scores = {
-        test_set.name: _measure_set(name, network.super_resolve, test_set, folder, loaded.digest, progress)
-        for test_set in sets
+        benchmark.name: _measure_set(name, network.super_resolve, benchmark, folder, loaded.digest, progress)
+        for benchmark in sets
     }
     loaded.network.cpu()  # the next one needs the GPU's memory
     return Result(name, scale, scores, params, multi_adds, seconds)
@@ -77,7 +76,7 @@ def measure_bicubic(sets, scale, cache, progress=False):
 
     digest = f'bicubic x{scale}'
     folder = os.path.join(cache, f'{BICUBIC}_x{scale}')
-    scores = {test_set.name: _measure_set(BICUBIC, enlarge, test_set, folder, digest, progress) for test_set in sets}
+    scores = {benchmark.name: _measure_set(BICUBIC, enlarge, benchmark, folder, digest, progress) for benchmark in sets}
     return Result(BICUBIC, scale, scores)
 
 
@@ -163,40 +162,40 @@ def _time(loaded, network, times, where):
         )
 
 
-def _measure_set(method, super_resolve, test_set, folder, digest, progress):
+def _measure_set(method, super_resolve, benchmark, folder, digest, progress):
     """The scores of a set; what the cache lacks is measured, and written picture by picture, the scores last."""
-    record = os.path.join(folder, f'{test_set.name}.json')
-    pictures = os.path.join(folder, test_set.name)
-    scores = _read(record, digest=digest, checksum=test_set.checksum, scale=test_set.scale)
+    record = os.path.join(folder, f'{benchmark.name}.json')
+    pictures = os.path.join(folder, benchmark.name)
+    scores = _read(record, digest=digest, checksum=benchmark.checksum, scale=benchmark.scale)
     psnr, ssim = scores.setdefault('psnr', {}), scores.setdefault('ssim', {})
     missing = [
         name
-        for name in test_set.pictures
+        for name in benchmark.images
         if name not in psnr or name not in ssim or not os.path.isfile(os.path.join(pictures, f'{name}.png'))
     ]
     with tqdm(
         total=len(missing),
-        desc=f'{method} on {test_set.name}',
+        desc=f'{method} on {benchmark.name}',
         unit='picture',
         leave=False,
         disable=None if progress and missing else True,
     ) as bar:  # None: shown on a terminal only
         for name in missing:
-            gt, lq = test_set.read(name)
-            sr = super_resolve(lq, f'{name} of {test_set.name}')
+            gt, lq = benchmark.read(name)
+            sr = super_resolve(lq, f'{name} of {benchmark.name}')
             if sr.shape != gt.shape:
                 raise InputError(
-                    f'{method} makes {sr.shape[1]}×{sr.shape[0]} pixels of {name} of {test_set.name}, '
+                    f'{method} makes {sr.shape[1]}×{sr.shape[0]} pixels of {name} of {benchmark.name}, '
                     f'whose HR picture has {gt.shape[1]}×{gt.shape[0]}: leave the method out'
                 )
-            options = {'crop_border': test_set.scale, 'test_y_channel': True}
+            options = {'crop_border': benchmark.scale, 'test_y_channel': True}
             psnr[name] = float(calculate_psnr(sr, gt, **options))
             ssim[name] = float(calculate_ssim(sr, gt, **options))
             _write(os.path.join(pictures, f'{name}.png'), cv2.imencode('.png', sr)[1].tobytes())
             _write(record, scores)
             bar.update()
-    return SetScores(
-        {name: psnr[name] for name in test_set.pictures}, {name: ssim[name] for name in test_set.pictures}, pictures
+    return BenchmarkScores(
+        {name: psnr[name] for name in benchmark.images}, {name: ssim[name] for name in benchmark.images}, pictures
     )
 
 
@@ -226,4 +225,4 @@ def _read(path, **identity):
 
 def _write(path, contents):
     """Write bytes, or data as JSON."""
-    write_whole(path, contents if isinstance(contents, bytes) else json.dumps(contents, indent=1).encode())
+    write_file(path, contents if isinstance(contents, bytes) else json.dumps(contents, indent=1).encode())

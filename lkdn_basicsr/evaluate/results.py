@@ -5,7 +5,7 @@ import math
 
 
 @dataclasses.dataclass
-class SetScores:
+class BenchmarkScores:
     """A method on a test set.
 
     Attributes:
@@ -34,7 +34,7 @@ class Result:
     Attributes:
         method (str): its name in tables.
         scale (int): upscaling factor.
-        sets (dict[str, SetScores]): by the name of the test set.
+        scores (dict[str, BenchmarkScores]): by the name of the test set.
         params (int | None): number of parameters, of the fused network; None for bicubic.
         multi_adds (int | None): multiplications with addition for an output of 1280×720; None for bicubic.
         latency (float | None): seconds for such an output on this machine; None where it was not measured.
@@ -45,7 +45,7 @@ class Result:
 
     method: str
     scale: int
-    sets: dict[str, SetScores]
+    scores: dict[str, BenchmarkScores]
     params: int | None = None
     multi_adds: int | None = None
     latency: float | None = None

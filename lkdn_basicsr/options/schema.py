@@ -10,7 +10,7 @@ This one table checks option files (``check.py``) and writes ``docs/options.md``
 
 from collections import namedtuple
 
-from lkdn_basicsr.options.read import is_finite
+from lkdn_basicsr.options.option_file import is_finite
 
 Option = namedtuple('Option', 'key kind default valid text')
 

@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from basicsr.models.base_model import BaseModel
 from torch import nn
 
-from lkdn_basicsr import archs, checkpoints, loop, reparam
+from lkdn_basicsr import archs, checkpoints, reparam
 from lkdn_basicsr.archs.attention import CCA, ESA, LKA
 from lkdn_basicsr.archs.blocks import ACTIVATIONS, ATTENTIONS
 from lkdn_basicsr.archs.convs import CONVS
 from lkdn_basicsr.optim import Adan
+from lkdn_basicsr.training import loop
 from tests.conftest import fill, picture
 
 SMALL = dict(num_feat=8, num_atten=6, num_block=2, upscale=2)

@@ -1,6 +1,6 @@
 import numpy as np
 
-from lkdn_basicsr.data.draws import crop_and_flips, random_words
+from lkdn_basicsr.data.sampler import crop_and_flips, random_words
 
 
 def test_the_stream_never_changes_between_versions():

@@ -16,8 +16,8 @@ from basicsr.utils.lmdb_util import LmdbMaker
 from torch.utils.data import DataLoader
 
 from lkdn_basicsr.data.paired_crop_dataset import PairedCropDataset
-from lkdn_basicsr.data.prepare import prepare_folder
-from lkdn_basicsr.data.sampler import Draw, StreamSampler
+from lkdn_basicsr.data.prepare.stores import prepare_folder
+from lkdn_basicsr.data.sampler import SampleIndex, StreamSampler
 from lkdn_basicsr.errors import InputError
 
 SCALE, GT_SIZE, CROP_SIZE, STEP = 2, 16, 24, 12
@@ -110,7 +110,7 @@ def basicsr_lmdb(tmp_path_factory):
 
 
 def origin_and_flips(patch):
-    """Picture, top, left, hflip, vflip, rot90 of an LQ patch (3, size, size) of a coordinate picture."""
+    """ImagePair, top, left, hflip, vflip, rot90 of an LQ patch (3, size, size) of a coordinate picture."""
     rows, columns, number = patch
     rot90 = rows[0, 0] != rows[0, -1]
     if rot90:
@@ -332,7 +332,7 @@ def test_a_pickled_data_set_carries_no_pictures(raw):
     dataset = PairedCropDataset(train_opt(raw))
     dataset[0]
     copy = pickle.loads(pickle.dumps(dataset))
-    draw = Draw(1, 99, 3)
+    draw = SampleIndex(1, 99, 3)
     assert equal(copy[draw], dataset[draw])
     assert len(pickle.dumps(dataset)) < 10_000
 
@@ -353,7 +353,7 @@ def test_training_and_validation_share_a_store(tmp_path, kind):
     opt = make_pair(tmp_path, kind, *make_pictures())
     train, val = PairedCropDataset(train_opt(opt)), PairedCropDataset({**opt, 'phase': 'val'})
     same = PairedCropDataset({**opt, 'phase': 'val', 'scale': 1, 'dataroot_lq': opt['dataroot_gt']})
-    assert train[Draw(0, 0, 0)]['gt'].shape == (3, 16, 16)
+    assert train[SampleIndex(0, 0, 0)]['gt'].shape == (3, 16, 16)
     assert val[0]['gt'].shape == (3, 60, 84)
     assert equal({'lq': same[0]['gt'], 'gt': same[0]['gt']}, same[0])
     loader = DataLoader(val, 1, num_workers=1)

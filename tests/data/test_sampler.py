@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lkdn_basicsr.data.sampler import Draw, StreamSampler, stream_entries
+from lkdn_basicsr.data.sampler import SampleIndex, StreamSampler, stream_entries
 
 
 def as_tuples(draws):
@@ -88,8 +88,8 @@ def test_draws_are_indices_that_know_seed_and_position():
 
 
 def test_draws_survive_the_way_to_a_worker():
-    draw = pickle.loads(pickle.dumps(Draw(5, 2**40, 9)))
-    assert (type(draw), int(draw), draw.position, draw.seed) == (Draw, 5, 2**40, 9)
+    draw = pickle.loads(pickle.dumps(SampleIndex(5, 2**40, 9)))
+    assert (type(draw), int(draw), draw.position, draw.seed) == (SampleIndex, 5, 2**40, 9)
 
 
 @pytest.mark.parametrize(

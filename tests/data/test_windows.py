@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lkdn_basicsr.data.windows import sub_image_origins
+from lkdn_basicsr.data.paired_crop_dataset import sub_image_origins
 
 
 def origins_one_by_one(length, crop_size, step, thresh):

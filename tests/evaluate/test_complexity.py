@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from lkdn_basicsr import archs, reparam
 from lkdn_basicsr.evaluate.complexity import count, lr_size
-from tests.evaluate.files import small_lkdn
+from tests.support.networks import small_lkdn
 
 PIXELS = 320 * 180
 

@@ -13,8 +13,8 @@ from basicsr.utils import img2tensor, tensor2img
 from lkdn_basicsr.data import imresize
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.evaluate import complexity, latency, measure
-from lkdn_basicsr.evaluate.test_sets import read_set
-from tests.evaluate.files import save, shaken, small_lkdn, write_set
+from lkdn_basicsr.evaluate.benchmarks import read_benchmark
+from tests.support.networks import save, shaken, small_lkdn, write_set
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def model(tmp_path):
 
 
 def sets_of(tmp_path, *names, **options):
-    return [read_set(write_set(tmp_path, name, **options), 4) for name in names]
+    return [read_benchmark(write_set(tmp_path, name, **options), 4) for name in names]
 
 
 def test_scores_are_basicsrs_of_the_saved_pictures(tmp_path, model):
@@ -41,11 +41,11 @@ def test_scores_are_basicsrs_of_the_saved_pictures(tmp_path, model):
         gt, lq = sets[0].read(name)
         with torch.no_grad():
             expected = tensor2img(network(img2tensor(lq / np.float32(255))[None]))
-        sr = cv2.imread(os.path.join(result.sets['One'].folder, f'{name}.png'))
+        sr = cv2.imread(os.path.join(result.scores['One'].folder, f'{name}.png'))
         assert np.array_equal(sr, expected)
         options = {'crop_border': 4, 'test_y_channel': True}
-        assert result.sets['One'].psnr[name] == calculate_psnr(sr, gt, **options)
-        assert result.sets['One'].ssim[name] == calculate_ssim(sr, gt, **options)
+        assert result.scores['One'].psnr[name] == calculate_psnr(sr, gt, **options)
+        assert result.scores['One'].ssim[name] == calculate_ssim(sr, gt, **options)
     assert result.params == sum(parameter.numel() for parameter in network.parameters())
     assert result.multi_adds == complexity.count(network, 4)[1]
     assert result.latency > 0
@@ -55,16 +55,16 @@ def test_bicubic_is_matlabs(tmp_path):
     sets = sets_of(tmp_path, 'One')
     result = measure.measure_bicubic(sets, 4, str(tmp_path / 'cache'))
     assert (result.method, result.params, result.multi_adds, result.latency) == ('Bicubic', None, None, None)
-    sr = cv2.imread(os.path.join(result.sets['One'].folder, 'a.png'))
+    sr = cv2.imread(os.path.join(result.scores['One'].folder, 'a.png'))
     assert np.array_equal(sr, imresize(sets[0].read('a')[1], 4))
 
 
 @pytest.mark.parametrize('scale', [2, 3])
 def test_other_scales_leave_out_other_borders(scale, tmp_path):
-    test_set = read_set(write_set(tmp_path, 'One', scale, height=36, width=42), scale)
+    benchmark = read_benchmark(write_set(tmp_path, 'One', scale, height=36, width=42), scale)
     path = save(small_lkdn(upscale=scale), tmp_path / 'a.pth')
-    scores = measure.measure(path, [test_set], scale, str(tmp_path / 'cache')).sets['One']
-    sr, (gt, _) = cv2.imread(os.path.join(scores.folder, 'a.png')), test_set.read('a')
+    scores = measure.measure(path, [benchmark], scale, str(tmp_path / 'cache')).scores['One']
+    sr, (gt, _) = cv2.imread(os.path.join(scores.folder, 'a.png')), benchmark.read('a')
     assert scores.psnr['a'] == calculate_psnr(sr, gt, crop_border=scale, test_y_channel=True)
     assert scores.ssim['a'] == calculate_ssim(sr, gt, crop_border=scale, test_y_channel=True)
 
@@ -88,8 +88,8 @@ def test_what_the_cache_holds_is_not_measured_again(tmp_path, model, monkeypatch
     monkeypatch.setattr(complexity, 'count', None)
     again = measure.measure(model, [one, two], 4, cache, name='renamed')
     assert again.method == 'renamed'
-    assert again.sets['One'].psnr['a'] == 77
-    assert 5 < again.sets['Two'].psnr['a'] < 50  # the new set is measured
+    assert again.scores['One'].psnr['a'] == 77
+    assert 5 < again.scores['Two'].psnr['a'] < 50  # the new set is measured
     assert again.params and again.multi_adds and again.latency
 
 
@@ -100,8 +100,8 @@ def test_another_network_is_measured_anew(tmp_path, model):
     tamper(cache)
     save(shaken(small_lkdn(), seed=2), tmp_path / 'small.pth')  # of the same name
     second = measure.measure(model, [one], 4, cache)
-    assert second.sets['One'].psnr['a'] not in (77, first.sets['One'].psnr['a'])
-    assert second.sets['One'].folder != first.sets['One'].folder
+    assert second.scores['One'].psnr['a'] not in (77, first.scores['One'].psnr['a'])
+    assert second.scores['One'].folder != first.scores['One'].folder
 
 
 @pytest.mark.parametrize('kind', ['GTmod4', 'LRbicx4'])
@@ -114,9 +114,9 @@ def test_changed_pictures_are_measured_anew(kind, tmp_path, model):
     tamper(tmp_path / 'other')
     path = os.path.join(one.folder, kind, 'b.png')
     cv2.imwrite(path, 255 - cv2.imread(path))
-    changed = read_set(one.folder, 4)
-    assert measure.measure(model, [changed], 4, cache).sets['One'].psnr['a'] != 77
-    assert measure.measure_bicubic([changed], 4, str(tmp_path / 'other')).sets['One'].psnr['a'] != 77
+    changed = read_benchmark(one.folder, 4)
+    assert measure.measure(model, [changed], 4, cache).scores['One'].psnr['a'] != 77
+    assert measure.measure_bicubic([changed], 4, str(tmp_path / 'other')).scores['One'].psnr['a'] != 77
 
 
 def test_another_protocol_is_measured_anew(tmp_path, model, monkeypatch):
@@ -125,7 +125,7 @@ def test_another_protocol_is_measured_anew(tmp_path, model, monkeypatch):
     measure.measure(model, [one], 4, cache)
     tamper(cache)
     monkeypatch.setattr(measure, 'PROTOCOL', -1)
-    assert measure.measure(model, [one], 4, cache).sets['One'].psnr['a'] != 77
+    assert measure.measure(model, [one], 4, cache).scores['One'].psnr['a'] != 77
 
 
 def test_a_killed_measurement_goes_on_where_it_was(tmp_path, model, monkeypatch):
@@ -144,15 +144,15 @@ def test_a_killed_measurement_goes_on_where_it_was(tmp_path, model, monkeypatch)
         measure.measure(model, [one], 4, cache)
     monkeypatch.setattr(measure, 'calculate_ssim', score)
     tamper(cache)
-    result = measure.measure(model, [one], 4, cache).sets['One']
-    assert result.psnr == {**whole.sets['One'].psnr, 'a': 77}
-    assert result.ssim == whole.sets['One'].ssim
+    result = measure.measure(model, [one], 4, cache).scores['One']
+    assert result.psnr == {**whole.scores['One'].psnr, 'a': 77}
+    assert result.ssim == whole.scores['One'].ssim
 
 
 def test_pictures_that_were_deleted_are_made_again(tmp_path, model):
     cache = str(tmp_path / 'cache')
     (one,) = sets_of(tmp_path, 'One')
-    folder = measure.measure(model, [one], 4, cache).sets['One'].folder
+    folder = measure.measure(model, [one], 4, cache).scores['One'].folder
     os.remove(os.path.join(folder, 'b.png'))
     measure.measure(model, [one], 4, cache)
     assert sorted(os.listdir(folder)) == ['a.png', 'b.png']
@@ -165,7 +165,7 @@ def test_a_damaged_cache_is_measured_anew(contents, tmp_path, model):
     first = measure.measure(model, [one], 4, str(cache))
     for path in cache.rglob('*.json'):
         path.write_text(contents)
-    assert measure.measure(model, [one], 4, str(cache)).sets == first.sets
+    assert measure.measure(model, [one], 4, str(cache)).scores == first.scores
 
 
 def test_latency_is_kept_for_each_device(tmp_path, model, monkeypatch):
@@ -230,16 +230,16 @@ def test_a_folder_that_cannot_be_written(tmp_path, model):
 
 def test_official_checkpoints_on_set5(shared, tmp_path):
     """The figures of the authors' code; bicubic of RGB, where the field's 28.42 and 0.8104 are of Y alone."""
-    set5 = read_set(shared / 'data' / 'Set5', 4)
+    set5 = read_benchmark(shared / 'data' / 'Set5', 4)
     figures = {}
     for name in ('LKDN_x4', 'LKDN-S_x4', 'LKDN-S_del_rep_x4'):
         result = measure.measure(str(shared / 'official' / f'{name}.pth'), [set5], 4, str(tmp_path))
-        figures[name] = (round(result.sets['Set5'].mean_psnr, 3), round(result.sets['Set5'].mean_ssim, 4))
+        figures[name] = (round(result.scores['Set5'].mean_psnr, 3), round(result.scores['Set5'].mean_ssim, 4))
         assert result.params == (321992 if name == 'LKDN_x4' else 129177)
     # 0.001 dB: a picture's rounding to 8 bits falls otherwise on other machines and torch versions.
     assert figures['LKDN_x4'] == (pytest.approx(32.3948, abs=1e-3), pytest.approx(0.8980, abs=1e-4))
     assert figures['LKDN-S_x4'] == (pytest.approx(32.1058, abs=1e-3), pytest.approx(0.8938, abs=1e-4))
     assert figures['LKDN-S_del_rep_x4'] == figures['LKDN-S_x4']
-    bicubic = measure.measure_bicubic([set5], 4, str(tmp_path)).sets['Set5']
+    bicubic = measure.measure_bicubic([set5], 4, str(tmp_path)).scores['Set5']
     assert bicubic.mean_psnr == pytest.approx(28.4302, abs=1e-3)
     assert bicubic.mean_ssim == pytest.approx(0.8111, abs=1e-4)

@@ -5,7 +5,7 @@ import torch
 import yaml
 
 from lkdn_basicsr import archs, checkpoints
-from tests.test_pipelines import home, run, write  # noqa: F401  home is a fixture
+from tests.training.test_run import home, run, write  # noqa: F401  home is a fixture
 
 BETAS = [0.98, 0.92, 0.99]
 

@@ -3,8 +3,10 @@
 import pytest
 
 from lkdn_basicsr.errors import InputError
-from lkdn_basicsr.options import check_options, dump_yaml, force_options, load_yaml, parse_options, read_option_file
-from tests.options.files import TRAIN, train_options, write_options, write_pictures
+from lkdn_basicsr.options.check_schema import check_schema
+from lkdn_basicsr.options.option_file import dump_yaml, force_options, load_yaml, read_option_file
+from lkdn_basicsr.options.parse import parse_options
+from tests.support.option_files import TRAIN, train_options, write_options, write_pictures
 
 BASE = """name: base
 scale: 4
@@ -162,5 +164,5 @@ class TestChecked:
         merged = read_option_file(row('name: small\n'))
         alone = read_option_file(write_options(tmp_path / 'alone.yml', train_options(tmp_path)))
         for source in (merged, alone):
-            check_options(source, True)
+            check_schema(source, True)
         assert merged.opt == alone.opt

@@ -13,8 +13,9 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
 
 from lkdn_basicsr.errors import InputError
-from lkdn_basicsr.options import dump_yaml, load_yaml, parse_options
-from tests.options.files import TRAIN, small_network, test_options, train_options, write_options, write_pictures
+from lkdn_basicsr.options.option_file import dump_yaml, load_yaml
+from lkdn_basicsr.options.parse import parse_options
+from tests.support.option_files import TRAIN, small_network, test_options, train_options, write_options, write_pictures
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -214,7 +215,7 @@ def test_what_others_registered_stays_open(tmp_path):
 RANK = """
 import json, sys
 import torch
-from lkdn_basicsr.options import parse_options
+from lkdn_basicsr.options.parse import parse_options
 opt, args = parse_options(sys.argv[1], True, ['-opt', sys.argv[2], '--local-rank=0'])
 print(json.dumps([opt['rank'], opt['world_size'], opt['dist'], opt['manual_seed'], args.launcher, torch.initial_seed(),
                   torch.distributed.get_backend()]))

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lkdn_basicsr.errors import InputError
-from lkdn_basicsr.options import parse_options
-from tests.options.files import small_network, test_options, train_options, write_options, write_pictures
+from lkdn_basicsr.options.parse import parse_options
+from tests.support.option_files import small_network, test_options, train_options, write_options, write_pictures
 
 DELETE = object()
 

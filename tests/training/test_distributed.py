@@ -1,0 +1,423 @@
+"""Several ranks under torchrun, against one process: same losses, same metrics, one reason when something fails."""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from basicsr.models.sr_model import SRModel
+from torch.utils.tensorboard import SummaryWriter
+
+from lkdn_basicsr import cli
+from lkdn_basicsr.data import PairedCropDataset
+from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.options.parse import parse_options
+from lkdn_basicsr.training import distributed as ranks
+from lkdn_basicsr.training import loop, validation
+from tests.training.test_run import ROOT, forget_the_log, furnish, home, log, make_pictures, run, snapshot  # noqa: F401
+
+# What the ranks run: the command, with a validation set that is slow on the first rank, metrics told by every rank, and
+# a death where the test wants one.
+LAUNCH = """
+import json, os, signal, sys, time
+
+import lkdn_basicsr
+from basicsr.utils.registry import DATASET_REGISTRY
+from lkdn_basicsr import cli
+from lkdn_basicsr.data import PairedCropDataset
+from lkdn_basicsr.models import ReparamSRModel
+
+rank, attempt = os.environ['RANK'], os.environ['TORCHELASTIC_RESTART_COUNT']
+
+@DATASET_REGISTRY.register()
+class SlowDataset(PairedCropDataset):
+    def __getitem__(self, index):
+        if rank == '0' and attempt == '0':
+            time.sleep(float(os.environ.get('SLOW', 0)))
+        if rank == '1' and 'BAD' in os.environ:
+            raise RuntimeError('a bug in the data set')
+        return super().__getitem__(index)
+
+step, validation = ReparamSRModel.optimize_parameters, ReparamSRModel.validation
+
+def optimize_parameters(self, current_iter):
+    if [rank, attempt, current_iter] == ['1', '0', int(os.environ.get('DIE_AT', 0))]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    step(self, current_iter)
+
+def tell(self, loader, current_iter, *arguments):
+    validation(self, loader, current_iter, *arguments)
+    with open(f'metrics.{rank}', 'a') as file:
+        file.write(json.dumps([current_iter, self.metric_results]) + chr(10))
+
+ReparamSRModel.optimize_parameters, ReparamSRModel.validation = optimize_parameters, tell
+cli.run('train')
+"""
+NAMES = ['00', '01', '02', '03', '04']
+
+
+def torchrun(folder, *arguments, world_size=2, restarts=0, **environment):
+    """The finished process; ``arguments`` are those of the launch script."""
+    command = [
+        sys.executable,
+        '-m',
+        'torch.distributed.run',
+        f'--nproc_per_node={world_size}',
+        f'--max-restarts={restarts}',
+        'launch.py',
+        *arguments,
+    ]
+    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', **environment}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+
+
+def prepare(folder):
+    """Five validation pictures, global batches of four, metrics whose sums would depend on their order."""
+    (folder / 'launch.py').write_text(LAUNCH)
+    options = yaml.safe_load((folder / 'train.yml').read_text())
+    for role in ('gt', 'lq'):  # what is left of the training pictures is enough to train
+        for path in sorted((folder / f'train/{role}').iterdir()):
+            (folder / f'val/{role}/{path.name}').write_bytes(path.read_bytes())
+    options['datasets']['train'].update(batch_size_per_gpu=4)
+    options['datasets']['val']['type'] = 'PairedCropDataset'
+    options['train'].update(total_iter=6)
+    options['val'].update(val_freq=3, save_img=True)
+    options['val']['metrics']['ssim'] = dict(type='calculate_ssim', crop_border=2)
+    options['dist_params'] = dict(backend='nccl', timeout=5)
+    (folder / 'train.yml').write_text(yaml.safe_dump(options, sort_keys=False))
+
+
+def losses(text):
+    return [float(value) for value in re.findall(r'l_pix: (\S+)', text)]
+
+
+@pytest.fixture(scope='module')
+def ran(tmp_path_factory):
+    """A folder in which the same training was done by one process, and by two ranks, of which one was slow, and died
+    and was started again."""
+    folder = tmp_path_factory.mktemp('ranks')
+    furnish(folder)
+    prepare(folder)
+    forget_the_log()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        assert run(monkeypatch, 'train', '-opt', 'train.yml', '--force_yml', 'name=one') is None
+    forget_the_log()
+    ours = [
+        '-opt',
+        'train.yml',
+        '--auto_resume',
+        '--local-rank=0',
+        '--force_yml',
+        'name=two',
+        'datasets:train:batch_size_per_gpu=2',
+        'datasets:val:type=SlowDataset',
+    ]
+    done = torchrun(folder, *ours, restarts=1, SLOW='2', DIE_AT='6')
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def test_one_rank_or_two_train_alike(ran):
+    logs = sorted(ran.glob('experiments/two/train_two_*.log'))
+    before, after = (losses(path.read_text()) for path in logs)
+    one = losses(log(ran, 'experiments/one/train_*.log'))
+    # The log prints five digits; the mean of four samples in another order differs in the seventh.
+    np.testing.assert_allclose(before, one[:5], rtol=2e-4)
+    np.testing.assert_allclose(after, one[4:], rtol=2e-4)
+    networks = [torch.load(ran / f'experiments/{name}/models/net_g_latest.pth') for name in ('one', 'two')]
+    for key, value in networks[0]['params_ema'].items():
+        # Adan divides by running means, which lets rounding grow over the steps.
+        torch.testing.assert_close(networks[1]['params_ema'][key], value, rtol=1e-2, atol=1e-4)
+
+
+def test_a_rank_that_dies_is_started_again_and_goes_on(ran):
+    first, second = sorted(ran.glob('experiments/two/train_two_*.log'))
+    assert 'Resuming training from epoch' not in first.read_text()
+    assert re.search(r'Resuming training from epoch: \d+, iter: 4', second.read_text())
+    assert not list(ran.glob('experiments/two_archived*'))
+
+
+def test_every_rank_has_the_metrics_of_a_single_process(ran):
+    told = [[json.loads(line) for line in (ran / f'metrics.{rank}').read_text().splitlines()] for rank in range(2)]
+    assert told[0] == told[1] and [iteration for iteration, _ in told[0]] == [3, 6, 6]  # 6 again at the end
+    assert all(isinstance(value, float) and math.isfinite(value) for value in told[0][1][1].values())
+    printed = [
+        re.findall(r'(psnr|ssim): ([\d.]+)', log(ran, f'experiments/{name}/train_*.log'))[-2:]
+        for name in ('one', 'two')
+    ]
+    for (metric, one), (same, two) in zip(*printed):
+        assert metric == same and abs(float(one) - float(two)) < 0.02  # of networks that differ by rounding
+
+
+def test_a_validation_longer_than_the_timeout_does_not_end_the_run(ran):
+    text = min(ran.glob('experiments/two/train_two_*.log')).read_text()  # not one that was started again because of it
+    assert 'timeout: 5' in text and 'Validation val' in text  # the first rank needs 3 x 2 s
+
+
+def test_each_rank_saves_the_pictures_that_it_made(ran):
+    for name in NAMES:
+        saved = [
+            cv2.imread(str(ran / f'experiments/{run_}/visualization/{name}/{name}_6.png')) for run_ in ('one', 'two')
+        ]
+        assert saved[0].shape == (32, 32, 3)
+        assert np.abs(saved[0].astype(int) - saved[1]).max() <= 2  # rounding of the training, as above
+
+
+@pytest.mark.parametrize(
+    'arguments, environment, says',
+    [
+        (['datasets:train:dataroot_gt=nowhere'], {}, r'datasets:train:dataroot_gt is nowhere'),
+        (['datasets:val:type=SlowDataset'], {'BAD': '1'}, r'RuntimeError: a bug in the data set'),
+    ],
+)
+def test_the_reason_of_a_failure_is_shown_once(home, arguments, environment, says):  # noqa: F811
+    prepare(home)
+    before = snapshot(home)
+    done = torchrun(
+        home,
+        '-opt',
+        'train.yml',
+        '--force_yml',
+        'datasets:train:batch_size_per_gpu=2',
+        'name=two',
+        *arguments,
+        **environment,
+    )
+    assert done.returncode == 1
+    ours, _, report = done.stderr.partition('ChildFailedError')
+    assert len(re.findall(says, ours)) == 1, ours
+    assert re.search(says, report)
+    assert ('Traceback' in ours.split('torch/distributed/elastic')[0]) is bool(environment)  # a bug has a traceback
+    if 'nowhere' in says:
+        assert snapshot(home) == before
+
+
+def test_ranks_that_are_started_again_go_on_from_the_last_checkpoint(home, monkeypatch):  # noqa: F811
+    monkeypatch.setenv('TORCHELASTIC_MAX_RESTARTS', '3')
+    monkeypatch.setenv('GROUP_WORLD_SIZE', '2')  # here a start cannot be told from one that is not the first
+    assert '--auto_resume' in run(monkeypatch, 'train', '-opt', 'train.yml')
+    monkeypatch.setenv('GROUP_WORLD_SIZE', '1')
+    for count in '01':
+        monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', count)
+        assert parse_options(str(home), True, ['-opt', 'train.yml'])[0]['auto_resume'] is (count == '1')
+
+
+def test_wrong_arguments_are_told_by_the_first_rank(monkeypatch, capsys):
+    for rank in '01':
+        monkeypatch.setenv('RANK', rank)
+        with pytest.raises(SystemExit):
+            cli.build_parser().parse_args(['-opt'])
+        assert ('expected one argument' in capsys.readouterr().err) is (rank == '0')
+
+
+# ---------------------------------------- the dealing, in one process ---------------------------------------- #
+
+
+class Doubler(SRModel):
+    """Enlarges by repeating pixels, and notes which pictures it was given."""
+
+    def __init__(self, metrics, **more):
+        self.opt = {
+            'is_train': False,
+            'name': 'x',
+            'dist': False,
+            'path': {'visualization': '.'},
+            'val': {'metrics': metrics, 'suffix': None},
+            **more,
+        }
+        self.is_train, self.device, self.given = False, torch.device('cpu'), []
+
+    def feed_data(self, data):
+        self.given.append(data['lq_path'][0][-6:-4])
+        self.lq, self.gt = data['lq'] / 255, data['gt'] / 255
+
+    def test(self):
+        self.output = self.lq.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+METRICS = {'psnr': dict(type='calculate_psnr', crop_border=2), 'ssim': dict(type='calculate_ssim', crop_border=2)}
+
+
+@pytest.fixture
+def pictures(home):  # noqa: F811
+    """Seven pictures; two of ``val`` and the five of ``train`` would have the same names."""
+    make_pictures(home / 'seven', 7)
+    dataset = PairedCropDataset(
+        dict(
+            name='seven',
+            phase='val',
+            scale=2,
+            dataroot_gt='seven/gt',
+            dataroot_lq='seven/lq',
+            io_backend=dict(type='disk'),
+        )
+    )
+    return torch.utils.data.DataLoader(dataset)
+
+
+@pytest.mark.parametrize('world_size', [2, 3, 4, 9])
+def test_uneven_shares_give_the_results_of_one_process(pictures, monkeypatch, world_size):
+    whole = Doubler(METRICS)
+    whole.nondist_validation(pictures, 1, None, False)
+
+    shares, given = [], []
+    for rank in range(world_size):  # what each rank would hand in
+        model = Doubler(METRICS)
+        monkeypatch.setattr(validation, 'get_dist_info', lambda rank=rank: (rank, world_size))
+        monkeypatch.setattr(ranks, 'gather', lambda share: shares.append(share) or [[]] * world_size)
+        with pytest.raises(IndexError):
+            model.dist_validation(pictures, 1, None, False)
+        given += model.given
+    assert sorted(given) == [f'{i:02}' for i in range(7)]
+
+    monkeypatch.setattr(ranks, 'gather', lambda share: shares)
+    model.dist_validation(pictures, 1, None, False)
+    assert model.metric_results == whole.metric_results  # to the last bit
+    assert model.best_metric_results == whole.best_metric_results
+    assert {type(value) for value in whole.metric_results.values()} == {float}
+
+
+def test_gloo_group_of_one_gathers(tmp_path):
+    """What a rank hands in, everyone gets, through torch's own group."""
+    code = (
+        'import lkdn_basicsr; from lkdn_basicsr.training import distributed as ranks; '
+        'ranks.meet(0, 1); ranks.join(0, 1, "gloo", 5); '
+        'import torch.distributed as dist; assert dist.is_initialized(); '
+        'out = [None]; dist.all_gather_object(out, [1.5, ["x"]], group=ranks._patient); '
+        'assert out == [[1.5, ["x"]]] == ranks.gather([1.5, ["x"]])'
+    )
+    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'MASTER_ADDR': 'localhost', 'MASTER_PORT': '0', 'RANK': '0'}
+    done = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0 and 'destroy_process_group' not in done.stderr, done.stderr
+
+
+def test_ranks_that_start_again_do_not_take_old_words_for_new():
+    """torchrun keeps its store over restarts; the ranks come in any order, and not at once."""
+    store, attempts = torch.distributed.HashStore(), []
+
+    def meet(rank, names):
+        names[rank] = ranks._attempt(store, rank, 3)
+
+    for first in (0, 1, 0):
+        names = {}
+        threads = [threading.Thread(target=meet, args=(rank, names)) for rank in (first, 1 - first, 2)]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.2)
+        for thread in threads:
+            thread.join(20)
+        assert len(names) == 3 and len(set(names.values())) == 1
+        attempts.append(names[0])
+    assert len(set(attempts)) == 3
+
+
+def test_a_model_with_a_loop_of_its_own_runs_it_on_the_first_rank(monkeypatch):
+    calls = []
+
+    class Other(SRModel):
+        def __init__(self):
+            pass
+
+        def nondist_validation(self, *arguments):
+            calls.append(arguments)
+
+    for rank in range(2):
+        monkeypatch.setattr(validation, 'get_dist_info', lambda rank=rank: (rank, 2))
+        monkeypatch.setattr(ranks, 'gather', lambda share: calls.append('waits'))
+        Other().dist_validation('loader', 1, None, False)
+    assert calls == [('loader', 1, None, False), 'waits', 'waits']
+
+
+# -------------------------------------- what a validation shows and refuses ------------------------------------ #
+
+
+def test_saved_names_are_basicsrs(pictures):
+    for is_train, suffix, path in (
+        (True, None, '03/03_5.png'),
+        (False, None, 'seven/03_x.png'),
+        (False, 'y', 'seven/03_y.png'),
+    ):
+        model = Doubler(None, is_train=is_train)
+        model.opt['val']['suffix'] = suffix
+        model.nondist_validation(pictures, 5, None, True)
+        assert cv2.imread(path).shape == (32, 32, 3)
+
+
+def test_picture_that_is_not_finite_is_named(pictures):
+    model = Doubler(METRICS)
+    feed = model.feed_data
+
+    def feed_data(data):
+        feed(data)
+        if model.given[-1] == '04':
+            model.lq[0, 0, 3, 3] = math.nan
+
+    model.feed_data = feed_data
+    with pytest.raises(InputError, match='04 of seven'):
+        model.nondist_validation(pictures, 1, None, False)
+
+
+def test_metric_that_fails_names_the_picture(pictures, monkeypatch):
+    wrong = {'psnr': dict(type='calculate_psnr', crop_border=2, input_order='WHC')}
+    with pytest.raises(InputError, match='val:metrics:psnr.*00 of seven.*input_order'):
+        Doubler(wrong).nondist_validation(pictures, 1, None, False)
+
+    def flat(*arguments):
+        raise np.linalg.LinAlgError('singular')
+
+    remarks = []
+    monkeypatch.setattr(validation, 'calculate_metric', flat)
+    monkeypatch.setattr(validation.get_root_logger(), 'warning', remarks.append)
+    model = Doubler({'niqe': dict(type='calculate_niqe', crop_border=0, better='lower')})
+    model.nondist_validation(pictures, 1, None, False)
+    assert len(remarks) == 7 and 'niqe of 06 of seven' in remarks[-1]
+    assert math.isnan(model.metric_results['niqe']) and model.best_metric_results['seven']['niqe']['iter'] == -1
+
+
+def test_pictures_of_the_last_training_batch_are_no_ground_truth(pictures):
+    model = Doubler({'niqe': dict(type='calculate_niqe', crop_border=0)})
+    model.gt = torch.zeros(1, 3, 4, 4)
+    model.feed_data = lambda data: setattr(model, 'lq', data['lq'] / 255)
+    assert 'gt' not in validation._super_resolve(model, next(iter(pictures)), '')
+
+
+def test_first_picture_goes_to_tensorboard(pictures, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with SummaryWriter(tmp_path / 'tb') as writer:
+        for iteration in (5, 10):
+            Doubler(METRICS).nondist_validation(pictures, iteration, writer, False)
+    events = EventAccumulator(str(tmp_path / 'tb'))
+    events.Reload()
+    shown = events.Images('pictures/seven')
+    assert [image.step for image in shown] == [5, 10]
+    image = cv2.imdecode(np.frombuffer(shown[0].encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
+    lq, gt = cv2.imread('seven/lq/00.png'), cv2.imread('seven/gt/00.png')
+    assert np.array_equal(image[:, 64:], gt) and image.shape == (32, 96, 3)
+    assert np.array_equal(image[:, 32:64], lq.repeat(2, 0).repeat(2, 1))
+    assert [s.step for s in events.Scalars('metrics/seven/psnr')] == [5, 10]
+
+
+def test_a_large_picture_is_shown_in_part():
+    lq = np.zeros((400, 300), np.uint8)
+    assert validation.side_by_side(lq, np.zeros((1600, 1200, 3), np.uint8)).shape == (512, 1024, 3)
+
+
+def test_what_is_logged_is_the_mean_over_the_ranks_on_every_rank(monkeypatch):
+    monkeypatch.setattr(torch.distributed, 'all_reduce', lambda values: values.mul_(2))  # the other rank has the same
+    model = Doubler(None)
+    model.opt.update(dist=True, world_size=2)
+    assert loop.reduce_loss_dict(model, {'l_pix': torch.tensor(0.25), 'l_x': torch.tensor(3.0)}) == {
+        'l_pix': 0.25,
+        'l_x': 3.0,
+    }

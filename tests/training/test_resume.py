@@ -1,0 +1,531 @@
+"""Trainings that are killed, stopped, short of disk or given other settings, and go on."""
+
+import logging
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from basicsr.models.sr_model import SRModel
+from basicsr.utils.registry import MODEL_REGISTRY
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+from tests.support import processes as children
+from tests.training.test_run import damage, forget_the_log, home, log, run, snapshot, write  # noqa: F401
+
+RUN = 'experiments/run'
+
+
+def change(folder, **changes):
+    """Change options of ``train.yml``: keys as ``train__optim_g__lr=1e-3``."""
+    options = yaml.safe_load(Path(folder, 'train.yml').read_text())
+    for key, value in changes.items():
+        *parents, last = key.split('__')
+        block = options
+        for parent in parents:
+            block = block[parent]
+        block[last] = value
+    write(Path(folder, 'train.yml'), options)
+
+
+@pytest.fixture
+def long_home(home):  # noqa: F811
+    """Twelve iterations, five an epoch: checkpoints, validations and epochs end at different iterations."""
+    change(
+        home,
+        train__total_iter=12,
+        datasets__train__batch_size_per_gpu=2,
+        datasets__train__dataset_enlarge_ratio=2,
+        logger__save_checkpoint_freq=4,
+        val__val_freq=3,
+    )
+    return home
+
+
+def events(folder):
+    """All that was logged to TensorBoard, in order: (tag, step, value), as a reader of the bare files finds it."""
+    found = []
+    for file in sorted(folder.glob('tb_logger/run/events*')):
+        for event in EventFileLoader(str(file)).Load():
+            found += [
+                (value.tag, event.step, value.tensor.float_val[:])
+                for value in event.summary.value
+                if value.tag.startswith(('losses/', 'metrics/'))
+            ]
+    return sorted(found)
+
+
+def iterations(text):
+    """The iterations that a log has lines of."""
+    return re.findall(r'iter: +(\d+), lr', text)
+
+
+def load(folder, name):
+    return torch.load(Path(folder, RUN, name), weights_only=True)
+
+
+def same(one, other):
+    """Whether two trees of dicts, lists and tensors are equal, bit for bit."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+def outcome(folder):
+    """What must not depend on how often a run was killed."""
+    state = load(folder, 'training_states/12.state')
+    state = {key: state[key] for key in ('epoch', 'iter', 'optimizers', 'schedulers', 'best_metric_results', 'random')}
+    nets = {
+        name: load(folder, f'models/{name}.pth')
+        for name in ('net_g_8', 'net_g_12', 'net_g_latest', 'net_g_best', 'net_g_latest_fused', 'net_g_best_fused')
+    }
+    return {'state': state, 'nets': nets, 'events': events(folder)}
+
+
+def copy_home(home, name):  # noqa: F811
+    """The same pictures and options in a folder of its own."""
+    folder = home / name
+    folder.mkdir()
+    for part in ('train', 'val'):
+        (folder / part).symlink_to(home / part)
+    shutil.copy(home / 'train.yml', folder)
+    return folder
+
+
+def undisturbed(home, *arguments, ranks=1):  # noqa: F811
+    folder = copy_home(home, 'undisturbed')
+    begin = time.monotonic()
+    processes = children.start(folder, *arguments, ranks=ranks)
+    assert set(children.finish(processes)) == {0}, children.output(folder)
+    return outcome(folder), time.monotonic() - begin
+
+
+def go_on(folder, *arguments, ranks=1):
+    codes = children.finish(children.start(folder, '--auto_resume', *arguments, ranks=ranks))
+    assert set(codes) == {0}, children.output(folder)[-3000:]
+    assert not list(folder.glob('*/*archived*')) and not list(folder.rglob('.*.part'))
+
+
+def test_run_killed_at_any_moment_ends_as_if_it_had_not_been(long_home):
+    expected, seconds = undisturbed(long_home)
+    moments = random.Random(4)
+    for k in range(4):
+        folder = copy_home(long_home, f'killed{k}')
+        for _ in range(2):
+            (process,) = children.start(folder, '--auto_resume')
+            process.join(moments.uniform(0.2, seconds))
+            process.kill()
+            process.join()
+        go_on(folder)
+        assert same(outcome(folder), expected), k
+
+
+@pytest.mark.parametrize('call', random.Random(5).sample(range(1, 50), 6))
+def test_run_killed_while_it_saves_ends_as_if_it_had_not_been(long_home, call):
+    expected, _ = undisturbed(long_home)
+    folder = copy_home(long_home, 'killed')
+    assert children.finish(children.start(folder, '--auto_resume', die_at=call)) == [-signal.SIGKILL]
+    go_on(folder)
+    assert same(outcome(folder), expected)
+
+
+def test_validation_that_a_kill_prevented_is_made_up_for(long_home):
+    change(long_home, val__val_freq=4)
+    expected, _ = undisturbed(long_home)
+    folder = copy_home(long_home, 'killed')
+    # Three calls for each of net_g_4_fused, net_g_4 and 4.state; the tenth is in saving what validation finds best.
+    assert children.finish(children.start(folder, die_at=10)) == [-signal.SIGKILL]
+    assert load(folder, 'training_states/4.state')['best_metric_results'] == {}
+    go_on(folder)
+    assert same(outcome(folder), expected)
+
+
+def stop_after(folder, *arguments, ranks=1):
+    """Train up to iteration 6 and no further, as a kill would: the last whole checkpoint is of iteration 4."""
+    processes = children.start(folder, *arguments, ranks=ranks)
+    deadline = time.monotonic() + 120
+    while 'iter:       6' not in (children.output(folder) if (folder / 'out.txt').exists() else ''):
+        assert time.monotonic() < deadline and any(p.is_alive() for p in processes), children.output(folder)[-3000:]
+        time.sleep(0.005)
+    for process in processes:
+        process.kill()
+    children.finish(processes)
+
+
+BASICSR = dict(
+    model_type='SRModel', datasets__train__type='PairedImageDataset', datasets__val__type='PairedImageDataset'
+)
+
+
+@pytest.mark.parametrize('kind', [{}, BASICSR], ids=['PairedCropDataset', 'PairedImageDataset'])
+def test_killed_run_goes_on_alike_with_other_workers(long_home, kind):
+    change(long_home, **kind)
+    expected = copy_home(long_home, 'expected')
+    assert children.finish(children.start(expected)) == [0]
+    folder = copy_home(long_home, 'killed')
+    change(folder, datasets__train__num_worker_per_gpu=2)
+    stop_after(folder)
+    change(folder, datasets__train__num_worker_per_gpu=1)
+    go_on(folder)
+    for name in ('net_g_latest', 'net_g_best'):
+        assert same(load(folder, f'models/{name}.pth'), load(expected, f'models/{name}.pth'))
+    assert events(folder) == events(expected)
+
+
+def test_killed_run_of_two_ranks_goes_on_on_two_alike_and_on_one_within_rounding(long_home):
+    expected, _ = undisturbed(long_home, ranks=2)
+    folder = copy_home(long_home, 'killed')
+    stop_after(folder, ranks=2)
+    (folder / 'one').mkdir()
+    for name in ('train', 'val', 'train.yml', 'experiments', 'tb_logger'):
+        source = folder / name
+        shutil.copytree(source, folder / 'one' / name) if source.is_dir() else shutil.copy(source, folder / 'one')
+    go_on(folder, ranks=2)
+    assert same(outcome(folder), expected)
+
+    one = folder / 'one'
+    change(one, datasets__train__batch_size_per_gpu=4)
+    go_on(one)
+    weights, known = outcome(one)['nets']['net_g_latest']['params'], expected['nets']['net_g_latest']['params']
+    for key, value in weights.items():
+        # Float32 sums in another order, eight steps on: a wrong sample shows at 1e-3 and more.
+        torch.testing.assert_close(value, known[key], rtol=0, atol=2e-5)
+    assert 'Changed setting datasets:train:batch_size_per_gpu: 2 in the checkpoint, 4 now; goes on with 4' in log(one)
+
+
+# ------------------------------------------- in this process, on `home` ------------------------------------------- #
+
+
+def train(monkeypatch, *arguments):
+    """Train in this process; the status of the exit."""
+    forget_the_log()
+    return run(monkeypatch, 'train', '-opt', 'train.yml', *arguments)
+
+
+class At(logging.Handler):
+    """Does something when a text appears in BasicSR's log."""
+
+    def __init__(self, text, action):
+        super().__init__()
+        self.text, self.action = text, action
+        logging.getLogger('basicsr').addHandler(self)  # taken off by forget_the_log
+
+    def emit(self, record):
+        if self.text in record.getMessage():
+            self.text = '\0'
+            self.action()
+
+
+def train_until(monkeypatch, text, action, *arguments):
+    forget_the_log()
+    At(text, action)
+    return run(monkeypatch, 'train', '-opt', 'train.yml', *arguments)
+
+
+def stop(number=signal.SIGTERM):
+    return lambda: os.kill(os.getpid(), number)
+
+
+@pytest.fixture
+def stopped(home, monkeypatch):  # noqa: F811
+    """A run that was stopped after iteration 6, with checkpoints of 2, 4 and 6."""
+    change(home, logger__save_checkpoint_freq=2, val__val_freq=2)
+    assert train_until(monkeypatch, 'iter:       6', stop()) == 128 + signal.SIGTERM
+    assert sorted(path.name for path in (home / RUN / 'training_states').iterdir()) == ['2.state', '4.state', '6.state']
+    return home
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_signal_saves_at_the_end_of_the_iteration_and_training_goes_on_alike(home, monkeypatch, number):  # noqa: F811
+    assert train(monkeypatch) is None
+    expected = load(home, 'models/net_g_latest.pth')
+    shutil.rmtree(home / 'experiments')
+    handler = signal.getsignal(number)
+    assert train_until(monkeypatch, 'iter:       2', stop(number)) == 128 + number
+    assert signal.getsignal(number) is handler
+    assert (home / RUN / 'training_states/2.state').exists()
+    assert train(monkeypatch, '--auto_resume') is None
+    assert same(load(home, 'models/net_g_latest.pth'), expected)
+
+
+def test_model_that_draws_goes_on_alike(home, monkeypatch):  # noqa: F811
+    if 'NoisyModel' not in MODEL_REGISTRY:
+
+        @MODEL_REGISTRY.register()
+        class NoisyModel(SRModel):
+            def feed_data(self, data):
+                noise = random.gauss(0, 0.1) + np.random.normal(0, 0.1) + 0.1 * torch.randn_like(data['lq'])
+                super().feed_data(dict(data, lq=data['lq'] + noise))
+
+    change(
+        home,
+        model_type='NoisyModel',
+        datasets__train__type='PairedImageDataset',
+        datasets__val__type='PairedImageDataset',
+    )
+    assert train(monkeypatch) is None
+    expected = load(home, 'models/net_g_latest.pth')
+    shutil.rmtree(home / 'experiments')
+    assert train_until(monkeypatch, 'iter:       5', stop()) == 143
+    assert train(monkeypatch, '--auto_resume') is None
+    assert same(load(home, 'models/net_g_latest.pth'), expected)
+
+
+def test_second_interrupt_ends_at_once(home, monkeypatch):  # noqa: F811
+    def twice():
+        stop(signal.SIGINT)()
+        time.sleep(0)  # the handler runs between two steps of the interpreter
+        stop(signal.SIGINT)()
+
+    assert train_until(monkeypatch, 'iter:       2', twice) == 130
+    assert not list((home / RUN / 'training_states').iterdir())
+
+
+def test_signal_to_all_processes_of_a_job_leaves_the_workers_alone(home, monkeypatch):  # noqa: F811
+    change(home, datasets__train__num_worker_per_gpu=1, datasets__train__dataset_enlarge_ratio=9)
+
+    def signal_all():
+        workers = multiprocessing.active_children()
+        assert workers
+        for number in ('INT', 'USR1', 'TERM'):  # not from this process, which tells them to end by SIGTERM
+            subprocess.run(['kill', f'-{number}', *(str(worker.pid) for worker in workers)], check=True)
+        time.sleep(0.2)
+        assert multiprocessing.active_children() == workers
+        stop(signal.SIGUSR1)()
+
+    assert train_until(monkeypatch, 'iter:       2', signal_all) == 128 + signal.SIGUSR1
+    assert (home / RUN / 'training_states/2.state').exists()
+    deadline = time.monotonic() + 20
+    while multiprocessing.active_children():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(not Path('/proc/self/stat').exists(), reason='finds worker processes as Linux lists them')
+def test_worker_that_is_killed_ends_the_run(long_home):
+    change(
+        long_home,
+        train__total_iter=100_000,
+        datasets__train__num_worker_per_gpu=2,
+        datasets__train__dataset_enlarge_ratio=1000,
+    )
+    (process,) = children.start(long_home)
+    while 'iter:       2' not in (children.output(long_home) if (long_home / 'out.txt').exists() else ''):
+        time.sleep(0.01)
+    workers = [
+        int(stat.parent.name)
+        for stat in Path('/proc').glob('[0-9]*/stat')
+        if stat.read_text().rpartition(')')[2].split()[1] == str(process.pid)
+    ]
+    assert len(workers) == 2
+    os.kill(workers[0], signal.SIGKILL)
+    process.join(60)
+    ended = process.exitcode
+    process.kill()
+    assert ended == 1 and 'killed by signal' in children.output(long_home)
+
+
+def test_signal_to_one_rank_stops_all_at_one_iteration(long_home):
+    change(long_home, train__total_iter=100_000)
+    folder = copy_home(long_home, 'run')
+    processes = children.start(folder, ranks=2)
+    while 'iter:       5' not in (children.output(folder) if (folder / 'out.txt').exists() else ''):
+        time.sleep(0.01)
+    os.kill(processes[1].pid, signal.SIGTERM)
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [143, 143], children.output(folder)[-3000:]
+    assert 'Stopped by SIGTERM after iteration' in log(folder)
+
+
+@pytest.mark.parametrize('damaging', ['flipped byte', 'cut short', 'no networks', 'networks of another run'])
+@pytest.mark.parametrize('part', ['models/net_g_6.pth', 'training_states/6.state'])
+def test_damaged_newest_checkpoint_is_passed_over(stopped, monkeypatch, damaging, part):
+    path = stopped / RUN / part
+    if damaging == 'flipped byte':
+        damage(path)
+    elif damaging == 'cut short':
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damaging == 'no networks':
+        (stopped / RUN / 'models/net_g_6.pth').unlink()
+    else:
+        shutil.copy(stopped / RUN / 'models/net_g_4.pth', stopped / RUN / 'models/net_g_6.pth')
+    for name in ('best.state', '7.state.old', '.8.state.part'):
+        (stopped / RUN / 'training_states' / name).write_bytes(b'')
+    assert train(monkeypatch, '--auto_resume') is None
+    text = log(stopped)
+    assert re.search(r'Going on from \S*4\.state; passed over: 6\.state \(.+\)\.', text), text[:3000]
+    assert iterations(text)[:3] == list('567') and not list((stopped / 'experiments').glob('*arch*'))
+
+
+def test_nothing_usable_to_resume_from_is_one_sentence(stopped, monkeypatch):
+    for path in (stopped / RUN / 'models').glob('net_g_?.pth'):
+        path.unlink()
+    before = snapshot(stopped)
+    status = train(monkeypatch, '--auto_resume')
+    assert 'no checkpoint' in status and 'net_g_6.pth' in status and '\n' not in status
+    assert snapshot(stopped) == before
+
+
+def test_finished_run_is_left_alone(home, monkeypatch, capsys):  # noqa: F811
+    assert train(monkeypatch) is None
+    before = snapshot(home)
+    assert train(monkeypatch, '--auto_resume') is None
+    assert snapshot(home) == before
+    change(home, train__total_iter=9)
+    assert train(monkeypatch, '--auto_resume') is None
+    assert iterations(log(home))[-2:] == list('89')
+
+
+def test_state_of_another_experiment_is_gone_on_from_under_a_new_name(stopped, monkeypatch):
+    change(stopped, name='second', path__resume_state=f'{RUN}/training_states/4.state')
+    before = snapshot(stopped / 'experiments/run')
+    assert train(monkeypatch) is None
+    assert iterations(log(stopped, 'experiments/second/train_*.log'))[:2] == list('56')
+    assert snapshot(stopped / 'experiments/run') == before
+    change(stopped, path__resume_state=f'{RUN}/training_states/2.state')
+    status = train(monkeypatch)
+    assert 'second' in status and 'another name' in status
+
+
+def test_state_that_basicsr_wrote_is_gone_on_from(stopped, monkeypatch):
+    state = load(stopped, 'training_states/6.state')
+    torch.save(
+        {key: state[key] for key in ('epoch', 'iter', 'optimizers', 'schedulers')},
+        stopped / RUN / 'training_states/6.state',
+    )
+    assert train(monkeypatch, '--auto_resume') is None
+    assert iterations(log(stopped)) == ['7'] and 'written by BasicSR alone' in log(stopped)
+
+
+def test_changed_settings_are_listed_and_the_checkpoint_decides(stopped, monkeypatch):
+    change(
+        stopped,
+        train__optim_g__lr=1e-3,
+        train__scheduler__milestones=[6],
+        train__ema_decay=0.5,
+        datasets__train__gt_size=20,
+    )
+    assert train(monkeypatch, '--auto_resume') is None
+    text = log(stopped)
+    for line in (
+        'train:optim_g:lr: 0.005 in the checkpoint, 0.001 now; goes on with 0.005',
+        'train:scheduler:milestones: [100] in the checkpoint, [6] now; goes on with [100]',
+        'train:ema_decay: 0.9 in the checkpoint, 0.5 now; goes on with 0.5',
+        'datasets:train:gt_size: 16 in the checkpoint, 20 now; goes on with 20',
+    ):
+        assert line in text
+    assert text.count('Changed setting') == 4
+    assert 'iter:       7, lr:(5.000e-03' in text
+
+
+def test_training_longer_than_the_schedule_of_the_checkpoint_is_refused(home, monkeypatch):  # noqa: F811
+    cosine = dict(type='CosineAnnealingRestartLR', periods=[7], restart_weights=[1])
+    change(home, train__scheduler=cosine)
+    assert train(monkeypatch) is None
+    change(home, train__scheduler=dict(cosine, periods=[9]), train__total_iter=9)
+    assert 'resume_override: true' in train(monkeypatch, '--auto_resume')
+    change(home, path__resume_override=True)
+    assert train(monkeypatch, '--auto_resume') is None
+    assert iterations(log(home))[-1] == '9'
+
+
+def test_with_another_batch_the_iterations_go_on(stopped, monkeypatch):
+    change(stopped, datasets__train__dataset_enlarge_ratio=3)  # five iterations an epoch in place of one
+    assert train(monkeypatch, '--auto_resume') is None
+    assert iterations(log(stopped)) == ['7']
+
+
+@pytest.mark.parametrize('optimizer', ['Adan', 'Adam'])
+def test_option_file_decides_with_resume_override(stopped, monkeypatch, optimizer):
+    options = dict(type=optimizer, lr=1e-3, betas=[0.9] * (3 if optimizer == 'Adan' else 2))
+    change(
+        stopped,
+        train__optim_g=options,
+        train__scheduler=dict(type='MultiStepLR', milestones=[3, 6], gamma=0.5),
+        path__resume_override=True,
+        train__total_iter=8,
+    )
+    steps = load(stopped, 'training_states/6.state')['optimizers'][0]['param_groups'][0]['step']
+    assert train(monkeypatch, '--auto_resume') is None
+    text = log(stopped)
+    assert 'train:optim_g:lr: 0.005 in the checkpoint, 0.001 now; goes on with 0.001.' in text
+    # Milestones count from the beginning: 3 and 6 are over at iteration 7.
+    assert 'iter:       7, lr:(2.500e-04' in text
+    if optimizer == 'Adan':
+        group = load(stopped, 'training_states/8.state')['optimizers'][0]['param_groups'][0]
+        assert group['step'] == steps + 2 and tuple(group['betas']) == (0.9, 0.9, 0.9)
+
+
+def test_drawn_seed_is_that_of_the_run(home, monkeypatch):  # noqa: F811
+    change(home, manual_seed=None)
+    assert train_until(monkeypatch, 'iter:       4', stop()) == 143
+    seed = load(home, 'training_states/4.state')['options']['manual_seed']
+    assert train(monkeypatch, '--auto_resume') is None
+    assert load(home, 'training_states/7.state')['options']['manual_seed'] == seed
+    assert 'Changed setting' not in log(home)
+
+
+def test_last_checkpoints_and_the_best_are_kept(home, monkeypatch):  # noqa: F811
+    change(home, logger__save_checkpoint_freq=2, logger__keep_checkpoints=2, val__val_freq=1)
+    assert train(monkeypatch) is None
+    models = {path.name.removesuffix('.pth') for path in (home / RUN / 'models').iterdir()}
+    names = ('net_g_6', 'net_g_7', 'net_g_latest', 'net_g_best')
+    assert models == {*names, *(f'{name}_fused' for name in names)}
+    assert {path.name for path in (home / RUN / 'training_states').iterdir()} == {'6.state', '7.state'}
+
+
+def test_best_network_is_that_of_the_best_value(home, monkeypatch):  # noqa: F811
+    # A lower PSNR is called better: that is the first one, when the network has learnt nothing yet.
+    change(home, val__val_freq=2, logger__save_checkpoint_freq=2, val__metrics__psnr__better='lower')
+    assert train_until(monkeypatch, 'iter:       4', stop()) == 143
+    assert train(monkeypatch, '--auto_resume') is None
+    best = load(home, 'training_states/7.state')['best_metric_results']['val']['psnr']
+    assert best['iter'] == 2 and isinstance(best['val'], float)
+    assert same(load(home, 'models/net_g_best.pth'), load(home, 'models/net_g_2.pth'))
+    assert same(load(home, 'models/net_g_best_fused.pth'), load(home, 'models/net_g_2_fused.pth'))
+
+
+def test_full_disk_is_one_sentence_and_leaves_the_last_checkpoint(home, monkeypatch):  # noqa: F811
+    resource = pytest.importorskip('resource')
+    change(home, logger__save_checkpoint_freq=2)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        status = train_until(
+            monkeypatch, 'iter:       4', lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (25_000, limits[1]))
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert re.fullmatch(r'.*error: \S+net_g_4.pth could not be written \(File too large\): .*', status)
+    assert not (home / RUN / 'models/net_g_4.pth').exists() and not list(home.rglob('.*.part'))
+    assert train(monkeypatch, '--auto_resume') is None
+    assert iterations(log(home))[:2] == list('34')
+
+
+@pytest.mark.parametrize('model, data', [('SRModel', 'PairedImageDataset'), ('ReparamSRModel', 'PairedCropDataset')])
+def test_loss_that_is_no_number_stops_the_run_and_leaves_the_last_checkpoint(home, monkeypatch, model, data):  # noqa: F811
+    change(
+        home,
+        model_type=model,
+        datasets__train__type=data,
+        datasets__val__type=data,
+        val__val_freq=100,
+        logger__save_checkpoint_freq=2,
+        train__optim_g=dict(type='SGD', lr=1e25),
+    )
+    status = train(monkeypatch)
+    iteration = int(re.search(r'(?:nan|inf) at iteration (\d+)', status)[1])
+    for path in (home / RUN / 'models').iterdir():
+        assert int(path.stem.split('_')[2]) < iteration
+        assert all(value.isfinite().all() for value in torch.load(path, weights_only=True)['params'].values())
