@@ -251,3 +251,7 @@ def iteration_of(name):
     """The iteration in the name of a checkpoint's file, ``net_g_4.pth``, ``net_g_4_fused.pth`` or ``4.state``."""
     found = re.fullmatch(r'(?:net_.+_)?(\d+)(?:_fused)?\.(?:pth|state)', name)
     return int(found[1]) if found else None
+
+
+def network_entry(network, options):
+    return dict(options or {})

@@ -1,95 +1,76 @@
-"""What the commands share: BasicSR's flags, and how a command ends. Imports little, so that --help answers at once."""
+"""What the commands share: BasicSR's flags, and how a command ends after an error."""
 
 import argparse
 import contextlib
-import importlib
 import os
 import sys
+from collections.abc import Iterator
+from typing import NoReturn
 
+from lkdn_basicsr import compat
 from lkdn_basicsr.errors import InputError
 
 
-def build_parser(prog=None):
-    """The parser with BasicSR's own flags, and ``--check``.
+class Parser(argparse.ArgumentParser):
+    """An argument parser without abbreviations, which hide typos; only the first rank reports errors."""
 
-    Args:
-        prog (str | None): The command's name in its help. Default: None, the name of the running program.
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(**{'allow_abbrev': False, **kwargs})  # type: ignore[arg-type]
 
-    Returns:
-        argparse.ArgumentParser: Gives ``opt, launcher, auto_resume, debug, local_rank, force_yml, check``.
-    """
-    # Abbreviations are off: BasicSR took --auto for --auto_resume, which hides typing errors.
-    parser = Parser(prog=prog, allow_abbrev=False)
-    parser.add_argument('-opt', type=str, required=True, metavar='FILE', help='option file (YAML)')
+    def error(self, message: str) -> NoReturn:
+        if os.environ.get('RANK', '0') != '0':  # torchrun gives all ranks the same arguments
+            sys.exit(2)
+        super().error(message)
+
+
+def build_parser(prog: str | None = None) -> Parser:
+    """Return the parser of ``train`` and ``test``: BasicSR's own flags, and ``--check``."""
+    parser = Parser(prog=prog)
+    parser.add_argument(
+        '-opt', type=str, required=True, metavar='FILE', help='option file (YAML): a path, or the name of a shipped one'
+    )
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm'],
         default='none',
-        help='job launcher; torchrun is noticed without it (default: none)',
+        help='job launcher; torchrun is detected without it (default: none)',
     )
-    parser.add_argument('--auto_resume', action='store_true', help='go on from the newest checkpoint of this run')
-    parser.add_argument('--debug', action='store_true', help='short run: print every iteration, validate and save at 8')
+    parser.add_argument('--auto_resume', action='store_true', help='resume from the newest checkpoint of this run')
+    parser.add_argument('--debug', action='store_true', help='short run: log each iteration, validate and save at 8')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by old launchers')
     parser.add_argument(
         '--force_yml',
         nargs='+',
         default=None,
         metavar='KEY=VALUE',
-        help='set keys of the option file, as in train:ema_decay=0.99 datasets:test_2=~',
+        help='set options, as in train:ema_decay=0.99 datasets:test_2=~',
     )
-    parser.add_argument('--check', action='store_true', help='check options, data, network; change nothing, and exit')
+    parser.add_argument('--check', action='store_true', help='check options, data and network, change nothing, exit')
     return parser
 
 
-def run(task):
-    """Run ``train`` or ``test``: parse the arguments, load everything, hand over to BasicSR's pipeline.
-
-    Args:
-        task (str): ``train`` or ``test``.
-    """
+def run(task: str) -> None:
+    """Run ``train`` or ``test`` in the current folder, with the arguments of the program."""
     prog = f'python -m lkdn_basicsr.{task}'
-    build_parser(prog).parse_args()
+    build_parser(prog).parse_args()  # --help and typos are answered under this name
     with report_errors(prog):
-        from lkdn_basicsr import register
+        from lkdn_basicsr.training.run import test_pipeline, train_pipeline
 
-        register()
-        pipeline = getattr(importlib.import_module(f'basicsr.{task}'), f'{task}_pipeline')
+        pipeline = {'train': train_pipeline, 'test': test_pipeline}[task]
         pipeline(os.getcwd())
 
 
 @contextlib.contextmanager
-def report_errors(prog):
-    """How the work of a command ends: mistakes in what was given, with one line and status 1; bugs, with a traceback.
-
-    Of many ranks the first to fail speaks.
+def report_errors(prog: str) -> Iterator[None]:
+    """Report invalid input in one line and exit with status 1; any other exception is a bug and keeps its traceback.
 
     Args:
-        prog (str): The command's name in its messages.
+        prog: name of the command in the message.
     """
     try:
+        compat.check_opencv()
         yield
     except InputError as error:
-        sys.exit(f'{prog}: error: {error}' if _is_first_failure(str(error)) else 1)
-    except Exception as error:
-        if _is_first_failure(f'{type(error).__name__}: {error}'):
-            raise
-        sys.exit(1)
+        sys.exit(f'{prog}: error: {error}')
     except KeyboardInterrupt:
         sys.exit(130)
-    finally:
-        if 'lkdn_basicsr.training.logger' in sys.modules:
-            sys.modules['lkdn_basicsr.training.logger'].ProgressLogger.close_current()
-
-
-def _is_first_failure(reason):
-    ranks = sys.modules.get('lkdn_basicsr.training.distributed')  # not there when the import of BasicSR is what fails
-    return ranks is None or ranks.fail(reason)
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose mistakes the first rank alone reports."""
-
-    def error(self, message):
-        if os.environ.get('RANK', '0') != '0':  # torchrun gives all ranks the same arguments
-            sys.exit(2)
-        super().error(message)

@@ -1,159 +1,312 @@
-"""What the ranks of a distributed run tell each other beside their gradients. A process alone talks to itself."""
+"""Start-up of distributed runs, and what ranks exchange besides gradients.
 
-import atexit
+``read_launch`` finds out who launched this process. ``Ranks`` brings the ranks together in two steps: ``rendezvous``
+connects them through a key-value store, so that an invalid option is reported once; ``init_process_group`` creates the
+process group when the options are known.
+"""
+
 import ctypes
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from datetime import timedelta
+from types import TracebackType
+from typing import Any, NamedTuple
 
+import torch
 import torch.distributed as dist
 from basicsr.utils.dist_util import get_dist_info
 
 from lkdn_basicsr.errors import InputError
 
-# Ranks wait for each other where one has more to do: it downloads weights, or its validation pictures are larger. The
-# timeout of the gradients' group must not end that; a rank that dies closes its connections, which is noticed at once.
+# Ranks wait for each other where one has more to do: it downloads weights, or its validation images are larger. The
+# timeout of the gradients' group must not end that. A rank that dies closes its connections, which gloo notices.
 PATIENCE = timedelta(days=30)
-
-_rank = 0
-_store = None
-_patient = None
-_posted = {}  # what a process alone tells itself
-
-
-def meet(rank, world_size):
-    """Finds the other ranks, by what the launcher put into the environment; makes no process group yet."""
-    global _rank, _store
-    _rank = rank
-    _end_with_agent()
-    store = next(dist.rendezvous('env://', rank, world_size))[0]
-    _store = dist.PrefixStore(f'lkdn {_attempt(store, rank, world_size)}', store)
+ENVIRONMENT = {
+    'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
+    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
+}
 
 
-def _attempt(store, rank, world_size):
-    """A name for this start of the ranks, that all of them have and no earlier start had.
+class Launch(NamedTuple):
+    """How this process was launched: ``launcher`` is ``none``, ``pytorch`` or ``slurm``."""
 
-    torchrun keeps its store over restarts, and in it the addresses of ranks that are no more, which gloo would call.
-    What a rank reads in the store may be just as old; so each asks under a name of its own, and the first one answers.
+    launcher: str = 'none'
+    rank: int = 0
+    world_size: int = 1
+
+
+def read_launch(launcher: str = 'none') -> Launch:
+    """Read rank and world size from the environment.
+
+    Args:
+        launcher: the ``--launcher`` of BasicSR. With ``none``, torchrun is detected by the variables that it sets.
+
+    Raises:
+        InputError: the launcher did not start this process.
     """
-    name = uuid.uuid4().hex
-    if rank > 0:
-        store.set(f'lkdn asks {rank}', name)
-        attempt = store.get(f'lkdn answer {name}').decode()
-        store.set(f'lkdn has {attempt} {rank}', '')
-        return attempt
-    missing, deadline = set(range(1, world_size)), time.monotonic() + dist.default_pg_timeout.total_seconds()
-    while missing:
-        for other in list(missing):
-            if store.check([f'lkdn has {name} {other}']):
-                missing.remove(other)
-            elif store.check([f'lkdn asks {other}']):
-                store.set(f'lkdn answer {store.get(f"lkdn asks {other}").decode()}', name)
-        if time.monotonic() > deadline:
-            raise InputError(f'rank {min(missing)} of {world_size} has not started: look at its log, or start fewer')
-        time.sleep(0.05)
-    return name
+    if launcher == 'none':
+        if not all(name in os.environ for name in ENVIRONMENT['pytorch']):
+            return Launch()
+        launcher = 'pytorch'
+    # LOCAL_RANK is optional: launchers older than torchrun pass --local_rank.
+    rank, world_size, _ = ENVIRONMENT[launcher]
+    try:
+        return Launch(launcher, int(os.environ[rank]), int(os.environ[world_size]))
+    except (KeyError, ValueError) as error:
+        command = 'torchrun --nproc_per_node=N -m lkdn_basicsr.train' if launcher == 'pytorch' else 'srun'
+        raise InputError(
+            f'--launcher {launcher} needs {rank} and {world_size} in the environment; start with {command}, '
+            'or leave --launcher out'
+        ) from error
 
 
-def _end_with_agent():
-    """A torchrun that is killed leaves its ranks running, and one started in its place finds the GPUs taken."""
-    if 'TORCHELASTIC_RUN_ID' in os.environ:
-        end_with_parent()
+def restarted_by_torchrun() -> bool:
+    """Return whether torchrun has started the ranks again after a failure, so that the run must resume.
+
+    Raises:
+        InputError: on several nodes torchrun does not count the restarts that happened before a node was replaced.
+    """
+    environment = os.environ
+    if int(environment.get('TORCHELASTIC_MAX_RESTARTS', 0)) == 0:
+        return False
+    if int(environment.get('GROUP_WORLD_SIZE', 1)) > 1:
+        raise InputError(
+            'torchrun --max-restarts on several nodes needs --auto_resume, without which a replaced node starts the '
+            'training from the beginning; add it to the command'
+        )
+    return int(environment.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0
 
 
-def end_with_parent():
-    """Have this process get SIGTERM when its parent ends, in whatever way; Linux alone can do this."""
+def warn_about_shared_store() -> list[str]:
+    """Return a line for the log where torchrun cannot replace a node (a defect of torchrun, seen in torch 2.15)."""
+    environment, name = os.environ, 'TORCH_DISABLE_SHARE_RDZV_TCP_STORE'
+    several_nodes = int(environment.get('GROUP_WORLD_SIZE', 1)) > 1
+    restarts = int(environment.get('TORCHELASTIC_MAX_RESTARTS', 0)) > 0
+    if several_nodes and restarts and environment.get('TORCHELASTIC_USE_AGENT_STORE') == 'True':
+        return [f'A node that fails can be replaced only if torchrun is started with {name}=1 in the environment.']
+    return []
+
+
+class Ranks:
+    """The ranks of a run. A process without a launcher is a single rank and needs no network.
+
+    As a context manager it ends the run in order. After an exception only the first rank to fail raises it; the others
+    exit with status 1, because what happened to them is the same error or a consequence.
+
+    Args:
+        launch: how this process was launched.
+    """
+
+    def __init__(self, launch: Launch | None = None) -> None:
+        self.launch = launch or Launch()
+        self._store: dist.Store | None = None
+        self._texts: dict[str, str] = {}  # the store of a process without a launcher
+        self._control: dist.ProcessGroup | None = None
+
+    def __enter__(self) -> 'Ranks':
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception):
+            # The process group stays: other ranks may be in a collective that never ends.
+            if not self.report_failure(str(error) if kind is InputError else f'{type(error).__name__}: {error}'):
+                raise SystemExit(1) from None
+        elif kind is None or (kind is SystemExit and dist.is_initialized()):
+            self.leave()
+
+    # ------------------------------------------------ start-up ------------------------------------------------ #
+
+    def rendezvous(self, local_rank: int = 0, port: int | None = None) -> None:
+        """Connect the ranks through a key-value store; no process group exists yet.
+
+        Args:
+            local_rank: ``--local_rank``, for launchers that do not set LOCAL_RANK.
+            port: slurm: port of the first node; None for MASTER_PORT or 29500.
+
+        Raises:
+            InputError: the environment does not name the first rank, or a rank did not start.
+        """
+        if self.launch.launcher == 'none':
+            return
+        if self.launch.launcher == 'slurm':
+            _set_slurm_environment(port)
+        os.environ.setdefault('LOCAL_RANK', str(local_rank))
+        for name in ('MASTER_ADDR', 'MASTER_PORT'):
+            if name not in os.environ:
+                raise InputError(
+                    f'--launcher {self.launch.launcher} needs {name} in the environment; start with torchrun or srun'
+                )
+        if 'TORCHELASTIC_RUN_ID' in os.environ:
+            # Ranks outlive a torchrun that is killed; one started in its place would find the GPUs in use.
+            end_with_parent()
+        store = next(dist.rendezvous('env://', self.launch.rank, self.launch.world_size))[0]
+        self._store = dist.PrefixStore(f'lkdn {self._agree_on_attempt(store)}', store)
+
+    def _agree_on_attempt(self, store: dist.Store) -> str:
+        """Return a name for this start of the ranks that all of them share and no earlier start had.
+
+        torchrun keeps its store over restarts, with the addresses of ranks that have ended, which gloo would call. A
+        rank may also read an old answer; so each asks under a name of its own, and rank 0 answers to that name.
+        """
+        rank, world_size = self.launch.rank, self.launch.world_size
+        name = uuid.uuid4().hex
+        if rank > 0:
+            store.set(f'lkdn asks {rank}', name)
+            attempt = store.get(f'lkdn answer {name}').decode()
+            store.set(f'lkdn has {attempt} {rank}', '')
+            return attempt
+        missing, deadline = set(range(1, world_size)), time.monotonic() + dist.default_pg_timeout.total_seconds()
+        while missing:
+            for other in list(missing):
+                if store.check([f'lkdn has {name} {other}']):
+                    missing.remove(other)
+                elif store.check([f'lkdn asks {other}']):
+                    store.set(f'lkdn answer {store.get(f"lkdn asks {other}").decode()}', name)
+            if time.monotonic() > deadline:
+                raise InputError(f'rank {min(missing)} of {world_size} has not started: check its log, or start fewer')
+            time.sleep(0.05)
+        return name
+
+    def init_process_group(self, num_gpu: int, dist_params: dict[str, Any] | None = None) -> None:
+        """Create the process group and select the device of this rank; after :meth:`rendezvous`.
+
+        Args:
+            num_gpu: 0 for a run on the CPU, which uses gloo.
+            dist_params: ``backend``, and ``timeout`` of its collectives in seconds.
+
+        Raises:
+            InputError: there are more ranks than GPUs on this machine.
+        """
+        if self._store is None:
+            return
+        dist_params = dist_params or {}
+        backend = dist_params.get('backend', 'nccl') if num_gpu else 'gloo'
+        if num_gpu:
+            present, local_rank = torch.cuda.device_count(), int(os.environ['LOCAL_RANK'])
+            if backend == 'nccl' and local_rank >= present:
+                raise InputError(
+                    f'LOCAL_RANK is {local_rank}, but this machine has {present} GPUs; start no more ranks than that '
+                    'on it, or set num_gpu: 0'
+                )
+            torch.cuda.set_device(local_rank % present)
+        _, rank, world_size = self.launch
+        # Some ranks start later than others; the timeout of the options, which may be short, does not count for that.
+        self._store.set(f'lkdn rank {rank}', '')
+        self._store.wait([f'lkdn rank {other}' for other in range(world_size)], dist.default_pg_timeout)
+        timeout = dist_params.get('timeout')
+        limit = {} if timeout is None else {'timeout': timedelta(seconds=timeout)}
+        dist.init_process_group(backend, store=self._store, rank=rank, world_size=world_size, **limit)
+        # gloo also where gradients use NCCL, which would keep a GPU busy while it waits.
+        self._control = dist.new_group(backend='gloo', timeout=PATIENCE)
+
+    # ------------------------------------------------ exchange ------------------------------------------------ #
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the values of all ranks, in their order, on every rank; wait for the slowest as long as it takes.
+
+        Args:
+            value: anything that pickles.
+        """
+        world_size = get_dist_info()[1]
+        if world_size == 1:
+            return [value]
+        values = [None] * world_size
+        dist.all_gather_object(values, value, group=self._control)
+        return values
+
+    def on_first_rank(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function on rank 0 and return its result, or raise its InputError, on every rank."""
+        result = None
+        if self.launch.rank == 0:
+            try:
+                result = function(*args)
+            except InputError as error:
+                result = error
+        result = self.gather(result)[0]
+        if isinstance(result, InputError):
+            raise result
+        return result
+
+    def set(self, name: str, text: str = '') -> None:
+        """Store a text under a name for all ranks; waits for none of them. Needs only :meth:`rendezvous`."""
+        if self._store is None:
+            self._texts[name] = text
+        else:
+            self._store.set(f'lkdn text {name}', text)
+
+    def get(self, name: str) -> str | None:
+        """Return the text that a rank has stored under a name; None if there is none yet."""
+        if self._store is None:
+            return self._texts.get(name)
+        return self._store.get(f'lkdn text {name}').decode() if self._store.check([f'lkdn text {name}']) else None
+
+    # ------------------------------------------------ end ----------------------------------------------------- #
+
+    def leave(self) -> None:
+        """Wait for the other ranks and destroy the process group: rank 0 may serve the store that they still use."""
+        if dist.is_initialized() and self._control is not None:
+            try:
+                self.gather(None)
+            except RuntimeError:  # one has ended already, and reports why
+                return
+            self._control = None
+            dist.destroy_process_group()
+        elif self._store is not None:
+            self.set(f'left {self.launch.rank}')
+            while self.launch.rank == 0 and any(
+                self.get(f'left {rank}') is None for rank in range(1, self.launch.world_size)
+            ):
+                time.sleep(0.1)
+
+    def report_failure(self, reason: str) -> bool:
+        """Store why this rank ends, for the other ranks and for torchrun's report.
+
+        Returns:
+            Whether this rank is the first to fail, and so the one that shows the reason.
+        """
+        first = own = f'{self.launch.rank} {reason}'
+        if self._store is not None:
+            try:
+                first = self._store.compare_set('lkdn failed', '', own).decode()
+            except RuntimeError:  # the rank that served the store has ended
+                pass
+        report = os.environ.get('TORCHELASTIC_ERROR_FILE')
+        if report:
+            # What torch's @record writes, without the traceback, for which torchrun would not show the message.
+            message = {'message': first.partition(' ')[2], 'extraInfo': {'timestamp': str(int(time.time()))}}
+            with open(report, 'w', encoding='utf-8') as file:
+                json.dump({'message': message}, file)
+        return first == own
+
+
+def end_with_parent() -> None:
+    """Let this process receive SIGTERM when its parent ends, for whatever reason; only Linux can do this."""
     if sys.platform == 'linux':
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
-def post(name, text=''):
-    """Makes a text known to all ranks under a name, and waits for none of them; needs :func:`meet` alone."""
-    if _store is None:
-        _posted[name] = text
-    else:
-        _store.set(f'lkdn post {name}', text)
-
-
-def posted(name):
-    """The text that a rank has posted under a name; None if none has yet."""
-    if _store is None:
-        return _posted.get(name)
-    return _store.get(f'lkdn post {name}').decode() if _store.check([f'lkdn post {name}']) else None
-
-
-def join(rank, world_size, backend, timeout=None):
-    """Makes the process group, which is left when the program ends well.
-
-    Args:
-        rank, world_size (int): After :func:`meet`.
-        backend (str): ``nccl`` or ``gloo``.
-        timeout (float | None): Seconds after which a collective gives up. Default: None, torch's.
-    """
-    global _patient
-    # Some ranks start later than others; the timeout, which may be short, is not for that.
-    _store.set(f'lkdn rank {rank}', '')
-    _store.wait([f'lkdn rank {other}' for other in range(world_size)], dist.default_pg_timeout)
-    limit = {} if timeout is None else {'timeout': timedelta(seconds=timeout)}
-    dist.init_process_group(backend, store=_store, rank=rank, world_size=world_size, **limit)
-    # gloo also where the gradients go by NCCL, which would keep a GPU busy with waiting.
-    _patient = dist.new_group(backend='gloo', timeout=PATIENCE)
-    atexit.register(_leave)
-
-
-def _leave():
-    # After a failure the others may be in a collective that never ends; then the end of the process is the better end.
-    if dist.is_initialized() and not hasattr(sys, 'last_type'):
+def _set_slurm_environment(port: int | None) -> None:
+    """Set the variables that torch reads from those that slurm sets, as BasicSR does, but with slurm's local rank."""
+    nodes = os.environ.get('SLURM_STEP_NODELIST') or os.environ.get('SLURM_NODELIST', '')
+    if 'MASTER_ADDR' not in os.environ:
+        command = ['scontrol', 'show', 'hostnames', nodes]
         try:
-            gather(None)  # the first rank may keep the store, which the others still need
-        except RuntimeError:  # one is gone already, and says why
-            return
-        dist.destroy_process_group()
-
-
-def gather(value):
-    """The values of all ranks, in their order, on every rank. Waits for the slowest as long as it takes.
-
-    Args:
-        value (object): Anything that pickles.
-
-    Returns:
-        list: One value a rank.
-    """
-    world_size = get_dist_info()[1]
-    if world_size == 1:
-        return [value]
-    values = [None] * world_size
-    dist.all_gather_object(values, value, group=_patient)
-    return values
-
-
-def fail(reason):
-    """Makes known why this rank ends, to the other ranks and in torchrun's report.
-
-    Args:
-        reason (str): A sentence.
-
-    Returns:
-        bool: Whether this rank is the first to fail, and so the one to show why. What happens to the others is the
-        same, or comes of it.
-    """
-    atexit.unregister(_leave)
-    first = mine = f'{_rank} {reason}'
-    if _store is not None:
-        try:
-            first = _store.compare_set('lkdn failed', '', mine).decode()
-        except RuntimeError:  # the rank that kept the store is gone
-            pass
-    report = os.environ.get('TORCHELASTIC_ERROR_FILE')
-    if report:
-        # What torch's @record writes, less the traceback, in place of which torchrun then shows the message.
-        message = {'message': first.partition(' ')[2], 'extraInfo': {'timestamp': str(int(time.time()))}}
-        with open(report, 'w') as file:
-            json.dump({'message': message}, file)
-    return first == mine
+            hosts = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise InputError(f'scontrol cannot name the first of the nodes {nodes!r}; set MASTER_ADDR') from error
+        os.environ['MASTER_ADDR'] = hosts.split()[0]
+    if port is not None:
+        os.environ['MASTER_PORT'] = str(port)
+    os.environ.setdefault('MASTER_PORT', '29500')
+    os.environ['RANK'] = os.environ['SLURM_PROCID']
+    os.environ['WORLD_SIZE'] = os.environ['SLURM_NTASKS']
+    os.environ['LOCAL_RANK'] = os.environ.get('SLURM_LOCALID', '0')

@@ -1,83 +1,69 @@
-"""BasicSR's prefetchers without their faults: what is to be done between iterations is done when they are asked."""
+"""BasicSR's prefetchers without their defects: ``reset()`` starts an epoch, ``next()`` returns a batch or None."""
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from basicsr.data.prefetch_dataloader import CUDAPrefetcher
-
-from lkdn_basicsr.training import session
-from lkdn_basicsr.training.logger import ProgressLogger
-
-
-def _asked():
-    if session.current is not None:
-        session.current.at_boundary()
-
-
-def _told(batch):
-    if session.current is not None and batch is not None:
-        session.current.iteration += 1
-    if ProgressLogger.current is not None:
-        ProgressLogger.current.batch_taken(is_last=batch is None)
-    return batch
+from torch.utils.data import DataLoader
 
 
 class Prefetcher:
-    """Takes batches out of a loader, as BasicSR's CPUPrefetcher, which starts the loader's workers twice.
+    """Takes batches from a loader. BasicSR's CPUPrefetcher starts the workers of the loader twice.
 
-    ``reset()`` begins an epoch; ``next()`` gives a batch, or None at its end.
+    Args:
+        loader: the training loader.
+        ahead: batches that a thread loads in advance (``prefetch_mode: cpu``); 0 for no thread.
     """
 
-    def __init__(self, loader):
-        self.loader = loader
-        self.batches = iter(())
+    def __init__(self, loader: DataLoader, ahead: int = 0) -> None:
+        self.loader, self.ahead = loader, ahead
+        self.batches: Iterator[Any] = iter(())
 
-    def reset(self):
-        self.batches = iter(self.loader)
+    def reset(self) -> None:
+        self.batches = _load_ahead(self.loader, self.ahead) if self.ahead else iter(self.loader)
 
-    def next(self):
-        _asked()
-        return _told(next(self.batches, None))
+    def next(self) -> dict[str, Any] | None:
+        return next(self.batches, None)
+
+
+def _load_ahead(loader: DataLoader, ahead: int) -> Iterator[Any]:
+    """Yield the batches of a thread. When BasicSR's thread ends with an error, its reader waits forever."""
+    batches: queue.Queue[tuple[str, Any]] = queue.Queue(ahead)
+
+    def load() -> None:
+        try:
+            for batch in loader:
+                batches.put(('batch', batch))
+            batches.put(('end', None))
+        except Exception as error:
+            batches.put(('error', error))
+
+    threading.Thread(target=load, daemon=True).start()
+    while True:
+        kind, value = batches.get()
+        if kind == 'error':
+            raise value
+        if kind == 'end':
+            return
+        yield value
 
 
 class DevicePrefetcher(CUDAPrefetcher):
-    """BasicSR's CUDAPrefetcher, which starts the loader's workers, and copies the first batch, twice."""
+    """BasicSR's CUDAPrefetcher, which starts the workers of the loader, and copies the first batch, twice."""
 
-    def __init__(self, loader, opt):
+    def __init__(self, loader: DataLoader, opt: dict[str, Any]) -> None:
         self.ori_loader = loader
         self.opt = opt
         self.stream = torch.cuda.Stream()
         self.device = torch.device('cuda')
 
-    def next(self):
-        _asked()
+    def next(self) -> dict[str, Any] | None:
         batch = super().next()
         for value in (batch or {}).values():
             if torch.is_tensor(value):
                 # The memory belongs to the copying stream, which must not reuse it while the training stream reads.
                 value.record_stream(torch.cuda.current_stream())
-        return _told(batch)
-
-
-class _Failure:
-    def __init__(self, error):
-        self.error = error
-
-
-def run_generator(thread):
-    """``PrefetchGenerator.run``; BasicSR's lets an exception end the thread, and the reader wait for ever."""
-    try:
-        for item in thread.generator:
-            thread.queue.put(item)
-    except Exception as error:
-        thread.queue.put(_Failure(error))
-    else:
-        thread.queue.put(None)
-
-
-def next_of_generator(thread):
-    """``PrefetchGenerator.__next__``: the next batch, or what went wrong in reading it."""
-    item = thread.queue.get()
-    if isinstance(item, _Failure):
-        raise item.error
-    if item is None:
-        raise StopIteration
-    return item
+        return batch

@@ -1,0 +1,124 @@
+"""Training states (``ITER.state``): what they contain, how a model is restored from one, which old ones are removed."""
+
+import os
+import random
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from basicsr.models.base_model import BaseModel
+
+from lkdn_basicsr.checkpoints import iteration_of, list_training_states
+from lkdn_basicsr.options.diff import plain
+from lkdn_basicsr.training.distributed import Ranks
+
+
+def state_of(model: BaseModel, ranks: Ranks, epoch: int, iteration: int) -> dict[str, Any]:
+    """Return the training state of a model: BasicSR's entries, and what BasicSR forgets.
+
+    Every rank must call this; the result is the same on all. ``torch.load(weights_only=True)`` loads it.
+
+    Returns:
+        BasicSR's ``epoch``, ``iter``, ``optimizers`` and ``schedulers``; ``optimizer_names``;
+        ``best_metric_results``; ``random``, the states of the random number generators of each rank; and ``files``,
+        names and SHA-256 of the networks saved with it.
+    """
+    saved = getattr(model, 'saved_files', {})
+    return {
+        'epoch': epoch,
+        'iter': iteration,
+        'optimizers': [optimizer.state_dict() for optimizer in model.optimizers],
+        'schedulers': [scheduler.state_dict() for scheduler in model.schedulers],
+        'optimizer_names': [type(optimizer).__name__ for optimizer in model.optimizers],
+        'best_metric_results': plain(getattr(model, 'best_metric_results', {})),
+        'random': ranks.gather(random_states()),
+        'files': {name: digest for name, digest in saved.items() if iteration_of(name) == iteration},
+    }
+
+
+def restore(model: BaseModel, state: dict[str, Any]) -> None:
+    """Restore optimizers, schedulers, best metrics and random states of a model whose networks are loaded.
+
+    With ``path:resume_override`` the optimizers keep their moments, if they are of the same class, and take the
+    settings of the option file; the schedulers are those of the option file, advanced to the iteration.
+    """
+    override = model.opt['path'].get('resume_override')
+    _restore_optimizers(model, state, override)
+    for number, scheduler in enumerate(model.schedulers):
+        if not override:
+            scheduler.load_state_dict(state['schedulers'][number])
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # about scheduler steps without optimizer steps
+            for _ in range(state['iter'] - 1):
+                scheduler.step()
+    if (model.opt.get('val') or {}).get('metrics'):
+        for dataset, record in state.get('best_metric_results', {}).items():
+            model._initialize_best_metric_results(dataset)  # for the metrics of this run, which may be others
+            current = model.best_metric_results[dataset]
+            for metric, best in record.items():
+                if metric in current and current[metric]['better'] == best['better']:
+                    current[metric] = dict(best)
+    model.saved_files = dict(state.get('files', {}))  # the state may be saved again, with later results
+    rank = model.opt.get('rank', 0)
+    if rank < len(state.get('random', [])):
+        set_random_states(state['random'][rank])
+
+
+def _restore_optimizers(model: BaseModel, state: dict[str, Any], override: bool | None) -> None:
+    names = state.get('optimizer_names', [])
+    for number, optimizer in enumerate(model.optimizers):
+        settings = [dict(group, params=None) for group in optimizer.param_groups]
+        if not override or names[number : number + 1] in ([], [type(optimizer).__name__]):
+            optimizer.load_state_dict(state['optimizers'][number])
+        if override:
+            kept = {*optimizer.defaults, 'initial_lr'}
+            for group, fresh in zip(optimizer.param_groups, settings):
+                group.update((name, value) for name, value in fresh.items() if name in kept)
+
+
+def random_states() -> dict[str, Any]:
+    """Return the states of all generators that a training may use, on this rank, as tensors and numbers."""
+    version, state, gauss = random.getstate()
+    _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        'python': {'version': version, 'state': torch.tensor(state), 'gauss': gauss},
+        'numpy': {
+            'state': torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            'position': position,
+            'has_gauss': has_gauss,
+            'cached': cached,
+        },
+        'torch': torch.get_rng_state(),
+        'cuda': torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+    }
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    """Set the generators of this rank to what :func:`random_states` returned."""
+    python, array = states['python'], states['numpy']
+    random.setstate((python['version'], tuple(python['state'].tolist()), python['gauss']))
+    keys = array['state'].numpy().astype(np.uint32)
+    np.random.set_state(('MT19937', keys, array['position'], array['has_gauss'], array['cached']))
+    torch.set_rng_state(states['torch'])
+    if states['cuda'] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states['cuda'])
+
+
+def remove_old_checkpoints(models: str, states: str, keep: int, iteration: int) -> None:
+    """Remove the checkpoints of a run except the newest; ``net_g_best`` and ``net_g_latest`` stay.
+
+    Args:
+        models: folder of the networks.
+        states: folder of the training states.
+        keep: how many training states, with their networks, stay.
+        iteration: that of the newest one. Newer files belong to an earlier run that was resumed from an older state;
+            they are neither counted nor removed.
+    """
+    oldest = [found for found, _ in list_training_states(states) if found <= iteration][:keep][-1]
+    for folder in (states, models):  # a state without its networks would only be skipped, so states go first
+        for name in os.listdir(folder):
+            found = iteration_of(name)
+            if found is not None and found < oldest:
+                os.remove(os.path.join(folder, name))
