@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-import lkdn_basicsr  # noqa: F401  before any module of BasicSR's, which do not import without it
+import lkdn_basicsr  # noqa: F401  before any module of BasicSR, which do not import without it
+from tests.support import runs
 
 torch.set_num_threads(1)  # the tensors are tiny; and the tests must not depend on the number of cores
 
@@ -42,3 +43,13 @@ def picture(height, width, channels=3):
     j = np.arange(channels * height * width)
     values = (np.sin(0.37 * j) + np.sin(0.011 * 1.7 * j) + 2) / 4
     return torch.from_numpy(values.astype(np.float32)).double().reshape(1, channels, height, width)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """The current folder, with images and option files to train and to test on."""
+    monkeypatch.chdir(tmp_path)
+    runs.write_run(tmp_path)
+    runs.reset_log()
+    yield tmp_path
+    runs.reset_log()

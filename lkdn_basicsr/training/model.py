@@ -129,10 +129,11 @@ class RunSRModel(SRModel, RunModel):
 def model_class(registered: type[BaseModel], run: 'Run') -> type[BaseModel]:
     """Return a subclass of a registered model class, with the methods above and the hook of the run."""
     base = RunSRModel if issubclass(registered, SRModel) else RunModel
+    bases = (base,) if issubclass(base, registered) else (registered, base)
 
     def update_learning_rate(self: RunModel, current_iter: int, warmup_iter: int = -1) -> None:
         """BasicSR's loop calls this first in each iteration."""
         run.begin_iteration(current_iter)
         registered.update_learning_rate(self, current_iter, warmup_iter)
 
-    return type(registered.__name__, (registered, base), {'run': run, 'update_learning_rate': update_learning_rate})
+    return type(registered.__name__, bases, {'run': run, 'update_learning_rate': update_learning_rate})

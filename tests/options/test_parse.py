@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import os
 import socket
@@ -14,23 +13,16 @@ from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTR
 
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.options.option_file import dump_yaml, load_yaml
-from lkdn_basicsr.options.parse import parse_options
+from lkdn_basicsr.training.run import Run
 from tests.support.option_files import TRAIN, small_network, test_options, train_options, write_options, write_pictures
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def parse(tmp_path, opt, *arguments, is_train=True):
-    return parse_options(str(tmp_path), is_train, ['-opt', write_options(tmp_path / 'x.yml', opt), *arguments])[0]
-
-
-def basicsr_parse(tmp_path, opt, is_train, monkeypatch):
-    """The options as BasicSR's own parse_options, not replaced by ours, has them."""
-    spec = importlib.util.spec_from_file_location('untouched_options', basicsr_options.__file__)
-    untouched = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(untouched)
-    monkeypatch.setattr(sys, 'argv', ['x', '-opt', write_options(tmp_path / 'x.yml', opt)])
-    return untouched.parse_options(str(tmp_path), is_train)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(sys, 'argv', ['x', '-opt', write_options(tmp_path / 'x.yml', opt), *arguments])
+        return Run().parse_options(str(tmp_path), is_train)[0]
 
 
 def unordered(opt):
@@ -42,18 +34,19 @@ def test_gives_what_basicsr_gives(tmp_path, monkeypatch, is_train):
     write_pictures(tmp_path)
     torch.save({'params': small_network().state_dict()}, tmp_path / 'net.pth')
     opt = TRAIN.replace('ROOT', str(tmp_path)) if is_train else test_options(tmp_path, tmp_path / 'net.pth')
-    theirs, args = basicsr_parse(tmp_path, opt, is_train, monkeypatch)
+    monkeypatch.setattr(sys, 'argv', ['x', '-opt', write_options(tmp_path / 'x.yml', opt)])
+    expected, args = basicsr_options.parse_options(str(tmp_path), is_train)
     random_numbers = torch.rand(3)
-    ours, our_args = parse_options(str(tmp_path), is_train)
+    found, found_args = Run().parse_options(str(tmp_path), is_train)
     assert torch.equal(random_numbers, torch.rand(3))  # the same seed was set
-    assert isinstance(ours, OrderedDict)
-    assert vars(args).items() <= vars(our_args).items()
-    if not is_train:  # defaults that BasicSR does without
-        ours.pop('logger')
-        ours['val'].pop('val_freq')
+    assert isinstance(found, OrderedDict)
+    assert vars(args).items() <= vars(found_args).items()
+    if not is_train:  # defaults that BasicSR does not fill in
+        found.pop('logger')
+        found['val'].pop('val_freq')
     else:
-        ours['val'].pop('suffix')
-    assert unordered(ours) == unordered(theirs)
+        found['val'].pop('suffix')
+    assert unordered(found) == unordered(expected)
 
 
 def test_numbers_written_as_floats_become_whole(tmp_path):
@@ -91,7 +84,7 @@ def test_a_test_without_val_section(tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there are GPUs to use')
-def test_gpus_that_are_absent_are_done_without(tmp_path):
+def test_without_gpus_the_run_is_on_the_cpu(tmp_path):
     write_pictures(tmp_path)
     opt = train_options(tmp_path)
     opt['num_gpu'] = 2
@@ -102,7 +95,7 @@ def test_gpus_that_are_absent_are_done_without(tmp_path):
     assert opt.notes == ['No GPU found: this runs on the CPU (num_gpu: 2).']
 
 
-def test_the_template_of_an_official_file_is_understood(tmp_path):
+def test_the_template_of_an_official_file_is_corrected(tmp_path):
     write_pictures(tmp_path)
     opt = train_options(tmp_path)
     opt['datasets']['val']['filename_tmpl'] = '{x2}'
@@ -119,7 +112,7 @@ def test_forced_keys_count_before_the_seed_is_set(tmp_path):
     assert torch.equal(forced, torch.rand(3))
 
 
-def test_a_forced_null_leaves_a_data_set_out(tmp_path):
+def test_a_forced_null_leaves_a_dataset_out(tmp_path):
     write_pictures(tmp_path)
     torch.save({'params': small_network().state_dict()}, tmp_path / 'net.pth')
     opt = test_options(tmp_path, tmp_path / 'net.pth')
@@ -162,7 +155,7 @@ def test_the_effective_options_start_the_same_run(tmp_path):
     assert 'rank' not in load_yaml(str(tmp_path / 'x.yml'))
 
 
-def test_what_others_registered_stays_open(tmp_path):
+def test_classes_registered_by_others_stay_open(tmp_path):
     write_pictures(tmp_path)
 
     class TheirNet(torch.nn.Module):
@@ -215,8 +208,9 @@ def test_what_others_registered_stays_open(tmp_path):
 RANK = """
 import json, sys
 import torch
-from lkdn_basicsr.options.parse import parse_options
-opt, args = parse_options(sys.argv[1], True, ['-opt', sys.argv[2], '--local-rank=0'])
+from lkdn_basicsr.training.run import Run
+root_path, sys.argv[1:] = sys.argv[1], ['-opt', sys.argv[2], '--local-rank=0']
+opt, args = Run().parse_options(root_path)
 print(json.dumps([opt['rank'], opt['world_size'], opt['dist'], opt['manual_seed'], args.launcher, torch.initial_seed(),
                   torch.distributed.get_backend()]))
 torch.distributed.destroy_process_group()
@@ -224,7 +218,7 @@ torch.distributed.destroy_process_group()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='the ranks would need a GPU each')
-def test_ranks_of_torchrun_are_noticed_and_share_a_seed(tmp_path):
+def test_ranks_of_torchrun_are_detected_and_share_a_seed(tmp_path):
     write_pictures(tmp_path)
     opt = dict(train_options(tmp_path), manual_seed=None)
     path = write_options(tmp_path / 'x.yml', opt)
@@ -252,6 +246,6 @@ def test_ranks_of_torchrun_are_noticed_and_share_a_seed(tmp_path):
                 text=True,
             )
         )
-    said = [json.loads(rank.communicate(timeout=120)[0].splitlines()[-1]) for rank in ranks]
-    seed = said[0][3]
-    assert said == [[rank, 2, True, seed, 'pytorch', seed + rank, 'gloo'] for rank in range(2)]
+    printed = [json.loads(rank.communicate(timeout=120)[0].splitlines()[-1]) for rank in ranks]
+    seed = printed[0][3]
+    assert printed == [[rank, 2, True, seed, 'pytorch', seed + rank, 'gloo'] for rank in range(2)]

@@ -1,4 +1,4 @@
-"""Trainings in processes of their own, to be killed. They are forked from one that has imported everything."""
+"""Trainings in separate processes, to be killed. They are forked from one that has imported everything."""
 
 import functools
 import multiprocessing
@@ -19,7 +19,7 @@ CONTEXT.set_forkserver_preload([__name__])
 
 
 def train(folder, arguments, die_at):
-    """``python -m lkdn_basicsr.train`` below ``folder``; SIGKILL at a call number of what makes files durable."""
+    """``python -m lkdn_basicsr.train`` below ``folder``; SIGKILL at the n-th call of os.fsync or os.replace."""
     multiprocessing.set_start_method('fork', force=True)  # for workers, as in a process that a user starts
     work_in(folder)
     if die_at is not None:
@@ -29,7 +29,7 @@ def train(folder, arguments, die_at):
 
 
 def work_in(folder):
-    """Go to a folder, and write what is printed into ``out.txt`` there."""
+    """Change to a folder, and redirect the output to ``out.txt`` there."""
     os.chdir(folder)
     out = os.open('out.txt', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
@@ -54,15 +54,14 @@ def _die_in_a_save(number):
 
 
 def start(folder, *arguments, ranks=1, die_at=None):
-    """Start a training; returns its processes, one for each rank, launched as torchrun does."""
+    """Start a training; return its processes, one for each rank, launched as torchrun does."""
     return start_ranks(
         ranks, lambda rank: (train, str(folder), ['-opt', 'train.yml', *arguments], die_at if rank == 0 else None)
     )
 
 
 def start_ranks(ranks, call):
-    """Processes, one for each rank, with the environment that torchrun gives; ``call(rank)`` is a function and its
-    arguments."""
+    """Start a process for each rank, with the environment of torchrun; ``call(rank)`` is a function and its arguments."""
     _import_once()
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
@@ -92,7 +91,7 @@ def _as_rank(environment, function, *arguments):
 
 @functools.cache
 def _import_once():
-    """Start the process that imports everything: Python 3.11 does not hand it the module search path."""
+    """Start the process that imports everything: Python 3.11 does not pass it the module search path."""
     path = os.environ.get('PYTHONPATH')
     os.environ['PYTHONPATH'] = os.pathsep.join(sys.path)
     try:
@@ -104,7 +103,7 @@ def _import_once():
 
 
 def finish(processes, timeout=120):
-    """Wait for the ranks; returns their exit codes. One that dies takes the others along, as with torchrun."""
+    """Wait for the ranks; return their exit codes. If one fails, the others are killed, as by torchrun."""
     for process in processes:
         process.join(timeout)
         if process.exitcode != 0:

@@ -1,4 +1,4 @@
-"""Several ranks under torchrun, against one process: same losses, same metrics, one reason when something fails."""
+"""Several ranks under torchrun, against one process: same losses and metrics, one reason when something fails."""
 
 import json
 import math
@@ -20,13 +20,15 @@ from torch.utils.tensorboard import SummaryWriter
 from lkdn_basicsr import cli
 from lkdn_basicsr.data import PairedCropDataset
 from lkdn_basicsr.errors import InputError
-from lkdn_basicsr.options.parse import parse_options
-from lkdn_basicsr.training import distributed as ranks
-from lkdn_basicsr.training import loop, validation
-from tests.training.test_run import ROOT, forget_the_log, furnish, home, log, make_pictures, run, snapshot  # noqa: F401
+from lkdn_basicsr.training import validation
+from lkdn_basicsr.training.distributed import Launch, Ranks
+from lkdn_basicsr.training.model import RunModel, model_class
+from lkdn_basicsr.training.run import Run
+from lkdn_basicsr.training.validation import validate
+from tests.support.runs import ROOT, log, reset_log, run, snapshot, write_images, write_run
 
-# What the ranks run: the command, with a validation set that is slow on the first rank, metrics told by every rank, and
-# a death where the test wants one.
+# What the ranks run: the command, with a validation dataset that is slow on the first rank, metrics written by every
+# rank, and a kill at an iteration that the test sets.
 LAUNCH = """
 import json, os, signal, sys, time
 
@@ -44,7 +46,7 @@ class SlowDataset(PairedCropDataset):
         if rank == '0' and attempt == '0':
             time.sleep(float(os.environ.get('SLOW', 0)))
         if rank == '1' and 'BAD' in os.environ:
-            raise RuntimeError('a bug in the data set')
+            raise RuntimeError('a bug in the dataset')
         return super().__getitem__(index)
 
 step, validation = ReparamSRModel.optimize_parameters, ReparamSRModel.validation
@@ -54,19 +56,19 @@ def optimize_parameters(self, current_iter):
         os.kill(os.getpid(), signal.SIGKILL)
     step(self, current_iter)
 
-def tell(self, loader, current_iter, *arguments):
+def write_metrics(self, loader, current_iter, *arguments):
     validation(self, loader, current_iter, *arguments)
     with open(f'metrics.{rank}', 'a') as file:
         file.write(json.dumps([current_iter, self.metric_results]) + chr(10))
 
-ReparamSRModel.optimize_parameters, ReparamSRModel.validation = optimize_parameters, tell
+ReparamSRModel.optimize_parameters, ReparamSRModel.validation = optimize_parameters, write_metrics
 cli.run('train')
 """
 NAMES = ['00', '01', '02', '03', '04']
 
 
 def torchrun(folder, *arguments, world_size=2, restarts=0, **environment):
-    """The finished process; ``arguments`` are those of the launch script."""
+    """Return the finished process; ``arguments`` are those of the launch script."""
     command = [
         sys.executable,
         '-m',
@@ -81,10 +83,10 @@ def torchrun(folder, *arguments, world_size=2, restarts=0, **environment):
 
 
 def prepare(folder):
-    """Five validation pictures, global batches of four, metrics whose sums would depend on their order."""
+    """Set five validation images, global batches of four, and metrics whose sums would depend on their order."""
     (folder / 'launch.py').write_text(LAUNCH)
     options = yaml.safe_load((folder / 'train.yml').read_text())
-    for role in ('gt', 'lq'):  # what is left of the training pictures is enough to train
+    for role in ('gt', 'lq'):  # the remaining training images suffice
         for path in sorted((folder / f'train/{role}').iterdir()):
             (folder / f'val/{role}/{path.name}').write_bytes(path.read_bytes())
     options['datasets']['train'].update(batch_size_per_gpu=4)
@@ -102,17 +104,16 @@ def losses(text):
 
 @pytest.fixture(scope='module')
 def ran(tmp_path_factory):
-    """A folder in which the same training was done by one process, and by two ranks, of which one was slow, and died
-    and was started again."""
+    """A folder with the same training by one process and by two ranks, of which one was slow, killed and restarted."""
     folder = tmp_path_factory.mktemp('ranks')
-    furnish(folder)
+    write_run(folder)
     prepare(folder)
-    forget_the_log()
+    reset_log()
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
         assert run(monkeypatch, 'train', '-opt', 'train.yml', '--force_yml', 'name=one') is None
-    forget_the_log()
-    ours = [
+    reset_log()
+    arguments = [
         '-opt',
         'train.yml',
         '--auto_resume',
@@ -122,7 +123,7 @@ def ran(tmp_path_factory):
         'datasets:train:batch_size_per_gpu=2',
         'datasets:val:type=SlowDataset',
     ]
-    done = torchrun(folder, *ours, restarts=1, SLOW='2', DIE_AT='6')
+    done = torchrun(folder, *arguments, restarts=1, SLOW='2', DIE_AT='6')
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
@@ -140,7 +141,7 @@ def test_one_rank_or_two_train_alike(ran):
         torch.testing.assert_close(networks[1]['params_ema'][key], value, rtol=1e-2, atol=1e-4)
 
 
-def test_a_rank_that_dies_is_started_again_and_goes_on(ran):
+def test_a_rank_that_is_killed_is_restarted_and_resumes(ran):
     first, second = sorted(ran.glob('experiments/two/train_two_*.log'))
     assert 'Resuming training from epoch' not in first.read_text()
     assert re.search(r'Resuming training from epoch: \d+, iter: 4', second.read_text())
@@ -148,9 +149,9 @@ def test_a_rank_that_dies_is_started_again_and_goes_on(ran):
 
 
 def test_every_rank_has_the_metrics_of_a_single_process(ran):
-    told = [[json.loads(line) for line in (ran / f'metrics.{rank}').read_text().splitlines()] for rank in range(2)]
-    assert told[0] == told[1] and [iteration for iteration, _ in told[0]] == [3, 6, 6]  # 6 again at the end
-    assert all(isinstance(value, float) and math.isfinite(value) for value in told[0][1][1].values())
+    written = [[json.loads(line) for line in (ran / f'metrics.{rank}').read_text().splitlines()] for rank in range(2)]
+    assert written[0] == written[1] and [iteration for iteration, _ in written[0]] == [3, 6, 6]  # 6 again at the end
+    assert all(isinstance(value, float) and math.isfinite(value) for value in written[0][1][1].values())
     printed = [
         re.findall(r'(psnr|ssim): ([\d.]+)', log(ran, f'experiments/{name}/train_*.log'))[-2:]
         for name in ('one', 'two')
@@ -160,11 +161,11 @@ def test_every_rank_has_the_metrics_of_a_single_process(ran):
 
 
 def test_a_validation_longer_than_the_timeout_does_not_end_the_run(ran):
-    text = min(ran.glob('experiments/two/train_two_*.log')).read_text()  # not one that was started again because of it
+    text = min(ran.glob('experiments/two/train_two_*.log')).read_text()  # not of a run that was restarted because of it
     assert 'timeout: 5' in text and 'Validation val' in text  # the first rank needs 3 x 2 s
 
 
-def test_each_rank_saves_the_pictures_that_it_made(ran):
+def test_each_rank_saves_its_images(ran):
     for name in NAMES:
         saved = [
             cv2.imread(str(ran / f'experiments/{run_}/visualization/{name}/{name}_6.png')) for run_ in ('one', 'two')
@@ -177,10 +178,10 @@ def test_each_rank_saves_the_pictures_that_it_made(ran):
     'arguments, environment, says',
     [
         (['datasets:train:dataroot_gt=nowhere'], {}, r'datasets:train:dataroot_gt is nowhere'),
-        (['datasets:val:type=SlowDataset'], {'BAD': '1'}, r'RuntimeError: a bug in the data set'),
+        (['datasets:val:type=SlowDataset'], {'BAD': '1'}, r'RuntimeError: a bug in the dataset'),
     ],
 )
-def test_the_reason_of_a_failure_is_shown_once(home, arguments, environment, says):  # noqa: F811
+def test_the_reason_of_a_failure_is_shown_once(home, arguments, environment, says):
     prepare(home)
     before = snapshot(home)
     done = torchrun(
@@ -194,25 +195,26 @@ def test_the_reason_of_a_failure_is_shown_once(home, arguments, environment, say
         **environment,
     )
     assert done.returncode == 1
-    ours, _, report = done.stderr.partition('ChildFailedError')
-    assert len(re.findall(says, ours)) == 1, ours
+    own, _, report = done.stderr.partition('ChildFailedError')
+    assert len(re.findall(says, own)) == 1, own
     assert re.search(says, report)
-    assert ('Traceback' in ours.split('torch/distributed/elastic')[0]) is bool(environment)  # a bug has a traceback
+    assert ('Traceback' in own.split('torch/distributed/elastic')[0]) is bool(environment)  # a bug keeps its traceback
     if 'nowhere' in says:
         assert snapshot(home) == before
 
 
-def test_ranks_that_are_started_again_go_on_from_the_last_checkpoint(home, monkeypatch):  # noqa: F811
+def test_restarted_ranks_resume(home, monkeypatch):
     monkeypatch.setenv('TORCHELASTIC_MAX_RESTARTS', '3')
-    monkeypatch.setenv('GROUP_WORLD_SIZE', '2')  # here a start cannot be told from one that is not the first
+    monkeypatch.setenv('GROUP_WORLD_SIZE', '2')  # where a first start cannot be distinguished from a restart
     assert '--auto_resume' in run(monkeypatch, 'train', '-opt', 'train.yml')
     monkeypatch.setenv('GROUP_WORLD_SIZE', '1')
     for count in '01':
         monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', count)
-        assert parse_options(str(home), True, ['-opt', 'train.yml'])[0]['auto_resume'] is (count == '1')
+        monkeypatch.setattr(sys, 'argv', ['train', '-opt', 'train.yml'])
+        assert Run().parse_options(str(home))[0]['auto_resume'] is (count == '1')
 
 
-def test_wrong_arguments_are_told_by_the_first_rank(monkeypatch, capsys):
+def test_invalid_arguments_are_reported_by_the_first_rank(monkeypatch, capsys):
     for rank in '01':
         monkeypatch.setenv('RANK', rank)
         with pytest.raises(SystemExit):
@@ -220,11 +222,11 @@ def test_wrong_arguments_are_told_by_the_first_rank(monkeypatch, capsys):
         assert ('expected one argument' in capsys.readouterr().err) is (rank == '0')
 
 
-# ---------------------------------------- the dealing, in one process ---------------------------------------- #
+# ------------------------------------ sharding, in one process ------------------------------------ #
 
 
 class Doubler(SRModel):
-    """Enlarges by repeating pixels, and notes which pictures it was given."""
+    """Enlarges by repeating pixels, and records which images it was given."""
 
     def __init__(self, metrics, **more):
         self.opt = {
@@ -235,7 +237,7 @@ class Doubler(SRModel):
             'val': {'metrics': metrics, 'suffix': None},
             **more,
         }
-        self.is_train, self.device, self.given = False, torch.device('cpu'), []
+        self.is_train, self.device, self.given, self.ranks = False, torch.device('cpu'), [], Ranks()
 
     def feed_data(self, data):
         self.given.append(data['lq_path'][0][-6:-4])
@@ -244,14 +246,17 @@ class Doubler(SRModel):
     def test(self):
         self.output = self.lq.repeat_interleave(2, 2).repeat_interleave(2, 3)
 
+    def validate(self, *arguments):
+        validate(self, self.ranks, *arguments)
+
 
 METRICS = {'psnr': dict(type='calculate_psnr', crop_border=2), 'ssim': dict(type='calculate_ssim', crop_border=2)}
 
 
 @pytest.fixture
-def pictures(home):  # noqa: F811
-    """Seven pictures; two of ``val`` and the five of ``train`` would have the same names."""
-    make_pictures(home / 'seven', 7)
+def images(home):
+    """Seven images; two of ``val`` and the five of ``train`` would have the same names."""
+    write_images(home / 'seven', 7)
     dataset = PairedCropDataset(
         dict(
             name='seven',
@@ -266,51 +271,51 @@ def pictures(home):  # noqa: F811
 
 
 @pytest.mark.parametrize('world_size', [2, 3, 4, 9])
-def test_uneven_shares_give_the_results_of_one_process(pictures, monkeypatch, world_size):
-    whole = Doubler(METRICS)
-    whole.nondist_validation(pictures, 1, None, False)
+def test_uneven_shards_give_the_results_of_one_process(images, monkeypatch, world_size):
+    single = Doubler(METRICS)
+    single.validate(images, 1, None, False)
 
-    shares, given = [], []
-    for rank in range(world_size):  # what each rank would hand in
+    shards, given = [], []
+    for rank in range(world_size):  # what each rank would contribute
         model = Doubler(METRICS)
         monkeypatch.setattr(validation, 'get_dist_info', lambda rank=rank: (rank, world_size))
-        monkeypatch.setattr(ranks, 'gather', lambda share: shares.append(share) or [[]] * world_size)
+        model.ranks.gather = lambda shard: shards.append(shard) or [[]] * world_size
         with pytest.raises(IndexError):
-            model.dist_validation(pictures, 1, None, False)
+            model.validate(images, 1, None, False)
         given += model.given
     assert sorted(given) == [f'{i:02}' for i in range(7)]
 
-    monkeypatch.setattr(ranks, 'gather', lambda share: shares)
-    model.dist_validation(pictures, 1, None, False)
-    assert model.metric_results == whole.metric_results  # to the last bit
-    assert model.best_metric_results == whole.best_metric_results
-    assert {type(value) for value in whole.metric_results.values()} == {float}
+    model.ranks.gather = lambda shard: shards
+    model.validate(images, 1, None, False)
+    assert model.metric_results == single.metric_results  # to the last bit
+    assert model.best_metric_results == single.best_metric_results
+    assert {type(value) for value in single.metric_results.values()} == {float}
 
 
 def test_gloo_group_of_one_gathers(tmp_path):
-    """What a rank hands in, everyone gets, through torch's own group."""
+    """Every rank gets the values of all ranks, through torch's own group."""
     code = (
-        'import lkdn_basicsr; from lkdn_basicsr.training import distributed as ranks; '
-        'ranks.meet(0, 1); ranks.join(0, 1, "gloo", 5); '
+        'import lkdn_basicsr; from lkdn_basicsr.training.distributed import Launch, Ranks; '
+        'ranks = Ranks(Launch("pytorch", 0, 1)); ranks.rendezvous(); ranks.init_process_group(0, {"timeout": 5}); '
         'import torch.distributed as dist; assert dist.is_initialized(); '
-        'out = [None]; dist.all_gather_object(out, [1.5, ["x"]], group=ranks._patient); '
-        'assert out == [[1.5, ["x"]]] == ranks.gather([1.5, ["x"]])'
+        'out = [None]; dist.all_gather_object(out, [1.5, ["x"]], group=ranks._control); '
+        'assert out == [[1.5, ["x"]]] == ranks.gather([1.5, ["x"]]); ranks.leave()'
     )
     env = {**os.environ, 'PYTHONPATH': str(ROOT), 'MASTER_ADDR': 'localhost', 'MASTER_PORT': '0', 'RANK': '0'}
     done = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0 and 'destroy_process_group' not in done.stderr, done.stderr
 
 
-def test_ranks_that_start_again_do_not_take_old_words_for_new():
-    """torchrun keeps its store over restarts; the ranks come in any order, and not at once."""
+def test_restarted_ranks_do_not_read_the_store_of_an_earlier_start():
+    """torchrun keeps its store over restarts; the ranks arrive in any order, at different times."""
     store, attempts = torch.distributed.HashStore(), []
 
-    def meet(rank, names):
-        names[rank] = ranks._attempt(store, rank, 3)
+    def agree(rank, names):
+        names[rank] = Ranks(Launch('pytorch', rank, 3))._agree_on_attempt(store)
 
     for first in (0, 1, 0):
         names = {}
-        threads = [threading.Thread(target=meet, args=(rank, names)) for rank in (first, 1 - first, 2)]
+        threads = [threading.Thread(target=agree, args=(rank, names)) for rank in (first, 1 - first, 2)]
         for thread in threads:
             thread.start()
             time.sleep(0.2)
@@ -321,7 +326,7 @@ def test_ranks_that_start_again_do_not_take_old_words_for_new():
     assert len(set(attempts)) == 3
 
 
-def test_a_model_with_a_loop_of_its_own_runs_it_on_the_first_rank(monkeypatch):
+def test_a_model_with_its_own_validation_runs_it_on_the_first_rank(monkeypatch):
     calls = []
 
     class Other(SRModel):
@@ -332,16 +337,17 @@ def test_a_model_with_a_loop_of_its_own_runs_it_on_the_first_rank(monkeypatch):
             calls.append(arguments)
 
     for rank in range(2):
-        monkeypatch.setattr(validation, 'get_dist_info', lambda rank=rank: (rank, 2))
-        monkeypatch.setattr(ranks, 'gather', lambda share: calls.append('waits'))
-        Other().dist_validation('loader', 1, None, False)
+        monkeypatch.setattr('lkdn_basicsr.training.model.get_dist_info', lambda rank=rank: (rank, 2))
+        started = Run()
+        started.ranks.gather = lambda value: calls.append('waits')
+        model_class(Other, started)().dist_validation('loader', 1, None, False)
     assert calls == [('loader', 1, None, False), 'waits', 'waits']
 
 
-# -------------------------------------- what a validation shows and refuses ------------------------------------ #
+# ------------------------------------ validation ------------------------------------ #
 
 
-def test_saved_names_are_basicsrs(pictures):
+def test_saved_names_are_basicsrs(images):
     for is_train, suffix, path in (
         (True, None, '03/03_5.png'),
         (False, None, 'seven/03_x.png'),
@@ -349,11 +355,11 @@ def test_saved_names_are_basicsrs(pictures):
     ):
         model = Doubler(None, is_train=is_train)
         model.opt['val']['suffix'] = suffix
-        model.nondist_validation(pictures, 5, None, True)
+        model.validate(images, 5, None, True)
         assert cv2.imread(path).shape == (32, 32, 3)
 
 
-def test_picture_that_is_not_finite_is_named(pictures):
+def test_image_that_is_not_finite_is_named(images):
     model = Doubler(METRICS)
     feed = model.feed_data
 
@@ -364,42 +370,42 @@ def test_picture_that_is_not_finite_is_named(pictures):
 
     model.feed_data = feed_data
     with pytest.raises(InputError, match='04 of seven'):
-        model.nondist_validation(pictures, 1, None, False)
+        model.validate(images, 1, None, False)
 
 
-def test_metric_that_fails_names_the_picture(pictures, monkeypatch):
+def test_metric_that_fails_names_the_image(images, monkeypatch):
     wrong = {'psnr': dict(type='calculate_psnr', crop_border=2, input_order='WHC')}
     with pytest.raises(InputError, match='val:metrics:psnr.*00 of seven.*input_order'):
-        Doubler(wrong).nondist_validation(pictures, 1, None, False)
+        Doubler(wrong).validate(images, 1, None, False)
 
     def flat(*arguments):
         raise np.linalg.LinAlgError('singular')
 
-    remarks = []
+    warnings = []
     monkeypatch.setattr(validation, 'calculate_metric', flat)
-    monkeypatch.setattr(validation.get_root_logger(), 'warning', remarks.append)
+    monkeypatch.setattr(validation.get_root_logger(), 'warning', warnings.append)
     model = Doubler({'niqe': dict(type='calculate_niqe', crop_border=0, better='lower')})
-    model.nondist_validation(pictures, 1, None, False)
-    assert len(remarks) == 7 and 'niqe of 06 of seven' in remarks[-1]
+    model.validate(images, 1, None, False)
+    assert len(warnings) == 7 and 'niqe of 06 of seven' in warnings[-1]
     assert math.isnan(model.metric_results['niqe']) and model.best_metric_results['seven']['niqe']['iter'] == -1
 
 
-def test_pictures_of_the_last_training_batch_are_no_ground_truth(pictures):
+def test_the_last_training_batch_is_no_ground_truth(images):
     model = Doubler({'niqe': dict(type='calculate_niqe', crop_border=0)})
     model.gt = torch.zeros(1, 3, 4, 4)
     model.feed_data = lambda data: setattr(model, 'lq', data['lq'] / 255)
-    assert 'gt' not in validation._super_resolve(model, next(iter(pictures)), '')
+    assert 'gt' not in validation._super_resolve(model, next(iter(images)), '')
 
 
-def test_first_picture_goes_to_tensorboard(pictures, tmp_path):
+def test_first_image_goes_to_tensorboard(images, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     with SummaryWriter(tmp_path / 'tb') as writer:
         for iteration in (5, 10):
-            Doubler(METRICS).nondist_validation(pictures, iteration, writer, False)
+            Doubler(METRICS).validate(images, iteration, writer, False)
     events = EventAccumulator(str(tmp_path / 'tb'))
     events.Reload()
-    shown = events.Images('pictures/seven')
+    shown = events.Images('images/seven')
     assert [image.step for image in shown] == [5, 10]
     image = cv2.imdecode(np.frombuffer(shown[0].encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
     lq, gt = cv2.imread('seven/lq/00.png'), cv2.imread('seven/gt/00.png')
@@ -408,16 +414,17 @@ def test_first_picture_goes_to_tensorboard(pictures, tmp_path):
     assert [s.step for s in events.Scalars('metrics/seven/psnr')] == [5, 10]
 
 
-def test_a_large_picture_is_shown_in_part():
+def test_a_large_image_is_shown_in_part():
     lq = np.zeros((400, 300), np.uint8)
     assert validation.side_by_side(lq, np.zeros((1600, 1200, 3), np.uint8)).shape == (512, 1024, 3)
 
 
-def test_what_is_logged_is_the_mean_over_the_ranks_on_every_rank(monkeypatch):
+def test_losses_are_averaged_over_the_ranks_on_every_rank(monkeypatch):
     monkeypatch.setattr(torch.distributed, 'all_reduce', lambda values: values.mul_(2))  # the other rank has the same
     model = Doubler(None)
     model.opt.update(dist=True, world_size=2)
-    assert loop.reduce_loss_dict(model, {'l_pix': torch.tensor(0.25), 'l_x': torch.tensor(3.0)}) == {
+    model.run = Run()
+    assert RunModel.reduce_loss_dict(model, {'l_pix': torch.tensor(0.25), 'l_x': torch.tensor(3.0)}) == {
         'l_pix': 0.25,
         'l_x': 3.0,
     }

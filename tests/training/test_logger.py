@@ -1,4 +1,4 @@
-"""What is seen of a run: the log's lines and ETA, the bar on a terminal, TensorBoard, and how batches are fetched."""
+"""Log lines and ETA, the progress bar on a terminal, TensorBoard, and the prefetchers."""
 
 import logging
 import os
@@ -9,16 +9,15 @@ import threading
 
 import pytest
 import torch
-from basicsr.data.prefetch_dataloader import PrefetchDataLoader
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader, Dataset
 
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.models.reparam_sr_model import check_finite
-from lkdn_basicsr.training import logger as progress
-from lkdn_basicsr.training import session
+from lkdn_basicsr.training import logger
 from lkdn_basicsr.training.prefetch import Prefetcher
-from tests.training.test_run import forget_the_log, home, log, run  # noqa: F401
+from lkdn_basicsr.training.run import Run
+from tests.support.runs import log, reset_log, run
 
 
 def options(total=100, name='run'):
@@ -28,19 +27,19 @@ def options(total=100, name='run'):
         train=dict(total_iter=total),
         path={},
         root_path='.',
-        auto_resume=False,
+        rank=0,
     )
 
 
-def line(logger, iteration, **losses):
-    logger(dict(epoch=0, iter=iteration, lrs=[5e-3], time=0.5, data_time=0.125, **(losses or dict(l_pix=0.25))))
+def write_line(message_logger, iteration, **losses):
+    message_logger(dict(epoch=0, iter=iteration, lrs=[5e-3], time=0.5, data_time=0.125, **(losses or dict(l_pix=0.25))))
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that the test sets."""
     time = [1000.0]
-    monkeypatch.setattr(progress.time, 'monotonic', lambda: time[0])
+    monkeypatch.setattr(logger.time, 'monotonic', lambda: time[0])
     return time
 
 
@@ -57,17 +56,17 @@ def eta(text):
 
 
 @pytest.mark.parametrize('start', [0, 60])  # from the beginning, or resumed
-def test_time_left_is_that_of_the_iterations_left(clock, logged, start):
-    logger = progress.ProgressLogger(options(), start)
+def test_eta_is_that_of_the_iterations_left(clock, logged, start):
+    message_logger = logger.MessageLogger(options(), start)
     for iteration in range(start + 10, 101, 10):
-        line(logger, iteration)
-        clock[0] += 20  # 2 s an iteration, validations included; BasicSR's timers leave those out, and say 0.5
+        write_line(message_logger, iteration)
+        clock[0] += 20  # 2 s per iteration with validation, which BasicSR's timers leave out: they show 0.5
     left = [eta(text) for text in logged]
     assert left == [(90 - start) // 2] + [2 * n for n in range(80 - start, -1, -10)]
 
 
 def test_lines_are_basicsrs(logged, clock):
-    line(progress.ProgressLogger(options(name='a_long_name')), 10, l_pix=0.25, grad_norm=1.5)
+    write_line(logger.MessageLogger(options(name='a_long_name')), 10, l_pix=0.25, grad_norm=1.5)
     assert logged == [
         '[a_lon..][epoch:  0, iter:      10, lr:(5.000e-03,)] [eta: 0:00:45, time (data): 0.500 (0.125)] '
         'l_pix: 2.5000e-01 grad_norm: 1.5000e+00 '
@@ -80,7 +79,7 @@ def scalars(folder):
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()['scalars']}
 
 
-def test_tensorboard_has_all_that_is_of_interest(home, monkeypatch):  # noqa: F811
+def test_tags_in_tensorboard(home, monkeypatch):
     assert run(monkeypatch, 'train', '-opt', 'train.yml') is None
     found = scalars(home / 'tb_logger/run')
     assert set(found) == {
@@ -95,24 +94,23 @@ def test_tensorboard_has_all_that_is_of_interest(home, monkeypatch):  # noqa: F8
     assert found['learning_rate'][0][1] == pytest.approx(5e-3)
     assert all(0 <= share <= 1 for _, share in found['speed/data_wait_share'])
     assert found['grad_norm'][0][1] == pytest.approx(float(re.search(r'grad_norm: (\S+)', log(home))[1]), rel=1e-4)
-    assert 'pictures/val' in EventAccumulator(str(home / 'tb_logger/run')).Reload().Tags()['images']
+    assert 'images/val' in EventAccumulator(str(home / 'tb_logger/run')).Reload().Tags()['images']
 
 
 @pytest.mark.parametrize('name, there', [('no_debug_run', True), ('debug_run', False), ('run', True)])
 def test_names_that_begin_with_debug_have_no_tensorboard(tmp_path, monkeypatch, name, there):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'tb_logger' / name).mkdir(parents=True)
-    with session.Session():
-        writer = progress.init_tb_loggers(options(name=name))
+    writer = Run().init_tb_loggers(options(name=name))
     assert (writer is not None) is there
     if there:
         writer.close()
-    # BasicSR's pipeline moves an earlier folder away, but not one with 'debug' in its name.
+    # BasicSR's pipeline moves an earlier folder aside, but not one with 'debug' in its name.
     assert len(list((tmp_path / 'tb_logger').iterdir())) == (2 if name == 'no_debug_run' else 1)
 
 
 class Numbers(Dataset):
-    """0, 1, 2, …; ``opened`` counts how often a loader began to read."""
+    """0, 1, 2, …"""
 
     def __init__(self, length, broken=None):
         self.length, self.broken = length, broken
@@ -122,15 +120,15 @@ class Numbers(Dataset):
 
     def __getitem__(self, index):
         if index == self.broken:
-            raise InputError(f'picture {index} is damaged')
+            raise InputError(f'image {index} is damaged')
         return index
 
 
 class Counted(DataLoader):
-    begun = 0
+    started = 0
 
     def __iter__(self):
-        self.begun += 1
+        self.started += 1
         return super().__iter__()
 
 
@@ -142,16 +140,15 @@ def epoch(prefetcher):
     return batches
 
 
-def test_workers_are_started_once_an_epoch():
+def test_workers_are_started_once_per_epoch():
     loader = Counted(Numbers(5), batch_size=2)
     prefetcher = Prefetcher(loader)
     assert [epoch(prefetcher), epoch(prefetcher)] == [[[0, 1], [2, 3], [4]]] * 2
-    assert loader.begun == 2
+    assert loader.started == 2
 
 
-def test_failure_in_a_prefetching_thread_is_raised(monkeypatch):
-    monkeypatch.setattr(threading, 'excepthook', lambda args: None)
-    prefetcher = Prefetcher(PrefetchDataLoader(num_prefetch_queue=1, dataset=Numbers(5, broken=3), batch_size=1))
+def test_error_in_a_prefetching_thread_is_raised():
+    prefetcher = Prefetcher(DataLoader(Numbers(5, broken=3), batch_size=1), ahead=1)
     got = []
 
     def read():
@@ -162,21 +159,20 @@ def test_failure_in_a_prefetching_thread_is_raised(monkeypatch):
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
-    reader.join(20)  # BasicSR's waits for ever
-    assert got == ['picture 3 is damaged']
-    whole = PrefetchDataLoader(num_prefetch_queue=1, dataset=Numbers(3), batch_size=2)
-    assert epoch(Prefetcher(whole)) == [[0, 1], [2]]
+    reader.join(20)  # BasicSR's waits forever
+    assert got == ['image 3 is damaged']
+    assert epoch(Prefetcher(DataLoader(Numbers(3), batch_size=2), ahead=1)) == [[0, 1], [2]]
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
-def test_what_is_not_finite_stops_the_run(value):
+def test_losses_that_are_not_finite_stop_the_run(value):
     check_finite({'l_pix': 1.0, 'grad_norm': 2.0}, 3)
     with pytest.raises(InputError, match='grad_norm is (nan|inf) at iteration 3.*optim_g:lr'):
         check_finite({'l_pix': 1.0, 'grad_norm': value}, 3)
 
 
 @pytest.mark.parametrize('model', ['SRModel', 'ReparamSRModel'])
-def test_nan_is_not_saved(home, monkeypatch, model):  # noqa: F811
+def test_nan_is_not_saved(home, monkeypatch, model):
     status = run(
         monkeypatch,
         'train',
@@ -198,8 +194,8 @@ def test_nan_is_not_saved(home, monkeypatch, model):  # noqa: F811
 
 
 def on_a_terminal(monkeypatch, function):
-    """What a terminal is sent while ``function`` runs."""
-    terminal, ours = pty.openpty()
+    """Return what a terminal receives while ``function`` runs."""
+    terminal, stream = pty.openpty()
     shown = []
 
     def read():
@@ -214,14 +210,14 @@ def on_a_terminal(monkeypatch, function):
 
     reader = threading.Thread(target=read)
     reader.start()
-    stderr = os.fdopen(ours, 'w')
-    forget_the_log()
+    stderr = os.fdopen(stream, 'w')
+    reset_log()
     monkeypatch.setattr(sys, 'stderr', stderr)
     try:
         result = function()
     finally:
         monkeypatch.undo()
-        forget_the_log()
+        reset_log()
         stderr.close()
         reader.join(20)
         os.close(terminal)
@@ -229,7 +225,7 @@ def on_a_terminal(monkeypatch, function):
 
 
 @pytest.mark.parametrize('more, status', [([], None), (['train:optim_g:lr=1e30'], 'l_pix is nan')])
-def test_bar_on_a_terminal_is_not_torn_by_the_log(home, monkeypatch, more, status):  # noqa: F811
+def test_log_lines_do_not_break_the_progress_bar(home, monkeypatch, more, status):
     with monkeypatch.context() as patch:
         patch.chdir(home)
         text, result = on_a_terminal(
@@ -242,9 +238,9 @@ def test_bar_on_a_terminal_is_not_torn_by_the_log(home, monkeypatch, more, statu
     if status is None:
         assert '7/7' in bars[-1] and re.search(r'loss=0\.\d+, lr=5\.0e-03, waiting for data \d+%', bars[-1])
     assert not [part for part in parts if 'INFO' in part and not part.lstrip('\x1b[A').startswith('20')]
-    assert text.rstrip(' ').endswith('\n')  # what is printed next has a line of its own
+    assert text.rstrip(' ').endswith('\n')  # what is printed next starts on a new line
 
 
-def test_without_a_terminal_there_are_lines_only(home, monkeypatch, capfd):  # noqa: F811
+def test_without_a_terminal_there_is_no_progress_bar(home, monkeypatch, capfd):
     run(monkeypatch, 'train', '-opt', 'train.yml')
-    assert 'it/s' not in capfd.readouterr().err and progress.ProgressLogger.current.bar is None
+    assert 'it/s' not in capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""Trainings that are killed, stopped, short of disk or given other settings, and go on."""
+"""Runs that are killed, stopped, out of disk space or given other settings, and resume."""
 
 import logging
 import multiprocessing
@@ -14,32 +14,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from basicsr.models.sr_model import SRModel
 from basicsr.utils.registry import MODEL_REGISTRY
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from tests.support import processes as children
-from tests.training.test_run import damage, forget_the_log, home, log, run, snapshot, write  # noqa: F401
+from tests.support import processes
+from tests.support.runs import change, damage, log, reset_log, run, same, snapshot
 
 RUN = 'experiments/run'
 
 
-def change(folder, **changes):
-    """Change options of ``train.yml``: keys as ``train__optim_g__lr=1e-3``."""
-    options = yaml.safe_load(Path(folder, 'train.yml').read_text())
-    for key, value in changes.items():
-        *parents, last = key.split('__')
-        block = options
-        for parent in parents:
-            block = block[parent]
-        block[last] = value
-    write(Path(folder, 'train.yml'), options)
-
-
 @pytest.fixture
-def long_home(home):  # noqa: F811
-    """Twelve iterations, five an epoch: checkpoints, validations and epochs end at different iterations."""
+def long_home(home):
+    """Twelve iterations, five per epoch: checkpoints, validations and epochs end at different iterations."""
     change(
         home,
         train__total_iter=12,
@@ -52,7 +39,7 @@ def long_home(home):  # noqa: F811
 
 
 def events(folder):
-    """All that was logged to TensorBoard, in order: (tag, step, value), as a reader of the bare files finds it."""
+    """Everything logged to TensorBoard, in order: (tag, step, value), as read from the files."""
     found = []
     for file in sorted(folder.glob('tb_logger/run/events*')):
         for event in EventFileLoader(str(file)).Load():
@@ -65,21 +52,12 @@ def events(folder):
 
 
 def iterations(text):
-    """The iterations that a log has lines of."""
+    """The iterations with lines in a log."""
     return re.findall(r'iter: +(\d+), lr', text)
 
 
 def load(folder, name):
     return torch.load(Path(folder, RUN, name), weights_only=True)
-
-
-def same(one, other):
-    """Whether two trees of dicts, lists and tensors are equal, bit for bit."""
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
 
 def outcome(folder):
@@ -93,8 +71,8 @@ def outcome(folder):
     return {'state': state, 'nets': nets, 'events': events(folder)}
 
 
-def copy_home(home, name):  # noqa: F811
-    """The same pictures and options in a folder of its own."""
+def copy_home(home, name):
+    """The same images and options in another folder."""
     folder = home / name
     folder.mkdir()
     for part in ('train', 'val'):
@@ -103,64 +81,64 @@ def copy_home(home, name):  # noqa: F811
     return folder
 
 
-def undisturbed(home, *arguments, ranks=1):  # noqa: F811
-    folder = copy_home(home, 'undisturbed')
+def uninterrupted(home, *arguments, ranks=1):
+    folder = copy_home(home, 'uninterrupted')
     begin = time.monotonic()
-    processes = children.start(folder, *arguments, ranks=ranks)
-    assert set(children.finish(processes)) == {0}, children.output(folder)
+    started = processes.start(folder, *arguments, ranks=ranks)
+    assert set(processes.finish(started)) == {0}, processes.output(folder)
     return outcome(folder), time.monotonic() - begin
 
 
-def go_on(folder, *arguments, ranks=1):
-    codes = children.finish(children.start(folder, '--auto_resume', *arguments, ranks=ranks))
-    assert set(codes) == {0}, children.output(folder)[-3000:]
+def resume(folder, *arguments, ranks=1):
+    codes = processes.finish(processes.start(folder, '--auto_resume', *arguments, ranks=ranks))
+    assert set(codes) == {0}, processes.output(folder)[-3000:]
     assert not list(folder.glob('*/*archived*')) and not list(folder.rglob('.*.part'))
 
 
-def test_run_killed_at_any_moment_ends_as_if_it_had_not_been(long_home):
-    expected, seconds = undisturbed(long_home)
+def test_run_killed_at_any_moment_ends_like_an_uninterrupted_one(long_home):
+    expected, seconds = uninterrupted(long_home)
     moments = random.Random(4)
     for k in range(4):
         folder = copy_home(long_home, f'killed{k}')
         for _ in range(2):
-            (process,) = children.start(folder, '--auto_resume')
+            (process,) = processes.start(folder, '--auto_resume')
             process.join(moments.uniform(0.2, seconds))
             process.kill()
             process.join()
-        go_on(folder)
+        resume(folder)
         assert same(outcome(folder), expected), k
 
 
 @pytest.mark.parametrize('call', random.Random(5).sample(range(1, 50), 6))
-def test_run_killed_while_it_saves_ends_as_if_it_had_not_been(long_home, call):
-    expected, _ = undisturbed(long_home)
+def test_run_killed_while_saving_ends_like_an_uninterrupted_one(long_home, call):
+    expected, _ = uninterrupted(long_home)
     folder = copy_home(long_home, 'killed')
-    assert children.finish(children.start(folder, '--auto_resume', die_at=call)) == [-signal.SIGKILL]
-    go_on(folder)
+    assert processes.finish(processes.start(folder, '--auto_resume', die_at=call)) == [-signal.SIGKILL]
+    resume(folder)
     assert same(outcome(folder), expected)
 
 
-def test_validation_that_a_kill_prevented_is_made_up_for(long_home):
+def test_validation_that_a_kill_prevented_is_done_on_resume(long_home):
     change(long_home, val__val_freq=4)
-    expected, _ = undisturbed(long_home)
+    expected, _ = uninterrupted(long_home)
     folder = copy_home(long_home, 'killed')
-    # Three calls for each of net_g_4_fused, net_g_4 and 4.state; the tenth is in saving what validation finds best.
-    assert children.finish(children.start(folder, die_at=10)) == [-signal.SIGKILL]
+    # Three calls for each file: two option files, net_g_4_fused, net_g_4, 4.state; the 16th saves the best network.
+    assert processes.finish(processes.start(folder, die_at=16)) == [-signal.SIGKILL]
     assert load(folder, 'training_states/4.state')['best_metric_results'] == {}
-    go_on(folder)
+    resume(folder)
     assert same(outcome(folder), expected)
 
 
 def stop_after(folder, *arguments, ranks=1):
-    """Train up to iteration 6 and no further, as a kill would: the last whole checkpoint is of iteration 4."""
-    processes = children.start(folder, *arguments, ranks=ranks)
+    """Kill a training after iteration 6: the last intact checkpoint is of iteration 4."""
+    started = processes.start(folder, *arguments, ranks=ranks)
     deadline = time.monotonic() + 120
-    while 'iter:       6' not in (children.output(folder) if (folder / 'out.txt').exists() else ''):
-        assert time.monotonic() < deadline and any(p.is_alive() for p in processes), children.output(folder)[-3000:]
+    while 'iter:       6' not in (processes.output(folder) if (folder / 'out.txt').exists() else ''):
+        assert time.monotonic() < deadline and any(p.is_alive() for p in started), processes.output(folder)[-3000:]
         time.sleep(0.005)
-    for process in processes:
+    for process in started:
         process.kill()
-    children.finish(processes)
+    processes.finish(started)
 
 
 BASICSR = dict(
@@ -169,57 +147,57 @@ BASICSR = dict(
 
 
 @pytest.mark.parametrize('kind', [{}, BASICSR], ids=['PairedCropDataset', 'PairedImageDataset'])
-def test_killed_run_goes_on_alike_with_other_workers(long_home, kind):
+def test_killed_run_resumes_exactly_with_other_workers(long_home, kind):
     change(long_home, **kind)
     expected = copy_home(long_home, 'expected')
-    assert children.finish(children.start(expected)) == [0]
+    assert processes.finish(processes.start(expected)) == [0]
     folder = copy_home(long_home, 'killed')
     change(folder, datasets__train__num_worker_per_gpu=2)
     stop_after(folder)
     change(folder, datasets__train__num_worker_per_gpu=1)
-    go_on(folder)
+    resume(folder)
     for name in ('net_g_latest', 'net_g_best'):
         assert same(load(folder, f'models/{name}.pth'), load(expected, f'models/{name}.pth'))
     assert events(folder) == events(expected)
 
 
-def test_killed_run_of_two_ranks_goes_on_on_two_alike_and_on_one_within_rounding(long_home):
-    expected, _ = undisturbed(long_home, ranks=2)
+def test_killed_run_of_two_ranks_resumes_exactly_and_on_one_rank_within_rounding(long_home):
+    expected, _ = uninterrupted(long_home, ranks=2)
     folder = copy_home(long_home, 'killed')
     stop_after(folder, ranks=2)
     (folder / 'one').mkdir()
     for name in ('train', 'val', 'train.yml', 'experiments', 'tb_logger'):
         source = folder / name
         shutil.copytree(source, folder / 'one' / name) if source.is_dir() else shutil.copy(source, folder / 'one')
-    go_on(folder, ranks=2)
+    resume(folder, ranks=2)
     assert same(outcome(folder), expected)
 
     one = folder / 'one'
     change(one, datasets__train__batch_size_per_gpu=4)
-    go_on(one)
+    resume(one)
     weights, known = outcome(one)['nets']['net_g_latest']['params'], expected['nets']['net_g_latest']['params']
     for key, value in weights.items():
         # Float32 sums in another order, eight steps on: a wrong sample shows at 1e-3 and more.
         torch.testing.assert_close(value, known[key], rtol=0, atol=2e-5)
-    assert 'Changed setting datasets:train:batch_size_per_gpu: 2 in the checkpoint, 4 now; goes on with 4' in log(one)
+    assert 'Changed setting datasets:train:batch_size_per_gpu: 2 in the checkpoint, 4 now; continues with 4' in log(one)
 
 
 # ------------------------------------------- in this process, on `home` ------------------------------------------- #
 
 
 def train(monkeypatch, *arguments):
-    """Train in this process; the status of the exit."""
-    forget_the_log()
+    """Train in this process; return the exit status."""
+    reset_log()
     return run(monkeypatch, 'train', '-opt', 'train.yml', *arguments)
 
 
 class At(logging.Handler):
-    """Does something when a text appears in BasicSR's log."""
+    """Calls a function when a text appears in BasicSR's log."""
 
     def __init__(self, text, action):
         super().__init__()
         self.text, self.action = text, action
-        logging.getLogger('basicsr').addHandler(self)  # taken off by forget_the_log
+        logging.getLogger('basicsr').addHandler(self)  # removed by reset_log
 
     def emit(self, record):
         if self.text in record.getMessage():
@@ -228,7 +206,7 @@ class At(logging.Handler):
 
 
 def train_until(monkeypatch, text, action, *arguments):
-    forget_the_log()
+    reset_log()
     At(text, action)
     return run(monkeypatch, 'train', '-opt', 'train.yml', *arguments)
 
@@ -238,7 +216,7 @@ def stop(number=signal.SIGTERM):
 
 
 @pytest.fixture
-def stopped(home, monkeypatch):  # noqa: F811
+def stopped(home, monkeypatch):
     """A run that was stopped after iteration 6, with checkpoints of 2, 4 and 6."""
     change(home, logger__save_checkpoint_freq=2, val__val_freq=2)
     assert train_until(monkeypatch, 'iter:       6', stop()) == 128 + signal.SIGTERM
@@ -247,7 +225,7 @@ def stopped(home, monkeypatch):  # noqa: F811
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_signal_saves_at_the_end_of_the_iteration_and_training_goes_on_alike(home, monkeypatch, number):  # noqa: F811
+def test_signal_saves_after_the_iteration_and_training_resumes_exactly(home, monkeypatch, number):
     assert train(monkeypatch) is None
     expected = load(home, 'models/net_g_latest.pth')
     shutil.rmtree(home / 'experiments')
@@ -259,7 +237,7 @@ def test_signal_saves_at_the_end_of_the_iteration_and_training_goes_on_alike(hom
     assert same(load(home, 'models/net_g_latest.pth'), expected)
 
 
-def test_model_that_draws_goes_on_alike(home, monkeypatch):  # noqa: F811
+def test_model_with_random_numbers_resumes_exactly(home, monkeypatch):
     if 'NoisyModel' not in MODEL_REGISTRY:
 
         @MODEL_REGISTRY.register()
@@ -282,7 +260,7 @@ def test_model_that_draws_goes_on_alike(home, monkeypatch):  # noqa: F811
     assert same(load(home, 'models/net_g_latest.pth'), expected)
 
 
-def test_second_interrupt_ends_at_once(home, monkeypatch):  # noqa: F811
+def test_second_interrupt_ends_immediately(home, monkeypatch):
     def twice():
         stop(signal.SIGINT)()
         time.sleep(0)  # the handler runs between two steps of the interpreter
@@ -292,13 +270,13 @@ def test_second_interrupt_ends_at_once(home, monkeypatch):  # noqa: F811
     assert not list((home / RUN / 'training_states').iterdir())
 
 
-def test_signal_to_all_processes_of_a_job_leaves_the_workers_alone(home, monkeypatch):  # noqa: F811
+def test_workers_ignore_a_signal_to_all_processes_of_a_job(home, monkeypatch):
     change(home, datasets__train__num_worker_per_gpu=1, datasets__train__dataset_enlarge_ratio=9)
 
     def signal_all():
         workers = multiprocessing.active_children()
         assert workers
-        for number in ('INT', 'USR1', 'TERM'):  # not from this process, which tells them to end by SIGTERM
+        for number in ('INT', 'USR1', 'TERM'):  # not from this process, whose SIGTERM ends them
             subprocess.run(['kill', f'-{number}', *(str(worker.pid) for worker in workers)], check=True)
         time.sleep(0.2)
         assert multiprocessing.active_children() == workers
@@ -320,8 +298,8 @@ def test_worker_that_is_killed_ends_the_run(long_home):
         datasets__train__num_worker_per_gpu=2,
         datasets__train__dataset_enlarge_ratio=1000,
     )
-    (process,) = children.start(long_home)
-    while 'iter:       2' not in (children.output(long_home) if (long_home / 'out.txt').exists() else ''):
+    (process,) = processes.start(long_home)
+    while 'iter:       2' not in (processes.output(long_home) if (long_home / 'out.txt').exists() else ''):
         time.sleep(0.01)
     workers = [
         int(stat.parent.name)
@@ -333,25 +311,25 @@ def test_worker_that_is_killed_ends_the_run(long_home):
     process.join(60)
     ended = process.exitcode
     process.kill()
-    assert ended == 1 and 'killed by signal' in children.output(long_home)
+    assert ended == 1 and 'killed by signal' in processes.output(long_home)
 
 
 def test_signal_to_one_rank_stops_all_at_one_iteration(long_home):
     change(long_home, train__total_iter=100_000)
     folder = copy_home(long_home, 'run')
-    processes = children.start(folder, ranks=2)
-    while 'iter:       5' not in (children.output(folder) if (folder / 'out.txt').exists() else ''):
+    started = processes.start(folder, ranks=2)
+    while 'iter:       5' not in (processes.output(folder) if (folder / 'out.txt').exists() else ''):
         time.sleep(0.01)
-    os.kill(processes[1].pid, signal.SIGTERM)
-    for process in processes:
+    os.kill(started[1].pid, signal.SIGTERM)
+    for process in started:
         process.join(60)
-    assert [process.exitcode for process in processes] == [143, 143], children.output(folder)[-3000:]
+    assert [process.exitcode for process in started] == [143, 143], processes.output(folder)[-3000:]
     assert 'Stopped by SIGTERM after iteration' in log(folder)
 
 
 @pytest.mark.parametrize('damaging', ['flipped byte', 'cut short', 'no networks', 'networks of another run'])
 @pytest.mark.parametrize('part', ['models/net_g_6.pth', 'training_states/6.state'])
-def test_damaged_newest_checkpoint_is_passed_over(stopped, monkeypatch, damaging, part):
+def test_damaged_newest_checkpoint_is_skipped(stopped, monkeypatch, damaging, part):
     path = stopped / RUN / part
     if damaging == 'flipped byte':
         damage(path)
@@ -365,11 +343,11 @@ def test_damaged_newest_checkpoint_is_passed_over(stopped, monkeypatch, damaging
         (stopped / RUN / 'training_states' / name).write_bytes(b'')
     assert train(monkeypatch, '--auto_resume') is None
     text = log(stopped)
-    assert re.search(r'Going on from \S*4\.state; passed over: 6\.state \(.+\)\.', text), text[:3000]
+    assert re.search(r'Resuming from \S*4\.state; skipped: 6\.state \(.+\)\.', text), text[:3000]
     assert iterations(text)[:3] == list('567') and not list((stopped / 'experiments').glob('*arch*'))
 
 
-def test_nothing_usable_to_resume_from_is_one_sentence(stopped, monkeypatch):
+def test_nothing_usable_to_resume_from_is_one_line(stopped, monkeypatch):
     for path in (stopped / RUN / 'models').glob('net_g_?.pth'):
         path.unlink()
     before = snapshot(stopped)
@@ -378,7 +356,7 @@ def test_nothing_usable_to_resume_from_is_one_sentence(stopped, monkeypatch):
     assert snapshot(stopped) == before
 
 
-def test_finished_run_is_left_alone(home, monkeypatch, capsys):  # noqa: F811
+def test_finished_run_is_not_changed(home, monkeypatch, capsys):
     assert train(monkeypatch) is None
     before = snapshot(home)
     assert train(monkeypatch, '--auto_resume') is None
@@ -388,7 +366,7 @@ def test_finished_run_is_left_alone(home, monkeypatch, capsys):  # noqa: F811
     assert iterations(log(home))[-2:] == list('89')
 
 
-def test_state_of_another_experiment_is_gone_on_from_under_a_new_name(stopped, monkeypatch):
+def test_state_of_another_experiment_is_resumed_under_a_new_name(stopped, monkeypatch):
     change(stopped, name='second', path__resume_state=f'{RUN}/training_states/4.state')
     before = snapshot(stopped / 'experiments/run')
     assert train(monkeypatch) is None
@@ -399,14 +377,14 @@ def test_state_of_another_experiment_is_gone_on_from_under_a_new_name(stopped, m
     assert 'second' in status and 'another name' in status
 
 
-def test_state_that_basicsr_wrote_is_gone_on_from(stopped, monkeypatch):
+def test_state_written_by_basicsr_is_resumed(stopped, monkeypatch):
     state = load(stopped, 'training_states/6.state')
     torch.save(
         {key: state[key] for key in ('epoch', 'iter', 'optimizers', 'schedulers')},
         stopped / RUN / 'training_states/6.state',
     )
     assert train(monkeypatch, '--auto_resume') is None
-    assert iterations(log(stopped)) == ['7'] and 'written by BasicSR alone' in log(stopped)
+    assert iterations(log(stopped)) == ['7'] and 'written by BasicSR:' in log(stopped)
 
 
 def test_changed_settings_are_listed_and_the_checkpoint_decides(stopped, monkeypatch):
@@ -420,17 +398,17 @@ def test_changed_settings_are_listed_and_the_checkpoint_decides(stopped, monkeyp
     assert train(monkeypatch, '--auto_resume') is None
     text = log(stopped)
     for line in (
-        'train:optim_g:lr: 0.005 in the checkpoint, 0.001 now; goes on with 0.005',
-        'train:scheduler:milestones: [100] in the checkpoint, [6] now; goes on with [100]',
-        'train:ema_decay: 0.9 in the checkpoint, 0.5 now; goes on with 0.5',
-        'datasets:train:gt_size: 16 in the checkpoint, 20 now; goes on with 20',
+        'train:optim_g:lr: 0.005 in the checkpoint, 0.001 now; continues with 0.005',
+        'train:scheduler:milestones: [100] in the checkpoint, [6] now; continues with [100]',
+        'train:ema_decay: 0.9 in the checkpoint, 0.5 now; continues with 0.5',
+        'datasets:train:gt_size: 16 in the checkpoint, 20 now; continues with 20',
     ):
         assert line in text
     assert text.count('Changed setting') == 4
     assert 'iter:       7, lr:(5.000e-03' in text
 
 
-def test_training_longer_than_the_schedule_of_the_checkpoint_is_refused(home, monkeypatch):  # noqa: F811
+def test_training_longer_than_the_schedule_of_the_checkpoint_is_refused(home, monkeypatch):
     cosine = dict(type='CosineAnnealingRestartLR', periods=[7], restart_weights=[1])
     change(home, train__scheduler=cosine)
     assert train(monkeypatch) is None
@@ -441,8 +419,8 @@ def test_training_longer_than_the_schedule_of_the_checkpoint_is_refused(home, mo
     assert iterations(log(home))[-1] == '9'
 
 
-def test_with_another_batch_the_iterations_go_on(stopped, monkeypatch):
-    change(stopped, datasets__train__dataset_enlarge_ratio=3)  # five iterations an epoch in place of one
+def test_with_another_epoch_length_the_iterations_continue(stopped, monkeypatch):
+    change(stopped, datasets__train__dataset_enlarge_ratio=3)  # five iterations per epoch instead of one
     assert train(monkeypatch, '--auto_resume') is None
     assert iterations(log(stopped)) == ['7']
 
@@ -460,7 +438,7 @@ def test_option_file_decides_with_resume_override(stopped, monkeypatch, optimize
     steps = load(stopped, 'training_states/6.state')['optimizers'][0]['param_groups'][0]['step']
     assert train(monkeypatch, '--auto_resume') is None
     text = log(stopped)
-    assert 'train:optim_g:lr: 0.005 in the checkpoint, 0.001 now; goes on with 0.001.' in text
+    assert 'train:optim_g:lr: 0.005 in the checkpoint, 0.001 now; continues with 0.001.' in text
     # Milestones count from the beginning: 3 and 6 are over at iteration 7.
     assert 'iter:       7, lr:(2.500e-04' in text
     if optimizer == 'Adan':
@@ -468,7 +446,7 @@ def test_option_file_decides_with_resume_override(stopped, monkeypatch, optimize
         assert group['step'] == steps + 2 and tuple(group['betas']) == (0.9, 0.9, 0.9)
 
 
-def test_drawn_seed_is_that_of_the_run(home, monkeypatch):  # noqa: F811
+def test_drawn_seed_is_that_of_the_run(home, monkeypatch):
     change(home, manual_seed=None)
     assert train_until(monkeypatch, 'iter:       4', stop()) == 143
     seed = load(home, 'training_states/4.state')['options']['manual_seed']
@@ -477,7 +455,7 @@ def test_drawn_seed_is_that_of_the_run(home, monkeypatch):  # noqa: F811
     assert 'Changed setting' not in log(home)
 
 
-def test_last_checkpoints_and_the_best_are_kept(home, monkeypatch):  # noqa: F811
+def test_last_checkpoints_and_the_best_are_kept(home, monkeypatch):
     change(home, logger__save_checkpoint_freq=2, logger__keep_checkpoints=2, val__val_freq=1)
     assert train(monkeypatch) is None
     models = {path.name.removesuffix('.pth') for path in (home / RUN / 'models').iterdir()}
@@ -486,8 +464,8 @@ def test_last_checkpoints_and_the_best_are_kept(home, monkeypatch):  # noqa: F81
     assert {path.name for path in (home / RUN / 'training_states').iterdir()} == {'6.state', '7.state'}
 
 
-def test_best_network_is_that_of_the_best_value(home, monkeypatch):  # noqa: F811
-    # A lower PSNR is called better: that is the first one, when the network has learnt nothing yet.
+def test_best_network_is_that_of_the_best_value(home, monkeypatch):
+    # With `better: lower` the best PSNR is the first one, before the network has learned anything.
     change(home, val__val_freq=2, logger__save_checkpoint_freq=2, val__metrics__psnr__better='lower')
     assert train_until(monkeypatch, 'iter:       4', stop()) == 143
     assert train(monkeypatch, '--auto_resume') is None
@@ -497,7 +475,7 @@ def test_best_network_is_that_of_the_best_value(home, monkeypatch):  # noqa: F81
     assert same(load(home, 'models/net_g_best_fused.pth'), load(home, 'models/net_g_2_fused.pth'))
 
 
-def test_full_disk_is_one_sentence_and_leaves_the_last_checkpoint(home, monkeypatch):  # noqa: F811
+def test_full_disk_is_one_line_and_keeps_the_last_checkpoint(home, monkeypatch):
     resource = pytest.importorskip('resource')
     change(home, logger__save_checkpoint_freq=2)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -514,7 +492,7 @@ def test_full_disk_is_one_sentence_and_leaves_the_last_checkpoint(home, monkeypa
 
 
 @pytest.mark.parametrize('model, data', [('SRModel', 'PairedImageDataset'), ('ReparamSRModel', 'PairedCropDataset')])
-def test_loss_that_is_no_number_stops_the_run_and_leaves_the_last_checkpoint(home, monkeypatch, model, data):  # noqa: F811
+def test_loss_that_is_nan_stops_the_run_and_keeps_the_last_checkpoint(home, monkeypatch, model, data):
     change(
         home,
         model_type=model,
