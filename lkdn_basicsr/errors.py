@@ -1,41 +1,42 @@
-"""The one exception for mistakes in what the user gave: an option, a file, a folder, a command line."""
+"""The exception for invalid input (an option, a file, a folder, a command line), and parts of its messages."""
 
 import difflib
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """What is wrong, in which file or option, and what to do, in one sentence.
+    """Invalid input. The message is one line: what is wrong, in which file or option, and how to fix it.
 
-    Commands print it without a traceback and exit with status 1. Everything else that is raised is a bug, and keeps its
-    traceback.
+    Commands print it without a traceback and exit with status 1. Any other exception is a bug and keeps its traceback.
     """
 
-    def __init__(self, message):
+    def __init__(self, message: str) -> None:
         if message.startswith('Caught InputError in '):
-            # Raised by a DataLoader worker: torch builds it anew from the traceback, of which the sentence is the end.
+            # Raised by a DataLoader worker: torch builds it again from the traceback, which ends with the message.
             message = message.rpartition(f'{__name__}.InputError: ')[2].strip()
         super().__init__(message)
 
 
-def nearest(word, known):
-    """The one of ``known`` that ``word`` was probably meant to be, or None. Case and - for _ count little."""
+def nearest(word: object, known: Iterable[str]) -> str | None:
+    """Return the one of ``known`` that ``word`` is probably a typo of, or None; case and - for _ hardly count."""
     plain = {name.lower().replace('-', '_'): name for name in known}
     found = difflib.get_close_matches(str(word).lower().replace('-', '_'), plain, n=1, cutoff=0.6)
     return plain[found[0]] if found else None
 
 
-def hint(word, known):
-    """The end of a sentence on an unknown name: the nearest one, or the known ones when they are few."""
+def hint(word: object, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown name: the nearest known one, or all if they are few."""
+    known = list(known)
     near = nearest(word, known)
     if near is not None:
         return f'did you mean {near}?'
     if 0 < len(known) <= 15:
         return f'known here: {", ".join(sorted(known))}'
-    return 'docs/options.md lists what is known'
+    return 'docs/options.md lists all options'
 
 
-def one_line(err):
-    """An exception as the middle of a sentence."""
-    text = ' '.join(str(err).split()).rstrip('.')
-    # Ours are sentences with a remedy at the end; others may be pages.
-    return text if isinstance(err, InputError) or len(text) <= 200 else f'{text[:197]}...'
+def one_line(error: BaseException) -> str:
+    """Return the message of an exception as a part of a sentence."""
+    text = ' '.join(str(error).split()).rstrip('.')
+    # Messages of InputError end with the fix; those of others may be pages.
+    return text if isinstance(error, InputError) or len(text) <= 200 else f'{text[:197]}...'

@@ -107,7 +107,7 @@ class Ranks:
         self.launch = launch or Launch()
         self._store: dist.Store | None = None
         self._texts: dict[str, str] = {}  # the store of a process without a launcher
-        self._control: dist.ProcessGroup | None = None
+        self._control: Any = None  # process group for everything but gradients
 
     def __enter__(self) -> 'Ranks':
         return self
@@ -201,9 +201,8 @@ class Ranks:
         # Some ranks start later than others; the timeout of the options, which may be short, does not count for that.
         self._store.set(f'lkdn rank {rank}', '')
         self._store.wait([f'lkdn rank {other}' for other in range(world_size)], dist.default_pg_timeout)
-        timeout = dist_params.get('timeout')
-        limit = {} if timeout is None else {'timeout': timedelta(seconds=timeout)}
-        dist.init_process_group(backend, store=self._store, rank=rank, world_size=world_size, **limit)
+        timeout = timedelta(seconds=dist_params['timeout']) if 'timeout' in dist_params else None
+        dist.init_process_group(backend, store=self._store, rank=rank, world_size=world_size, timeout=timeout)
         # gloo also where gradients use NCCL, which would keep a GPU busy while it waits.
         self._control = dist.new_group(backend='gloo', timeout=PATIENCE)
 

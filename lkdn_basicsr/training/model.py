@@ -93,9 +93,7 @@ class RunModel(BaseModel):
             check_finite(log_dict, self.run.iteration)
         return log_dict
 
-    def validation(
-        self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool = False
-    ) -> None:
+    def validation(self, dataloader: DataLoader, current_iter: Any, tb_logger: Any, save_img: bool = False) -> None:
         """Validate, and save the best network, which BasicSR does not; it validates the last iteration twice."""
         if not self.is_train:
             super().validation(dataloader, current_iter, tb_logger, save_img)

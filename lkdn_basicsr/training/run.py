@@ -86,13 +86,14 @@ class Run:
         continues: whether the run continues in the folder of an earlier one, which is not moved aside.
     """
 
+    model: BaseModel
+    sampler: StreamSampler
+
     def __init__(self) -> None:
         self.ranks = Ranks()
         self.stop = StopRequest()
         self.opt = RunOptions()
-        self.model: BaseModel = None
-        self.sampler: StreamSampler | None = None
-        self.val_loaders: list[DataLoader] = []
+        self.val_loaders: list[Any] = []  # their datasets have BasicSR's ``opt``
         self.tb_logger: Any = None
         self.message_logger: MessageLogger | None = None
         self.resume_state: dict[str, Any] | None = None
@@ -300,7 +301,7 @@ class Run:
                 logger.info(f'Number of val images/folders in {dataset_opt["name"]}: {len(dataset)}')
                 self.val_loaders.append(_build_loader(opt, dataset_opt, dataset))
         sampler = self.sampler
-        assert train_loader is not None and sampler is not None and sampler.num_epochs is not None
+        assert train_loader is not None and sampler.num_epochs is not None
         if self.resume_state is not None:
             self.resume_state['epoch'] = sampler.start_epoch  # another batch size gives other epochs
         # BasicSR's loop is over range(start_epoch, total_epochs + 1).
@@ -381,8 +382,8 @@ class Run:
 
     def _validate_resumed(self) -> None:
         """Do the validation that a killed run saved a checkpoint for but did not complete."""
-        val = self.opt.get('val')
-        due = val is not None and self.iteration % val['val_freq'] == 0
+        val = self.opt.get('val') or {}
+        due = bool(val) and self.iteration % val['val_freq'] == 0
         if due and self._saved == self.iteration and self._validated != self.iteration:
             for loader in self.val_loaders:
                 self.model.validation(loader, self.iteration, self.tb_logger, val['save_img'])
@@ -443,8 +444,8 @@ class Run:
 
     def _is_best(self, iteration: int) -> bool:
         name = self.val_loaders[0].dataset.opt['name']
-        record = getattr(self.model, 'best_metric_results', {}).get(name)
-        return bool(record) and next(iter(record.values()))['iter'] == iteration
+        record = getattr(self.model, 'best_metric_results', {}).get(name) or {}
+        return any(best['iter'] == iteration for best in list(record.values())[:1])
 
     def complete(self) -> None:
         """Record in the last state that the run is complete."""

@@ -4,7 +4,7 @@ import contextlib
 import math
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -44,18 +44,18 @@ def validate(
     Raises:
         InputError: a result is not finite, or a metric cannot be computed; the message names the image.
     """
-    val = model.opt['val']
-    name = dataloader.dataset.opt['name']
+    val, dataset = model.opt['val'], cast(Any, dataloader.dataset)
+    name = dataset.opt['name']
     metrics = val.get('metrics') or {}
     rank, world_size = get_dist_info()
-    own = []  # of each image of this rank: the values of the metrics, and warnings
+    own: list[tuple[list[float], list[str]]] = []  # of each image of this rank: values of the metrics, and warnings
     shard = _shard(dataloader, rank, world_size)
     show_bar = rank == 0 and bool(val.get('pbar'))
     with bare_networks(model), tqdm(total=len(shard), unit='image', disable=not show_bar) as bar:
         for data in shard:
             img_name = os.path.splitext(os.path.basename(data['lq_path'][0]))[0]
             visuals = _super_resolve(model, data, f'{img_name} of {name} at {current_iter}')
-            images = {key: tensor2img([visuals[key]]) for key in ('lq', 'result', 'gt') if key in visuals}
+            images = {key: tensor2img([tensor]) for key, tensor in visuals.items()}
             if save_img:
                 imwrite(images['result'], _saved_path(model.opt, name, img_name, current_iter))
             if tb_logger is not None and not own:
@@ -68,7 +68,7 @@ def validate(
 
     # Also without metrics: the next collective of the training must not wait for the images of the slowest rank.
     gathered = ranks.gather(own)
-    results = [gathered[i % world_size][i // world_size] for i in range(len(dataloader.dataset))]
+    results = [gathered[i % world_size][i // world_size] for i in range(len(dataset))]
     for warning in (warning for _, warnings in results for warning in warnings):
         get_root_logger().warning(warning)
     if metrics:
@@ -79,8 +79,9 @@ def _shard(dataloader: DataLoader, rank: int, world_size: int) -> DataLoader:
     """Return a loader of the images of this rank."""
     if world_size == 1:
         return dataloader
+    dataset = cast(Any, dataloader.dataset)
     return DataLoader(
-        Subset(dataloader.dataset, range(rank, len(dataloader.dataset), world_size)),
+        Subset(dataset, range(rank, len(dataset), world_size)),
         num_workers=dataloader.num_workers,
         collate_fn=dataloader.collate_fn,
         pin_memory=dataloader.pin_memory,

@@ -61,7 +61,7 @@ def start(folder, *arguments, ranks=1, die_at=None):
 
 
 def start_ranks(ranks, call):
-    """Start a process for each rank, with the environment of torchrun; ``call(rank)`` is a function and its arguments."""
+    """Start a process for each rank, as torchrun does; ``call(rank)`` returns a function and its arguments."""
     _import_once()
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
