@@ -23,6 +23,7 @@ setup(
         'lmdb>=1.4.1',
         'pyyaml>=6.0.1',
         'matplotlib>=3.9',  # the plots of study and compare
+        'jinja2>=3.1',  # the page of study and compare; torch also depends on it
         'spandrel>=0.4.1',  # compare: networks other than BasicSR's and ours, known by their checkpoints
         'scipy>=1.13,<2',  # BasicSR imports scipy.ndimage.filters, which SciPy 2 drops
         'setuptools>=77',  # BasicSR imports distutils, which Python 3.12 leaves to setuptools

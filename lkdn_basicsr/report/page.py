@@ -1,135 +1,148 @@
-"""The page of a study or a comparison: one HTML file with everything in it, which asks the network for nothing."""
+"""The page of a study or a comparison: one HTML file that contains everything and loads nothing."""
 
 import base64
-import html
-import json
 import math
 import os
-import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
+import jinja2
+import numpy as np
 
+from lkdn_basicsr.evaluate.benchmarks import Benchmark
+from lkdn_basicsr.evaluate.latency import device_name
+from lkdn_basicsr.evaluate.published import Published
+from lkdn_basicsr.evaluate.results import Result
 from lkdn_basicsr.files import write_file
-from lkdn_basicsr.report import regions as crops
-from lkdn_basicsr.report.page_table import measured_table, published_table
-from lkdn_basicsr.report.table import PUBLISHED_HEADING
+from lkdn_basicsr.report import table
+from lkdn_basicsr.report.regions import Region, check_region, read_images
 
-WINDOW = 480  # pixels of the side of what can be looked at around a region
-BUDGET = 12_000_000  # bytes of all these windows, as written in the page; they get smaller where they would be more
+WINDOW = 480  # HR pixels: width and height of the part of an image that is embedded around a region
+BUDGET = 12_000_000  # bytes of all embedded windows together
 
 
-def write(path, title, results, published, sets, regions, plots, curves=None):
+def write_page(
+    path: str,
+    title: str,
+    results: Sequence[Result],
+    published: Sequence[Published],
+    benchmarks: Sequence[Benchmark],
+    regions: Sequence[Region],
+    figures: Mapping[str, tuple[str, str]],
+) -> None:
     """Write the page.
 
     Args:
-        path (str): of the HTML file.
-        title (str): its heading, as plain text; so are all names.
-        results (list[Result]): The methods, at one scale.
-        published (list[Published]): Figures of others, of this scale, shown apart.
-        sets (list[Benchmark]): The test sets.
-        regions (list[Region]): For the slider, with their numbers. Of each picture a window of 480×480 around the
-            region is embedded, without loss; smaller ones if all together would take more than 12 MB.
-        plots (list[tuple[str, str]]): PNG files and their captions.
-        curves (tuple[str, str] | None): That of the learning curves.
+        title: Its heading, as plain text; so are all names.
+        results: At one scale.
+        published: Of this scale.
+        regions: Of the visual comparison, with their coordinates. Of each image a window of 480×480 pixels around the
+            region is embedded without loss. The windows are smaller where all together would exceed 12 MB.
+        figures: By heading, a PNG file and its caption.
 
     Raises:
-        InputError: A picture is missing, or the page cannot be written.
+        InputError: An image is missing, or the page cannot be written.
     """
-    names = [benchmark.name for benchmark in sets]
-    body = [f'<p class="note">{_summary(results, names)}</p>', '<h2>Results</h2>', measured_table(results, names)]
-    if published:
-        body += [f'<h2>{PUBLISHED_HEADING}</h2>', published_table(published, names)]
-    if plots:
-        body += ['<h2>Complexity</h2>', _figures(plots)]
-    if curves:
-        body += ['<h2>Learning curves</h2>', _figures([curves])]
-    with open(os.path.join(os.path.dirname(__file__), 'page.html'), encoding='utf-8') as file:
-        template = file.read()
-    parts = {'title': html.escape(title), 'body': '\n'.join(body), 'data': _script(_data(results, sets, regions))}
-    # In one pass: what is put in is not looked through again.
-    page = re.sub(r'\{\{(\w+)\}\}', lambda match: parts[match[1]], template)
+    names = [benchmark.name for benchmark in benchmarks]
+    costs = table.cost_columns(results)
+    note = table.protocol(results)
+    if table.LATENCY in costs:
+        note += f' Latencies are those of {device_name()}.'
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(os.path.dirname(__file__)),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    page = environment.get_template('page.html').render(
+        title=title,
+        scale=results[0].scale,
+        networks=sum(result.params is not None for result in results),
+        benchmarks=names,
+        measured=_table(costs, names, results),
+        note=note,
+        published=_table([], table.published_on(published, names), published),
+        published_heading=table.PUBLISHED_HEADING,
+        sources=_sources(published),
+        figures={heading: _figure(*figure) for heading, figure in figures.items()},
+        data=_data(results, benchmarks, regions),
+    )
     write_file(path, page.encode())
 
 
-def _summary(results, names):
-    networks = sum(result.params is not None for result in results)
-    methods = f'{networks} network{"" if networks == 1 else "s"}'
-    return f'×{results[0].scale}, {methods} on {html.escape(", ".join(names))}.'
+def _table(
+    costs: Sequence[table.Column], names: Sequence[str], entries: Sequence[Result] | Sequence[Published]
+) -> dict[str, Any]:
+    columns = [table.METHOD, table.PARAMS, table.MULTI_ADDS, *costs, *table.score_columns(names)]
+    rows = zip(*(table.column_cells(column, entries) for column in columns))
+    return {'columns': columns, 'benchmarks': names, 'rows': list(rows)}
 
 
-def _figures(plots):
-    return '<div class="plots">' + '\n'.join(_figure(path, caption) for path, caption in plots) + '</div>'
+def _sources(published: Sequence[Published]) -> dict[str, list[str]]:
+    """Return the methods of each source."""
+    sources: dict[str, list[str]] = {}
+    for entry in published:
+        sources.setdefault(entry.source, []).append(entry.method)
+    return sources
 
 
-def _figure(path, caption):
+def _figure(path: str, caption: str) -> dict[str, Any]:
     with open(path, 'rb') as file:
         data = file.read()
     width, height = (int.from_bytes(data[k : k + 4], 'big') for k in (16, 20))  # of a PNG's first chunk
-    wide = ' class="wide"' if width > 1.5 * height else ''
-    caption = html.escape(caption)
-    return (
-        f'<figure{wide}><div class="paper"><img src="{_uri("png", data)}" width="{width}" height="{height}" '
-        f'alt="{caption}"></div><figcaption>{caption}</figcaption></figure>'
-    )
+    return {'source': _data_uri('png', data), 'width': width, 'height': height, 'caption': caption}
 
 
-def _data(results, sets, regions):
-    """What the script works on: names of methods, and for each region its windows and scores by the method's number."""
+def _data(results: Sequence[Result], benchmarks: Sequence[Benchmark], regions: Sequence[Region]) -> dict[str, Any]:
+    """Return the data of the page's script: the names of the methods; the windows and scores of each region."""
+    largest = max((max(region.width, region.height) for region in regions), default=WINDOW)
     side = WINDOW
     while True:
-        shown = [_region(region, results, sets, side) for region in regions]
-        size = sum(len(picture) for region in shown for picture in region['pictures'].values())
-        least = max((max(region.width, region.height) for region in regions), default=side)
-        if size <= BUDGET or side <= least:
-            return {'methods': ['HR', *(result.method for result in results)], 'regions': shown}
-        side = max(least, int(side * min(0.9, math.sqrt(BUDGET / size))))
+        embedded = [_region(region, results, benchmarks, side) for region in regions]
+        size = sum(len(image) for region in embedded for image in region['images'].values())
+        if size <= BUDGET or side <= largest:
+            return {'methods': ['HR', *(result.method for result in results)], 'regions': embedded}
+        side = max(largest, int(side * min(0.9, math.sqrt(BUDGET / size))))
 
 
-def _region(region, results, sets, side):
-    benchmark = crops.check_region(region, sets)
-    found = crops.pictures(region, results, benchmark)
-    left, width = _window(region.x, region.width, found[0][1].shape[1], side)
-    top, height = _window(region.y, region.height, found[0][1].shape[0], side)
-    numbers = {id(result): i for i, result in enumerate(results, 1)}
-    pictures, scores = {}, {}
-    for result, image in found:
-        number = numbers.get(id(result), 0)
-        pictures[number] = lossless(image[top : top + height, left : left + width])
-        if result:
-            scores[number] = [
-                result.scores[region.set_name].psnr[region.picture],
-                result.scores[region.set_name].ssim[region.picture],
-            ]
+def _region(region: Region, results: Sequence[Result], benchmarks: Sequence[Benchmark], side: int) -> dict[str, Any]:
+    images = read_images(region, results, check_region(region, benchmarks))
+    height, width = images[0][1].shape[:2]
+    left, width = _window(region.x, region.width, width, side)
+    top, height = _window(region.y, region.height, height, side)
+    windows, scores = {}, {}
+    for result, image in images:
+        number = 0 if result is None else 1 + results.index(result)  # in the script's list of methods
+        windows[number] = _lossless(image[top : top + height, left : left + width])
+        if result is not None:
+            benchmark_scores = result.scores[region.benchmark]
+            scores[number] = [benchmark_scores.psnr[region.image], benchmark_scores.ssim[region.image]]
     return {
-        'set': region.set_name,
-        'picture': region.picture,
+        'benchmark': region.benchmark,
+        'image': region.image,
         'at': f'{region.x}, {region.y}',
         'window': [width, height],
         'x': region.x - left,
         'y': region.y - top,
         'width': region.width,
         'height': region.height,
-        'pictures': pictures,
+        'images': windows,
         'scores': scores,
     }
 
 
-def _window(start, length, whole, side):
-    """Start and length of a stretch of ``side`` around another, within ``whole``."""
-    size = min(max(side, length), whole)
-    return min(max(0, start + length // 2 - size // 2), whole - size), size
+def _window(start: int, length: int, limit: int, side: int) -> tuple[int, int]:
+    """Return start and length of an interval of ``side`` around another one, within 0 and ``limit``."""
+    size = min(max(side, length), limit)
+    return min(max(0, start + length // 2 - size // 2), limit - size), size
 
 
-def lossless(image):
-    """A data URI of an (H, W, 3) uint8 RGB picture, as lossless WebP: a quarter smaller than PNG."""
+def _lossless(image: np.ndarray) -> str:
+    """Return a data URI of an (H, W, 3) uint8 RGB image as lossless WebP, which is a quarter smaller than PNG."""
     _, data = cv2.imencode('.webp', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, 101])
-    return _uri('webp', data.tobytes())
+    return _data_uri('webp', data.tobytes())
 
 
-def _uri(kind, data):
+def _data_uri(kind: str, data: bytes) -> str:
     return f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
-
-
-def _script(data):
-    """JSON that no name in it can end: ``</script>`` and ``<!--`` begin with what is escaped here."""
-    return json.dumps(data, ensure_ascii=True).replace('<', '\\u003c')

@@ -1,8 +1,9 @@
-"""Regions of pictures where methods are told apart: found, checked, cut out."""
+"""Regions of benchmark images for the visual comparison: parsed, checked, or found where the methods differ most."""
 
 import dataclasses
 import os
 import re
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
@@ -10,181 +11,170 @@ from tqdm import tqdm
 
 from lkdn_basicsr.data.image_files import read_image
 from lkdn_basicsr.errors import InputError, nearest
+from lkdn_basicsr.evaluate.benchmarks import Benchmark
+from lkdn_basicsr.evaluate.results import Result
 
-SIDE = 80  # HR pixels of a region that is found, 20 LR pixels at x4: as in the papers' figures
+SIDE = 80  # HR pixels: width and height of a region that is found, 20 LR pixels at ×4, as in the papers' figures
 
 
 @dataclasses.dataclass(frozen=True)
-class Region:
-    """A rectangle of a test set's picture, in HR pixels.
+class BenchmarkImage:
+    """An image of a benchmark, without extension; as a region to show, the one where the methods differ most."""
 
-    Attributes:
-        set_name (str): The test set.
-        picture (str): The picture, without extension.
-        x, y (int | None): Left and upper edge; None, as the size, for where methods differ most.
-        width, height (int | None): Its size.
-    """
+    benchmark: str
+    image: str
 
-    set_name: str
-    picture: str
-    x: int = None
-    y: int = None
-    width: int = None
-    height: int = None
-
-    def __str__(self):
-        text = f'{self.set_name}/{self.picture}'
-        return text if self.x is None else f'{text}:{self.x},{self.y},{self.width},{self.height}'
-
-    def of(self, picture):
-        """The pixels of the region: a view of (H, W, ...)."""
-        return picture[self.y : self.y + self.height, self.x : self.x + self.width]
+    def __str__(self) -> str:
+        return f'{self.benchmark}/{self.image}'
 
 
-def parse_region(text):
-    """A region as it is given on a command line.
+@dataclasses.dataclass(frozen=True)
+class Region(BenchmarkImage):
+    """A rectangle of a benchmark image, in HR pixels."""
 
-    Args:
-        text (str): ``SET/PICTURE:x,y,width,height``, or ``SET/PICTURE`` for the region where methods differ most.
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        return f'{super().__str__()}:{self.x},{self.y},{self.width},{self.height}'
+
+    def crop(self, image: np.ndarray) -> np.ndarray:
+        """Return a view of the region of an (H, W, ...) image."""
+        return image[self.y : self.y + self.height, self.x : self.x + self.width]
+
+
+def parse_region(text: str) -> BenchmarkImage:
+    """Parse a region of the command line: ``BENCHMARK/IMAGE:x,y,width,height``, or ``BENCHMARK/IMAGE``.
 
     Raises:
-        InputError: It reads otherwise.
+        InputError: It has another format.
     """
     match = re.fullmatch(r'([^/]+)/([^/]+?)(?::(-?\d+),(-?\d+),(-?\d+),(-?\d+))?', text.strip())
     if not match or re.search(r':[-\d,. ]*$', match[2]):
         raise InputError(
-            f'The region {text!r} cannot be read; write SET/PICTURE:x,y,width,height in HR pixels, as in '
-            'Urban100/img_092:120,300,80,80, or SET/PICTURE alone.'
+            f'--region {text!r} cannot be parsed; write BENCHMARK/IMAGE:x,y,width,height in HR pixels, as in '
+            'Urban100/img_092:120,300,80,80, or only BENCHMARK/IMAGE'
         )
-    return Region(match[1], match[2], *(number and int(number) for number in match.groups()[2:]))
+    benchmark, image, *numbers = match.groups()
+    return BenchmarkImage(benchmark, image) if numbers[0] is None else Region(benchmark, image, *map(int, numbers))
 
 
-def check_region(region, sets):
-    """See that a region lies in a picture of the test sets.
-
-    Args:
-        region (Region): With or without numbers.
-        sets (list[Benchmark]): The test sets.
-
-    Returns:
-        Benchmark: The one that it is of.
+def check_region(region: BenchmarkImage, benchmarks: Sequence[Benchmark]) -> Benchmark:
+    """Check that a region is inside an image of the benchmarks; return the benchmark.
 
     Raises:
-        InputError: The set or the picture is unknown, or the region is empty or not all inside.
+        InputError: The benchmark or the image is unknown, or the region is empty or not inside the image.
     """
-    by_name = {benchmark.name: benchmark for benchmark in sets}
-    if region.set_name not in by_name:
+    by_name = {benchmark.name: benchmark for benchmark in benchmarks}
+    benchmark = by_name.get(region.benchmark)
+    if benchmark is None:
         raise InputError(
-            f'The region {region} is of the set {region.set_name}, which is not among the test sets; '
-            f'{_nearest(region.set_name, by_name)}.'
+            f'--region {region}: {region.benchmark} is not one of the benchmarks; {_hint(region.benchmark, by_name)}'
         )
-    benchmark = by_name[region.set_name]
-    if region.picture not in benchmark.images:
+    if region.image not in benchmark.images:
         raise InputError(
-            f'The region {region} is of a picture that {benchmark.folder} does not hold; '
-            f'{_nearest(region.picture, benchmark.images)}.'
+            f'--region {region}: {region.image} is not in {benchmark.folder}; {_hint(region.image, benchmark.images)}'
         )
-    if region.x is not None:
-        height, width = benchmark.read(region.picture)[0].shape[:2]
-        inside = (
-            region.width > 0
-            and region.height > 0
-            and 0 <= region.x <= width - region.width
-            and 0 <= region.y <= height - region.height
-        )
-        if not inside:
+    if isinstance(region, Region):
+        height, width = benchmark.read(region.image)[0].shape[:2]
+        is_inside_x = 0 <= region.x < region.x + region.width <= width
+        is_inside_y = 0 <= region.y < region.y + region.height <= height
+        if not (is_inside_x and is_inside_y):
             raise InputError(
-                f'The region {region} is not inside its picture, which is {width} pixels wide and '
-                f'{height} high; give x,y,width,height within them.'
+                f'--region {region} is not inside its image, which is {width} pixels wide and {height} high; give '
+                'x,y,width,height within the image'
             )
     return benchmark
 
 
-def complete(region, results, sets, side=SIDE):
-    """A region with its numbers: where methods differ most, if it has none.
+def locate_region(
+    region: BenchmarkImage, results: Sequence[Result], benchmarks: Sequence[Benchmark], side: int = SIDE
+) -> Region:
+    """Return a region with coordinates: those that it has, or those where the methods differ most.
 
     Raises:
         InputError: As :func:`check_region`.
     """
-    benchmark = check_region(region, sets)
-    return region if region.x is not None else _most_differing(region.picture, benchmark, results, side)[1]
+    benchmark = check_region(region, benchmarks)
+    return region if isinstance(region, Region) else _find_region(region.image, benchmark, results, side)[1]
 
 
-def differing_regions(results, sets, count, side=SIDE):
-    """Where methods differ most: the windows with the largest variance, over the methods, of the mean squared error.
+def find_regions(
+    results: Sequence[Result], benchmarks: Sequence[Benchmark], count: int, side: int = SIDE
+) -> list[Region]:
+    """Find where the methods differ most: the windows with the largest variance, over the methods, of the MSE.
 
-    Bicubic, which differs from every network most, does not count, unless there is just one network.
+    Bicubic, which differs most from every network, does not count unless there is only one network.
 
     Args:
-        results (list[Result]): The methods.
-        sets (list[Benchmark]): The test sets; of each picture at most one region is taken.
-        count (int): How many regions.
-        side (int): Width and height in HR pixels; less where a picture is smaller.
+        count: Number of regions, at most one of each image.
+        side: Width and height in HR pixels; less where an image is smaller.
 
     Returns:
-        list[Region]: The largest difference first.
+        The regions, the largest variance first.
     """
-    everything = [(picture, benchmark) for benchmark in sets for picture in benchmark.images]
+    images = [(image, benchmark) for benchmark in benchmarks for image in benchmark.images]
     found = [
-        _most_differing(picture, benchmark, results, side)
-        for picture, benchmark in tqdm(
-            everything, 'Where methods differ', unit='picture', leave=False, delay=2, disable=None
-        )
-    ]  # None: shown on a terminal only
+        _find_region(image, benchmark, results, side)
+        # disable=None: shown on a terminal only
+        for image, benchmark in tqdm(images, 'Finding regions', unit='image', leave=False, delay=2, disable=None)
+    ]
     return [region for _, region in sorted(found, key=lambda pair: -pair[0])[:count]]
 
 
-def pictures(region, results, benchmark):
-    """The whole pictures that a region is of, by what made them: ``HR``, then each method that has it.
-
-    Args:
-        region (Region): Of this test set.
-        results (list[Result]): The methods.
-        benchmark (Benchmark): The test set.
+def read_images(
+    region: BenchmarkImage, results: Sequence[Result], benchmark: Benchmark
+) -> list[tuple[Result | None, np.ndarray]]:
+    """Read the complete image of a region: HR, then the output of each method that has it.
 
     Returns:
-        list[tuple[Result | None, ndarray]]: None for HR; (H, W, 3) uint8 RGB, all of one size.
+        The result, None for HR, with its image: (H, W, 3) uint8 RGB, all of one size.
 
     Raises:
-        InputError: A picture is missing or damaged.
+        InputError: An image is missing or damaged.
     """
-    found = [(None, cv2.cvtColor(benchmark.read(region.picture)[0], cv2.COLOR_BGR2RGB))]
+    images: list[tuple[Result | None, np.ndarray]] = [
+        (None, cv2.cvtColor(benchmark.read(region.image)[0], cv2.COLOR_BGR2RGB))
+    ]
     for result in results:
         scores = result.scores.get(benchmark.name)
-        if scores and region.picture in scores.psnr:
-            found.append((result, read_image(os.path.join(scores.folder, f'{region.picture}.png'))))
-    return found
+        if scores and region.image in scores.psnr:
+            images.append((result, read_image(os.path.join(scores.folder, f'{region.image}.png'))))
+    return images
 
 
-def _most_differing(picture, benchmark, results, side):
-    """(variance, region) of a picture."""
-    region = Region(benchmark.name, picture)
+def _find_region(image: str, benchmark: Benchmark, results: Sequence[Result], side: int) -> tuple[float, Region]:
+    """Return the largest variance of an image and its region."""
     networks = [result for result in results if result.params is not None]
-    (_, gt), *found = pictures(region, networks if len(networks) > 1 else results, benchmark)
-    width, height = (min(side, length) for length in (gt.shape[1], gt.shape[0]))
-    errors = [_window_errors(image, gt, height, width) for _, image in found]
+    (_, gt), *outputs = read_images(
+        BenchmarkImage(benchmark.name, image), networks if len(networks) > 1 else results, benchmark
+    )
+    height, width = (min(side, length) for length in gt.shape[:2])
+    errors = [_window_errors(sr, gt, height, width) for _, sr in outputs]
     if len(errors) > 1:
         mean = sum(errors) / len(errors)
         errors = [(error - mean) ** 2 for error in errors]
     total = sum(errors, np.zeros((1, 1)))
     y, x = np.unravel_index(total.argmax(), total.shape)
-    return total[y, x] / max(1, len(errors)), Region(benchmark.name, picture, int(x), int(y), width, height)
+    return total[y, x] / max(1, len(errors)), Region(benchmark.name, image, int(x), int(y), width, height)
 
 
-def _window_errors(image, gt, height, width):
-    """The mean squared error of each window that lies inside: (H - height + 1, W - width + 1) float64."""
+def _window_errors(image: np.ndarray, gt: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return the mean squared error of each window in the image: (H - height + 1, W - width + 1) float64."""
     difference = cv2.absdiff(image, gt)
     squared = cv2.transform(cv2.multiply(difference, difference, dtype=cv2.CV_32F), np.ones((1, 3), np.float32))
-    table = cv2.integral(squared, sdepth=cv2.CV_64F)  # whole numbers, without rounding: equal pictures differ by 0
+    table = cv2.integral(squared, sdepth=cv2.CV_64F)  # integers, without rounding: equal images differ by 0
     sums = table[height:, width:] - table[:-height, width:]
     sums -= table[height:, :-width]
     sums += table[:-height, :-width]
     return sums / (3 * height * width)
 
 
-def _nearest(name, names):
-    near = nearest(name, names)
+def _hint(name: str, known: Iterable[str]) -> str:
+    near = nearest(name, known)
     if near is not None:
-        return f'did you mean {near}'
-    listed = list(names)
-    return f'there {"is" if len(listed) == 1 else "are"} {", ".join(listed[:5])}{", …" if len(listed) > 5 else ""}'
+        return f'did you mean {near}?'
+    listed = list(known)
+    return f'use one of {", ".join(listed[:5])}{", …" if len(listed) > 5 else ""}'

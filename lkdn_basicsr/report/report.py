@@ -1,70 +1,76 @@
-"""What ``study`` and ``compare`` leave behind: tables, plots, comparisons and the page, in one folder."""
+"""The report of ``study`` and ``compare``: tables, plots, visual comparisons and the page, in one folder."""
 
 import os
 import re
+from collections.abc import Sequence
 
+from lkdn_basicsr.evaluate.benchmarks import Benchmark
+from lkdn_basicsr.evaluate.published import Published
+from lkdn_basicsr.evaluate.results import Result
 from lkdn_basicsr.files import write_file
-from lkdn_basicsr.report import page, plots, table
-from lkdn_basicsr.report import regions as crops
-from lkdn_basicsr.report import visual_comparison as comparison
+from lkdn_basicsr.report import plots, table
+from lkdn_basicsr.report.page import write_page
+from lkdn_basicsr.report.regions import BenchmarkImage, find_regions, locate_region
+from lkdn_basicsr.report.visual_comparison import draw_comparison
 
 REGIONS = 6
 
 
-def write_report(out, title, results, sets, published=(), regions=None):
-    """Write ``table.md``, ``table.csv``, ``complexity.png``, ``curves.png`` if there are learning curves,
-    ``comparison-SET-PICTURE.png`` for each region, and ``index.html``; each whole or not at all.
+def write_report(
+    out: str,
+    title: str,
+    results: Sequence[Result],
+    benchmarks: Sequence[Benchmark],
+    published: Sequence[Published] = (),
+    regions: Sequence[BenchmarkImage] | None = None,
+) -> None:
+    """Write a report.
+
+    The files are ``table.md``, ``table.csv``, ``complexity.png``, ``curves.png`` if there are learning curves,
+    ``comparison-BENCHMARK-IMAGE.png`` for each region, and ``index.html``. Each is written atomically.
 
     Args:
-        out (str): Folder; made if it is missing.
-        title (str): The page's heading.
-        results (list[Result]): The methods, at one scale, in the order of the tables; bicubic among them.
-        sets (list[Benchmark]): The test sets.
-        published (list[Published]): Figures of others, shown apart; those of another scale are left out.
-        regions (list[Region] | None): To compare; those without numbers are where methods differ most. Default: None,
-            six of these, each of another picture.
-
-    Returns:
-        list[str]: The paths of the files.
+        out: The folder; created if it is missing.
+        title: The heading of the page.
+        results: At one scale, in the order of the tables, with bicubic.
+        published: Those of another scale are left out.
+        regions: For the visual comparison. If None, the six where the methods differ most, each of another image.
 
     Raises:
-        InputError: A region is not in the sets, a picture is missing, or a file cannot be written.
+        InputError: A region is not in the benchmarks, an image is missing, or a file cannot be written.
     """
     if regions is None:
-        regions = crops.differing_regions(results, sets, REGIONS)
-    regions = [crops.complete(region, results, sets) for region in regions]
+        located = find_regions(results, benchmarks, REGIONS)
+    else:
+        located = [locate_region(region, results, benchmarks) for region in regions]
     published = [entry for entry in published if entry.scale == results[0].scale]
-    paths = []
+    write_file(os.path.join(out, 'table.md'), table.markdown(results, published).encode())
+    write_file(os.path.join(out, 'table.csv'), table.csv_text(results).encode())
 
-    def path(name):
-        paths.append(os.path.join(out, name))
-        return paths[-1]
-
-    write_file(path('table.md'), table.markdown(results, published).encode())
-    write_file(path('table.csv'), table.csv_text(results).encode())
-    names = [benchmark.name for benchmark in sets]
-    others = [name for name in names if any(name in entry.sets for entry in published)]
-    shown = 'Urban100' if 'Urban100' in names else (others or names)[-1]
-    plots.plot_complexity(results, published, shown, path('complexity.png'))
-    caption = f'PSNR on {shown} against Multi-Adds; the area of a bubble is proportional to the number of parameters.'
-    if shown in others:
+    names = [benchmark.name for benchmark in benchmarks]
+    with_published = table.published_on(published, names)
+    plotted = 'Urban100' if 'Urban100' in names else (with_published or names)[-1]
+    path = os.path.join(out, 'complexity.png')
+    plots.plot_complexity(results, published, plotted, path)
+    caption = f'PSNR on {plotted} against Multi-Adds; the area of a bubble is proportional to the number of parameters.'
+    if plotted in with_published:
         caption += ' Filled: measured here. Hollow: as published.'
-    figures = [(paths[-1], caption)]
-    curves = None
+    figures = {'Complexity': (path, caption)}
     if any(any(result.curves.values()) for result in results):
-        plots.plot_curves(results, path('curves.png'))
-        curves = (paths[-1], 'Mean PSNR of each test set while training.')
-    for name, region in zip(_names(regions), regions):
-        comparison.draw(region, results, sets, path(name))
-    page.write(path('index.html'), title, results, published, sets, regions, figures, curves)
-    return paths
+        path = os.path.join(out, 'curves.png')
+        plots.plot_curves(results, path)
+        figures['Learning curves'] = (path, 'Mean PSNR on each benchmark during training.')
+
+    for name, region in zip(_file_names(located), located):
+        draw_comparison(region, results, benchmarks, os.path.join(out, name))
+    write_page(os.path.join(out, 'index.html'), title, results, published, benchmarks, located, figures)
 
 
-def _names(regions):
-    """A file name for each region; numbered where several are of one picture."""
-    names = []
+def _file_names(regions: Sequence[BenchmarkImage]) -> list[str]:
+    """Return a file name for each region, numbered where several are of one image."""
+    names: list[str] = []
     for region in regions:
-        stem = re.sub(r'[^\w.-]+', '_', f'comparison-{region.set_name}-{region.picture}')
+        stem = re.sub(r'[^\w.-]+', '_', f'comparison-{region.benchmark}-{region.image}')
         same = sum(re.fullmatch(re.escape(stem) + r'(-\d+)?\.png', name) is not None for name in names)
         names.append(f'{stem}-{same + 1}.png' if same else f'{stem}.png')
     return names

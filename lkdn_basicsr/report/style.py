@@ -1,16 +1,17 @@
-"""How the plots look, whatever the user's own settings of matplotlib."""
+"""The style of the plots, independent of the user's matplotlib settings."""
 
 import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 
-import matplotlib
+import matplotlib.style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from lkdn_basicsr.files import write_file
 
-# Okabe and Ito's colours, which the colour-blind tell apart, without the yellow that is lost on white.
+# Okabe and Ito's palette for colour-blind readers, without the yellow, which is faint on white.
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
 GREY = '#6b6b6b'
 DPI = 200
@@ -28,31 +29,28 @@ STYLE = {
 
 
 @contextlib.contextmanager
-def own_style():
-    """matplotlib's defaults and ours, whatever the user has set, which is back afterwards."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', 'Glyph')  # a name's letters that the font lacks are drawn as boxes
-            yield
+def plot_style() -> Iterator[None]:
+    """Use matplotlib's defaults and ``STYLE``; restore the user's settings afterwards."""
+    with matplotlib.style.context(STYLE, after_reset=True), warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'Glyph')  # characters of a name that the font lacks are drawn as boxes
+        yield
 
 
-def new_figure(width, height):
-    """A figure of its own, in inches; pyplot would choose a backend for the whole process."""
+def new_figure(width: float, height: float) -> Figure:
+    """Return a figure of a size in inches, without pyplot, which would choose a backend for the process."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout='constrained')
     FigureCanvasAgg(figure)
     return figure
 
 
-def save(figure, path):
-    """Write a figure as PNG, whole or not at all."""
+def save_figure(figure: Figure, path: str) -> None:
+    """Write a figure as PNG."""
     file = io.BytesIO()
     figure.savefig(file, format='png', dpi=DPI)
     write_file(path, file.getvalue())
 
 
-def short(name, most=30):
-    """A name in one line; what is too long loses its middle, as names tend to begin and end differently."""
+def shorten(name: str, length: int = 30) -> str:
+    """Return a name in one line; one that is too long loses its middle, as names often begin or end alike."""
     name = ' '.join(name.split())
-    return name if len(name) <= most else f'{name[: most // 2]}…{name[1 - most // 2 :]}'
+    return name if len(name) <= length else f'{name[: length // 2]}…{name[1 - length // 2 :]}'

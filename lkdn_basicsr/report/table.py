@@ -1,185 +1,182 @@
-"""The tables: as Markdown in the layout of the paper's Table 5, and as CSV."""
+"""The columns of the tables of results, and the tables as Markdown (as in the paper's Table 5) and as CSV."""
 
 import csv
+import dataclasses
+import functools
 import io
+import itertools
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Any
 
 from lkdn_basicsr.evaluate.latency import device_name
+from lkdn_basicsr.evaluate.published import Published
+from lkdn_basicsr.evaluate.results import Result
 
 PUBLISHED_HEADING = 'As published, not measured here'
-MARKDOWN = {'best': '**{}**', 'second': '<u>{}</u>', '': '{}'}
+_MARKDOWN = {'best': '**{}**', 'second': '<u>{}</u>', '': '{}'}
 
 
-def markdown(results, published=(), device=None):
-    """The table of what was measured, the protocol under it, and what is published in a table of its own.
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A column of the tables; Markdown joins the columns of a benchmark.
 
-    Of the networks (not bicubic) the best PSNR and SSIM of each set is bold, the second best underlined, as printed.
+    Attributes:
+        heading: In Markdown and on the page.
+        csv_name: In CSV.
+        value: Return the value of a Result or Published, None where there is none.
+        text: Format a value for Markdown and the page.
+        csv_text: Format a value for CSV.
+        benchmark: The benchmark that it is a score on, or ''.
+    """
+
+    heading: str
+    csv_name: str
+    value: Callable[[Any], Any]
+    text: Callable[[Any], str] = str
+    csv_text: Callable[[Any], str] = str
+    benchmark: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """The text of a cell, '' where there is no value, and its mark: 'best', 'second' or ''."""
+
+    text: str
+    mark: str = ''
+
+
+def _thousands(params: int) -> str:
+    return f'{params / 1e3:,.0f}' if params >= 1e4 else f'{params / 1e3:.1f}'
+
+
+def _giga(multi_adds: int) -> str:
+    return f'{multi_adds / 1e9:,.1f}' if multi_adds >= 1e9 else f'{multi_adds / 1e9:.2f}'
+
+
+def _milliseconds(seconds: float) -> str:
+    return f'{seconds * 1000:,.0f}' if seconds >= 0.1 else f'{seconds * 1000:.1f}'
+
+
+METHOD = Column('Method', 'method', attrgetter('method'))
+SCALE = Column('Scale', 'scale', attrgetter('scale'), '×{}'.format)
+PARAMS = Column('Params [K]', 'params', attrgetter('params'), _thousands)
+MULTI_ADDS = Column('Multi-Adds [G]', 'multi_adds', attrgetter('multi_adds'), _giga)
+LATENCY = Column('Latency [ms]', 'latency', attrgetter('latency'), _milliseconds, lambda value: f'{value * 1000:.3f}')
+TRAINING = Column('Training [s]', 'seconds', attrgetter('seconds'), '{:,.0f}'.format, '{:.1f}'.format)
+SOURCE = Column('Source', 'source', attrgetter('source'))
+
+
+def _score(benchmark: str, metric: int, entry: Result | Published) -> float | None:
+    if isinstance(entry, Published):
+        return entry.sets[benchmark][metric] if benchmark in entry.sets else None
+    scores = entry.scores.get(benchmark)
+    return None if scores is None else (scores.mean_psnr, scores.mean_ssim)[metric]
+
+
+def score_columns(benchmarks: Sequence[str]) -> list[Column]:
+    """Return the columns PSNR and SSIM of each benchmark."""
+    return [
+        Column(heading, f'{name}_{heading.lower()}', functools.partial(_score, name, i), text, '{:.6f}'.format, name)
+        for name in benchmarks
+        for i, (heading, text) in enumerate((('PSNR', '{:.2f}'.format), ('SSIM', '{:.4f}'.format)))
+    ]
+
+
+def cost_columns(results: Sequence[Result]) -> list[Column]:
+    """Return the columns of latency and of training time, without those that no result has a value for."""
+    return [c for c in (LATENCY, TRAINING) if any(c.value(result) is not None for result in results)]
+
+
+def published_on(published: Sequence[Published], benchmarks: Sequence[str]) -> list[str]:
+    """Return the benchmarks that there are published scores on."""
+    return [name for name in benchmarks if any(name in entry.sets for entry in published)]
+
+
+def column_cells(column: Column, entries: Sequence[Result] | Sequence[Published]) -> list[Cell]:
+    """Return the cells of a column.
+
+    Of the measured networks (not bicubic) the best score and the second best are marked, as they are printed.
+    """
+    values = [column.value(entry) for entry in entries]
+    texts = ['' if value is None else column.text(value) for value in values]
+    ranked = [bool(column.benchmark) and isinstance(entry, Result) and entry.params is not None for entry in entries]
+    scores = [text for text, is_ranked in zip(texts, ranked) if text and is_ranked]
+    marks: dict[str, str] = {}
+    if len(scores) > 1:
+        marks = dict(zip(sorted(set(scores), key=float, reverse=True), ('best', 'second')))
+    return [Cell(text, marks.get(text, '') if is_ranked else '') for text, is_ranked in zip(texts, ranked)]
+
+
+def markdown(results: Sequence[Result], published: Sequence[Published] = (), device: str | None = None) -> str:
+    """Return the table of the results, how they were measured, and a table of published scores.
 
     Args:
-        results (Sequence[Result]): the rows, in this order; bicubic first, by custom.
-        published (Sequence[Published]): of the same sets.
-        device (str | None): what the latencies are of. Default: None, this machine.
-
-    Returns:
-        str
+        results: In this order; bicubic is usually the first.
+        published: On the same benchmarks.
+        device: The name of the machine that the latencies were measured on; this one if None.
     """
-    sets = _set_names(results)
-    timed = any(result.latency is not None for result in results)
-    seconds = any(result.seconds is not None for result in results)
-    head = ['Method', 'Scale', 'Params [K]', 'Multi-Adds [G]', *(f'{name} PSNR / SSIM' for name in sets)]
-    if timed:
-        device = device or device_name()
-        head.append(f'Latency [ms] on {device}')
-    if seconds:
-        head.append('Training [s]')
-    marked = marks(results, sets)
-    rows = []
-    for index, result in enumerate(results):
-        row = [result.method, f'×{result.scale}', thousands(result.params), giga(result.multi_adds)]
-        row += [
-            ' / '.join(MARKDOWN[mark].format(value) for value, mark in marked[name, index])
-            if (name, index) in marked
-            else ''
-            for name in sets
-        ]
-        if timed:
-            row.append('' if result.latency is None else milliseconds(result.latency))
-        if seconds:
-            row.append('' if result.seconds is None else f'{result.seconds:,.0f}')
-        rows.append(row)
-    text = [_table(head, rows), '\n', protocol(results), '\n']
+    benchmarks = _benchmarks(results)
+    costs = cost_columns(results)
+    if LATENCY in costs:
+        costs[0] = dataclasses.replace(LATENCY, heading=f'{LATENCY.heading} on {device or device_name()}')
+    fixed = [METHOD, SCALE, PARAMS, MULTI_ADDS]
+    text = f'{_markdown_table([*fixed, *score_columns(benchmarks), *costs], results)}\n{protocol(results)}\n'
     if published:
-        sets = [name for name in sets if any(name in entry.sets for entry in published)]
-        head = ['Method', 'Scale', 'Params [K]', 'Multi-Adds [G]', *(f'{name} PSNR / SSIM' for name in sets), 'Source']
-        rows = [
-            [
-                entry.method,
-                f'×{entry.scale}',
-                thousands(entry.params),
-                giga(entry.multi_adds),
-                *(
-                    f'{entry.sets[name][0]:.2f} / {entry.sets[name][1]:.4f}' if name in entry.sets else ''
-                    for name in sets
-                ),
-                entry.source,
-            ]
-            for entry in published
-        ]
-        text += [f'\n## {PUBLISHED_HEADING}\n\n', _table(head, rows)]
-    return ''.join(text)
+        columns = [*fixed, *score_columns(published_on(published, benchmarks)), SOURCE]
+        text += f'\n## {PUBLISHED_HEADING}\n\n{_markdown_table(columns, published)}'
+    return text
 
 
-def protocol(results):
-    """How the figures came about, in a paragraph to be set under the table.
+def _markdown_table(columns: Sequence[Column], entries: Sequence[Result] | Sequence[Published]) -> str:
+    """The first column is aligned to the left, the others to the right."""
+    headings, contents = [], []
+    for (benchmark, _), group in itertools.groupby(columns, lambda c: (c.benchmark, c.benchmark or c.heading)):
+        joined = list(group)
+        headings.append(f'{benchmark} {" / ".join(column.heading for column in joined)}'.strip())
+        texts = [[_MARKDOWN[cell.mark].format(cell.text) for cell in column_cells(c, entries)] for c in joined]
+        contents.append([' / '.join(filter(None, scores)) for scores in zip(*texts)])
+    rows = [' | '.join(cell.replace('|', '\\|') for cell in row) for row in (headings, *zip(*contents))]
+    rows.insert(1, ' | '.join([':--', *['--:'] * (len(headings) - 1)]))
+    return ''.join(f'| {row} |\n' for row in rows)
 
-    Args:
-        results (Sequence[Result]): they say the scales, and what was measured at all.
 
-    Returns:
-        str: one line of Markdown or plain text.
-    """
+def protocol(results: Sequence[Result]) -> str:
+    """Return how the results were measured: one paragraph, to be printed below their table."""
     scales = sorted({result.scale for result in results})
     border = f'{scales[0]} pixels' if len(scales) == 1 else 'as many pixels as the scale'
     text = (
-        f'PSNR [dB] / SSIM on Y of YCbCr, outputs rounded to 8 bits, without a border of {border}; LR pictures and '
+        f'PSNR [dB] / SSIM on Y of YCbCr, outputs rounded to 8 bits, without a border of {border}; LR images and '
         "the method Bicubic by MATLAB's bicubic resize. Best in bold, second best underlined. Re-parameterized "
         'networks are fused. Multi-Adds are for an output of 1280×720: multiplications of convolutions, linear '
-        'layers, matrix products and attention, and two per value of a normalisation layer; not those of '
-        'activations, products element by element, pooling and interpolation.'
+        'layers, matrix products and attention, and two per value of a normalization layer; not those of '
+        'activations, elementwise products, pooling and interpolation.'
     )
     if any(result.latency is not None for result in results):
         text += (
-            ' Latency is for the same output, float32, one picture at a time: the median of a few runs after a warm-up.'
+            ' Latency is for the same output, float32, one image at a time: the median of a few runs after a warm-up.'
         )
     return text
 
 
-def csv_text(results):
-    """What was measured, as CSV.
-
-    Args:
-        results (Sequence[Result]): the rows.
+def csv_text(results: Sequence[Result]) -> str:
+    """Return the results as CSV.
 
     Returns:
-        str: columns ``method, scale, params, multi_adds``, ``<set>_psnr`` [dB] and ``<set>_ssim`` of each set,
-        ``latency`` [ms], and ``seconds`` of training where any result has that. What was not measured is empty.
+        Columns ``method, scale, params, multi_adds``, ``BENCHMARK_psnr`` [dB] and ``BENCHMARK_ssim`` of each
+        benchmark, ``latency`` [ms], and ``seconds`` of training where any result has them. A cell without a value is
+        empty.
     """
-    sets = _set_names(results)
-    seconds = any(result.seconds is not None for result in results)
+    costs = dict.fromkeys([LATENCY, *cost_columns(results)])  # LATENCY in any case
+    columns = [METHOD, SCALE, PARAMS, MULTI_ADDS, *score_columns(_benchmarks(results)), *costs]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator='\n')
-    writer.writerow(
-        [
-            'method',
-            'scale',
-            'params',
-            'multi_adds',
-            *(f'{name}_{metric}' for name in sets for metric in ('psnr', 'ssim')),
-            'latency',
-            *['seconds'] * seconds,
-        ]
-    )
+    writer.writerow([column.csv_name for column in columns])
     for result in results:
-        row = [result.method, result.scale, result.params, result.multi_adds]  # None is written as nothing
-        for name in sets:
-            scores = result.scores.get(name)
-            row += ['', ''] if scores is None else [f'{scores.mean_psnr:.6f}', f'{scores.mean_ssim:.6f}']
-        row.append('' if result.latency is None else f'{result.latency * 1000:.3f}')
-        if seconds:
-            row.append('' if result.seconds is None else f'{result.seconds:.1f}')
-        writer.writerow(row)
+        values = [column.value(result) for column in columns]
+        writer.writerow(['' if value is None else column.csv_text(value) for column, value in zip(columns, values)])
     return stream.getvalue()
 
 
-def _set_names(results):
+def _benchmarks(results: Sequence[Result]) -> list[str]:
     return list(dict.fromkeys(name for result in results for name in result.scores))
-
-
-def marks(results, sets):
-    """Scores as they are printed, and which are the best and the second best of the networks, bicubic left out.
-
-    Args:
-        results (Sequence[Result]): the rows.
-        sets (Sequence[str]): the test sets.
-
-    Returns:
-        dict[tuple[str, int], list[tuple[str, str]]]: by set and index of the result, for PSNR and SSIM the printed
-        number with ``'best'``, ``'second'`` or ``''``.
-    """
-    marked = {}
-    for name in sets:
-        for metric, digits in (('psnr', 2), ('ssim', 4)):
-            printed = {
-                index: f'{getattr(result.scores[name], f"mean_{metric}"):.{digits}f}'
-                for index, result in enumerate(results)
-                if name in result.scores
-            }
-            networks = [index for index in printed if results[index].params is not None]
-            order = sorted({printed[index] for index in networks}, key=float, reverse=True)
-            places = dict(zip(order, ('best', 'second'))) if len(networks) > 1 else {}
-            for index, value in printed.items():
-                mark = places.get(value, '') if index in networks else ''
-                marked.setdefault((name, index), []).append((value, mark))
-    return marked
-
-
-def _table(head, rows):
-    """Markdown; the first column to the left, numbers to the right."""
-    cells = [[str(cell).replace('|', '\\|') for cell in row] for row in (head, *rows)]
-    lines = [' | '.join(row) for row in cells]
-    lines.insert(1, ' | '.join([':--', *['--:'] * (len(head) - 1)]))
-    return ''.join(f'| {line} |\n' for line in lines)
-
-
-def thousands(params):
-    """Parameters in K, as it is printed; nothing where there is none."""
-    return '' if params is None else f'{params / 1e3:,.0f}' if params >= 1e4 else f'{params / 1e3:.1f}'
-
-
-def giga(multi_adds):
-    """Multi-Adds in G, likewise."""
-    return '' if multi_adds is None else f'{multi_adds / 1e9:,.1f}' if multi_adds >= 1e9 else f'{multi_adds / 1e9:.2f}'
-
-
-def milliseconds(seconds):
-    """A latency in ms, likewise."""
-    return f'{seconds * 1000:,.0f}' if seconds >= 0.1 else f'{seconds * 1000:.1f}'

@@ -1,131 +1,133 @@
-"""The papers' visual comparison: a picture with a region framed, and that region by each method, enlarged."""
+"""The visual comparison of the papers: an image with a marked region, and the enlarged region by each method."""
 
 import functools
 import io
 import math
 import os
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from lkdn_basicsr.evaluate.benchmarks import Benchmark
+from lkdn_basicsr.evaluate.results import Result
 from lkdn_basicsr.files import write_file
-from lkdn_basicsr.report import regions as crops
+from lkdn_basicsr.report.regions import Region, check_region, read_images
 
-TILE = 300  # pixels of a tile's longer side, about: the zoom is a whole number
-GAP, MARGIN, SIZE = 14, 20, 25  # pixels; of the text, the height
+TILE = 300  # pixels of a tile's longer side, approximately: the zoom is an integer
+GAP, MARGIN = 14, 20  # pixels
+TEXT = 25  # pixels of height
 FRAME = (232, 48, 48)
 INK, FAINT = (20, 20, 20), (105, 105, 105)
 
 
-def draw(region, results, sets, path):
-    """At the left the whole HR picture with the region framed; at the right the region in HR, bicubic and each method.
+def draw_comparison(region: Region, results: Sequence[Result], benchmarks: Sequence[Benchmark], path: str) -> None:
+    """Draw the complete HR image with the region marked on the left, and the region in HR and by each method.
 
-    Crops are enlarged by repeating pixels, a whole number of times. Each has its method's name and the PSNR/SSIM of
-    the whole picture below it, the best in bold.
-
-    Args:
-        region (Region): With its numbers.
-        results (list[Result]): The methods, in this order; those without the picture are left out.
-        sets (list[Benchmark]): The test sets.
-        path (str): of the PNG.
+    The crops are enlarged by an integer factor without interpolation. Below each are the method and the PSNR and SSIM
+    of the complete image, the best in bold. Methods without this image are left out.
 
     Raises:
-        InputError: The region is not in the sets, or a picture is missing.
+        InputError: The region is not in the benchmarks, or an image is missing.
     """
-    benchmark = crops.check_region(region, sets)
-    found = crops.pictures(region, results, benchmark)
+    images = read_images(region, results, check_region(region, benchmarks))
     zoom = max(1, round(TILE / max(region.width, region.height)))
-    tiles = [enlarge(region.of(image), zoom) for _, image in found]
+    tiles = [region.crop(image).repeat(zoom, axis=0).repeat(zoom, axis=1) for _, image in images]
     tile_height, tile_width = tiles[0].shape[:2]
-    row_height = tile_height + 2 * SIZE + 3 * GAP
-    cell = max(tile_width, 9 * SIZE)
-    rows = _rows(len(tiles), cell + GAP, row_height)
+    text_height = 2 * TEXT + 3 * GAP
+    row_height = tile_height + text_height
+    cell = max(tile_width, 9 * TEXT)
+    rows = _row_count(len(tiles), cell + GAP, row_height)
     columns = math.ceil(len(tiles) / rows)
-    block_height = rows * row_height - 2 * SIZE - 3 * GAP
-    whole = _framed(found[0][1], region, block_height)
-    left = 2 * MARGIN + whole.width
-    height = 2 * MARGIN + rows * row_height + SIZE
+    tiles_height = rows * row_height - text_height
+    overview = _draw_overview(images[0][1], region, tiles_height)
+    left = 2 * MARGIN + overview.width
+    height = 2 * MARGIN + rows * row_height + TEXT
     canvas = Image.new('RGB', (left + columns * (cell + GAP) - GAP + MARGIN, height), 'white')
     pen = ImageDraw.Draw(canvas)
-    canvas.paste(whole, (MARGIN, MARGIN + (block_height - whole.height) // 2))
-    bottom = MARGIN + (block_height + whole.height) // 2 + GAP // 2
+    canvas.paste(overview, (MARGIN, MARGIN + (tiles_height - overview.height) // 2))
+    below = MARGIN + (tiles_height + overview.height) // 2 + GAP // 2
     scale = f', ×{results[0].scale}' if results else ''
-    _write(pen, (MARGIN + whole.width // 2, bottom), f'{region.picture} ({region.set_name}{scale})', whole.width)
-    psnr = {id(r): r.scores[region.set_name].psnr[region.picture] for r, _ in found if r}
-    ssim = {id(r): r.scores[region.set_name].ssim[region.picture] for r, _ in found if r}
-    for i, ((result, _), tile) in enumerate(zip(found, tiles)):
+    title = f'{region.image} ({region.benchmark}{scale})'
+    _draw_text(pen, (MARGIN + overview.width // 2, below), title, overview.width)
+    best = max((result.scores[region.benchmark].psnr[region.image] for result, _ in images[1:] if result), default=0)
+    for i, ((result, _), tile) in enumerate(zip(images, tiles)):
         x = left + i % columns * (cell + GAP)
         y = MARGIN + i // columns * row_height
         canvas.paste(Image.fromarray(tile), (x + (cell - tile_width) // 2, y))
         middle, below = x + cell // 2, y + tile_height + GAP // 2
-        name = result.method if result else 'HR'
-        best = result is not None and len(psnr) > 1 and psnr[id(result)] == max(psnr.values())
-        figures = f'{psnr[id(result)]:.2f} / {ssim[id(result)]:.4f}' if result else 'PSNR / SSIM'
-        _write(pen, (middle, below), name, cell, bold=best)
-        _write(pen, (middle, below + SIZE + GAP // 2), figures, cell, INK if result else FAINT, bold=best)
+        name, values, colour, is_best = 'HR', 'PSNR / SSIM', FAINT, False
+        if result is not None:
+            scores = result.scores[region.benchmark]
+            psnr, ssim = scores.psnr[region.image], scores.ssim[region.image]
+            name, values, colour = result.method, f'{psnr:.2f} / {ssim:.4f}', INK
+            is_best = psnr == best and len(images) > 2
+        _draw_text(pen, (middle, below), name, cell, bold=is_best)
+        _draw_text(pen, (middle, below + TEXT + GAP // 2), values, cell, colour, is_best)
     note = (
-        'PSNR (dB) / SSIM of the whole picture, on Y. '
+        'PSNR (dB) / SSIM of the complete image, on Y. '
         f'The region begins at {region.x}, {region.y} and has {region.width}×{region.height} pixels.'
     )
-    _write(pen, (canvas.width // 2, height - MARGIN - SIZE), note, canvas.width - 2 * MARGIN, FAINT, size=SIZE - 6)
+    _draw_text(pen, (canvas.width // 2, height - MARGIN - TEXT), note, canvas.width - 2 * MARGIN, FAINT, size=TEXT - 6)
     file = io.BytesIO()
     canvas.save(file, 'PNG')
     write_file(path, file.getvalue())
 
 
-def enlarge(image, zoom):
-    """Each pixel of an (H, W, ...) picture ``zoom`` times in both directions."""
-    return np.ascontiguousarray(image.repeat(zoom, axis=0).repeat(zoom, axis=1))
+def _row_count(count: int, width: int, height: int) -> int:
+    """Return the number of rows that makes a block of tiles about 1.5 times as wide as high."""
 
-
-def _rows(count, width, height):
-    """How many rows of tiles make a block about half as wide again as high."""
-
-    def wrong(rows):
+    def mismatch(rows: int) -> float:
         return abs(math.log(math.ceil(count / rows) * width / (rows * height) / 1.5))
 
-    return min(range(1, count + 1), key=wrong)
+    return min(range(1, count + 1), key=mismatch)
 
 
-def _framed(picture, region, height):
-    """The whole picture, as high as the crops beside it but at most 1.6 times as wide, with the region's frame."""
-    image = Image.fromarray(np.ascontiguousarray(picture))
+def _draw_overview(pixels: np.ndarray, region: Region, height: int) -> Image.Image:
+    """Return the complete image with the region marked, as high as the tiles but at most 1.6 times as wide."""
+    image = Image.fromarray(np.ascontiguousarray(pixels))
     factor = min(height / image.height, 1.6 * height / image.width)
-    image = image.resize(
-        (max(1, round(image.width * factor)), max(1, round(image.height * factor))), Image.Resampling.LANCZOS
-    )
-    edges = [factor * edge for edge in (region.x, region.y, region.x + region.width, region.y + region.height)]
-    x0, y0, x1, y1 = map(round, edges)
+    size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
+    image = image.resize(size, Image.Resampling.LANCZOS)
+    edges = (region.x, region.y, region.x + region.width, region.y + region.height)
+    x0, y0, x1, y1 = (round(factor * edge) for edge in edges)
     pen = ImageDraw.Draw(image)
-    thick = max(5, height // 130)
-    for out in range(thick):
-        colour = 'white' if out in (0, thick - 1) else FRAME  # seen on any ground
-        keep = thick - 1 - out  # at the edges of the picture, where the frame must not leave it
+    thickness = max(5, height // 130)
+    for i in range(thickness):
+        inset = thickness - 1 - i  # keeps the complete frame inside the image
         pen.rectangle(
             (
-                max(keep, x0 - out),
-                max(keep, y0 - out),
-                min(image.width - 1 - keep, x1 + out),
-                min(image.height - 1 - keep, y1 + out),
+                max(inset, x0 - i),
+                max(inset, y0 - i),
+                min(image.width - 1 - inset, x1 + i),
+                min(image.height - 1 - inset, y1 + i),
             ),
-            outline=colour,
+            outline='white' if i in (0, thickness - 1) else FRAME,  # visible on any background
         )
     return image
 
 
 @functools.cache
-def _font(bold, size):
+def _font(bold: bool, size: int) -> ImageFont.FreeTypeFont:
     name = 'DejaVuSans-Bold.ttf' if bold else 'DejaVuSans.ttf'
     return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf', name), size)
 
 
-def _write(pen, top_centre, text, width, colour=INK, bold=False, size=SIZE):
-    """One line, centred; what is too long loses its middle, as names tend to begin and end differently."""
+def _draw_text(
+    pen: ImageDraw.ImageDraw,
+    top_centre: tuple[int, int],
+    text: str,
+    width: int,
+    colour: tuple[int, int, int] = INK,
+    bold: bool = False,
+    size: int = TEXT,
+) -> None:
+    """Draw one centred line; a text that is too long loses its middle, as names often begin or end alike."""
     font = _font(bold, size)
     text = ' '.join(text.split())
-    kept, shown = len(text), text
-    while font.getlength(shown) > width and kept > 2:
+    kept, shortened = len(text), text
+    while font.getlength(shortened) > width and kept > 2:
         kept -= 1
-        shown = f'{text[: math.ceil(kept / 2)].rstrip()}…{text[len(text) - kept // 2 :].lstrip()}'
-    pen.text(top_centre, shown, colour, font, anchor='ma')
+        shortened = f'{text[: math.ceil(kept / 2)].rstrip()}…{text[len(text) - kept // 2 :].lstrip()}'
+    pen.text(top_centre, shortened, colour, font, anchor='ma')

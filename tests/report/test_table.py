@@ -1,5 +1,3 @@
-"""The tables: columns, marks, what is empty."""
-
 import csv
 
 import pytest
@@ -9,77 +7,70 @@ from lkdn_basicsr.evaluate.results import BenchmarkScores, Result
 from lkdn_basicsr.report import table
 
 
-def result(method, psnr, params=321_992, sets=('Set5', 'Set14'), **more):
-    scores = {name: BenchmarkScores({'a': psnr - 1, 'b': psnr + 1}, {'a': 0.9, 'b': psnr / 40}, '') for name in sets}
+def make_result(method, psnr, params=321_992, benchmarks=('Set5', 'Set14'), **values):
+    scores = {
+        name: BenchmarkScores({'a': psnr - 1, 'b': psnr + 1}, {'a': 0.9, 'b': psnr / 40}, '') for name in benchmarks
+    }
     costs = {'params': params, 'multi_adds': 18_276_249_600, 'latency': 0.652904} if params else {}
-    return Result(method, 4, scores, **costs, **more)
+    return Result(method, 4, scores, **costs, **values)
 
 
-ROWS = [result('Bicubic', 36, None), result('A', 32.001), result('B|C', 32.0045), result('D', 30), result('E', 28)]
+RESULTS = [
+    make_result('Bicubic', 36, None),
+    make_result('A', 32.001),
+    make_result('B|C', 32.0045),
+    make_result('D', 30),
+    make_result('E', 28),
+]
 
 
 def cells(text):
-    """The rows of the first table, as lists."""
+    """Return the rows of the first Markdown table as lists."""
     lines = text.split('\n\n')[0].splitlines()
     return [[cell.strip() for cell in line.replace('\\|', '¦').strip('|').split('|')] for line in lines]
 
 
 def test_markdown():
-    rows = cells(table.markdown(ROWS, device='a machine'))
-    assert rows[0] == [
-        'Method',
-        'Scale',
-        'Params [K]',
-        'Multi-Adds [G]',
-        'Set5 PSNR / SSIM',
-        'Set14 PSNR / SSIM',
-        'Latency [ms] on a machine',
-    ]
+    rows = cells(table.markdown(RESULTS, device='a machine'))
+    scores = ['Set5 PSNR / SSIM', 'Set14 PSNR / SSIM']
+    assert rows[0] == ['Method', 'Scale', 'Params [K]', 'Multi-Adds [G]', *scores, 'Latency [ms] on a machine']
+    assert rows[1] == [':--', *['--:'] * 6]
     assert len({len(row) for row in rows}) == 1
     assert rows[2] == ['Bicubic', '×4', '', '', '36.00 / 0.9000', '36.00 / 0.9000', '']
     assert rows[3][:4] == ['A', '×4', '322', '18.3'] and rows[3][-1] == '653'
 
 
-def test_the_best_two_networks_are_marked_as_printed():
-    rows = {row[0]: row[4] for row in cells(table.markdown(ROWS))[2:]}
-    assert rows['Bicubic'] == '36.00 / 0.9000'  # better than all, but no network
+def test_best_two_networks_are_marked_as_printed():
+    rows = {row[0]: row[4] for row in cells(table.markdown(RESULTS))[2:]}
+    assert rows['Bicubic'] == '36.00 / 0.9000'  # better than all, but not a network
     assert rows['A'] == '**32.00** / <u>0.8500</u>'  # equal to two digits
     assert rows['B¦C'] == '**32.00** / **0.8501**'
     assert rows['D'] == '<u>30.00</u> / 0.8250'
     assert rows['E'] == '28.00 / 0.8000'
-    assert '**' not in cells(table.markdown(ROWS[:2]))[3][4]  # one network alone is not the best of any
+    assert '**' not in cells(table.markdown(RESULTS[:2]))[3][4]  # a single network is not marked
 
 
-def test_the_protocol_is_stated():
-    text = table.markdown(ROWS)
+def test_protocol():
+    text = table.markdown(RESULTS)
     for words in ('Y of YCbCr', 'border of 4 pixels', 'MATLAB', '1280×720', 'fused', 'Latency is'):
         assert words in text
-    untimed = [Result('A', 4, ROWS[1].scores, 10_000, 10**9), ROWS[0]]
+    untimed = [Result('A', 4, RESULTS[1].scores, 10_000, 10**9), RESULTS[0]]
     assert 'Latency' not in table.markdown(untimed)
 
 
-def test_published_figures_stand_apart():
-    others = [Published('BSRN', 4, 352_000, 19_400_000_000, {'Set5': (32.35, 0.8966)}, 'a README')]
-    measured, published = table.markdown(ROWS, others).split('\n## As published, not measured here\n')
+def test_published_scores_have_their_own_table():
+    published = [Published('BSRN', 4, 352_000, 19_400_000_000, {'Set5': (32.35, 0.8966)}, 'a README')]
+    measured, others = table.markdown(RESULTS, published).split('\n## As published, not measured here\n')
     assert 'BSRN' not in measured
-    assert '| BSRN | ×4 | 352 | 19.4 | 32.35 / 0.8966 | a README |' in published
-    assert 'Set14' not in published
-    assert 'As published' not in table.markdown(ROWS)
+    assert '| BSRN | ×4 | 352 | 19.4 | 32.35 / 0.8966 | a README |' in others
+    assert 'Set14' not in others
+    assert 'As published' not in table.markdown(RESULTS)
 
 
 def test_csv():
-    rows = list(csv.DictReader(table.csv_text(ROWS).splitlines()))
-    assert list(rows[0]) == [
-        'method',
-        'scale',
-        'params',
-        'multi_adds',
-        'Set5_psnr',
-        'Set5_ssim',
-        'Set14_psnr',
-        'Set14_ssim',
-        'latency',
-    ]
+    rows = list(csv.DictReader(table.csv_text(RESULTS).splitlines()))
+    scores = ['Set5_psnr', 'Set5_ssim', 'Set14_psnr', 'Set14_ssim']
+    assert list(rows[0]) == ['method', 'scale', 'params', 'multi_adds', *scores, 'latency']
     assert list(rows[0].values()) == ['Bicubic', '4', '', '', '36.000000', '0.900000', '36.000000', '0.900000', '']
     assert rows[1]['params'] == '321992' and rows[1]['multi_adds'] == '18276249600'
     assert float(rows[1]['latency']) == pytest.approx(652.904)
@@ -87,16 +78,16 @@ def test_csv():
     assert rows[2]['method'] == 'B|C'
 
 
-def test_what_was_not_measured_is_empty():
-    rows = [result('A', 32), result('B', 31, sets=('Set14',))]
-    assert cells(table.markdown(rows))[3][4:6] == ['', '<u>31.00</u> / <u>0.8375</u>']
-    assert list(csv.reader(table.csv_text(rows).splitlines()))[2][4:6] == ['', '']
+def test_missing_scores_are_empty():
+    results = [make_result('A', 32), make_result('B', 31, benchmarks=('Set14',))]
+    assert cells(table.markdown(results))[3][4:6] == ['', '<u>31.00</u> / <u>0.8375</u>']
+    assert list(csv.reader(table.csv_text(results).splitlines()))[2][4:6] == ['', '']
 
 
-def test_a_study_has_its_seconds_at_the_end():
-    rows = [result('A', 32, seconds=1234.56), result('B', 31)]
-    assert [row[-1] for row in cells(table.markdown(rows))] == ['Training [s]', '--:', '1,235', '']
-    assert [row[-1] for row in csv.reader(table.csv_text(rows).splitlines())] == ['seconds', '1234.6', '']
+def test_training_time_is_the_last_column():
+    results = [make_result('A', 32, seconds=1234.56), make_result('B', 31)]
+    assert [row[-1] for row in cells(table.markdown(results))] == ['Training [s]', '--:', '1,235', '']
+    assert [row[-1] for row in csv.reader(table.csv_text(results).splitlines())] == ['seconds', '1234.6', '']
 
 
 def test_small_and_large_numbers():

@@ -1,4 +1,4 @@
-"""A small test set, and methods whose pictures of it are made by formula."""
+"""Small benchmarks of synthetic images, and methods with synthetic outputs and scores."""
 
 import cv2
 import numpy as np
@@ -8,8 +8,8 @@ from lkdn_basicsr.evaluate.benchmarks import read_benchmark
 from lkdn_basicsr.evaluate.results import BenchmarkScores, Result
 
 
-def benchmark(folder, sizes, scale=4, seed=0):
-    """A set of smoothed noise pictures, ``p0``, ``p1``, … of (height, width); returns the Benchmark."""
+def make_benchmark(folder, sizes, scale=4, seed=0):
+    """Write a benchmark of smoothed noise, ``p0``, ``p1``, … of (height, width), and read it."""
     rng = np.random.default_rng(seed)
     for kind in ('GTmod', 'LRbicx'):
         (folder / f'{kind}{scale}').mkdir(parents=True)
@@ -20,33 +20,29 @@ def benchmark(folder, sizes, scale=4, seed=0):
     return read_benchmark(str(folder), scale)
 
 
-benchmark.__test__ = False
-
-
-def result(method, folder, sets, change, params=100_000, multi_adds=5_000_000_000, psnr=30.0):
-    """A method whose SR pictures are ``change(gt, picture)``; its scores are made up: ``psnr`` and 0.8."""
+def make_result(method, folder, benchmarks, degrade, params=100_000, multi_adds=5_000_000_000, psnr=30.0):
+    """Return a method whose outputs are ``degrade(gt, image name)`` and whose scores are all ``psnr`` and 0.8."""
     scores = {}
-    for one in sets:
-        place = folder / method.encode().hex() / one.name
-        place.mkdir(parents=True)
-        for picture in one.images:
-            cv2.imwrite(str(place / f'{picture}.png'), change(one.read(picture)[0].copy(), picture))
-        scores[one.name] = BenchmarkScores(dict.fromkeys(one.images, psnr), dict.fromkeys(one.images, 0.8), str(place))
-    return Result(method, sets[0].scale, scores, params, multi_adds)
+    for benchmark in benchmarks:
+        outputs = folder / method.encode().hex() / benchmark.name
+        outputs.mkdir(parents=True)
+        names = benchmark.images
+        for name in names:
+            cv2.imwrite(str(outputs / f'{name}.png'), degrade(benchmark.read(name)[0].copy(), name))
+        scores[benchmark.name] = BenchmarkScores(dict.fromkeys(names, psnr), dict.fromkeys(names, 0.8), str(outputs))
+    return Result(method, benchmarks[0].scale, scores, params, multi_adds)
 
 
-def bicubic(folder, sets):
-    """What ``measure_bicubic`` gives: no costs."""
-    made = result('Bicubic', folder, sets, lambda gt, picture: cv2.GaussianBlur(gt, (0, 0), 2), psnr=25.0)
-    made.params = made.multi_adds = None
-    return made
+def make_bicubic(folder, benchmarks):
+    """Return a method without parameters and Multi-Adds, as ``measure_bicubic`` does."""
+    return make_result('Bicubic', folder, benchmarks, lambda gt, _: cv2.GaussianBlur(gt, (0, 0), 2), None, None, 25.0)
 
 
-def noisy(level, seed=0):
-    """A change by noise of ±level."""
+def add_noise(level, seed=0):
+    """Return a function that adds noise of ±``level`` to an image."""
 
-    def change(gt, picture):
+    def degrade(gt, _):
         noise = np.random.default_rng(seed).integers(-level, level + 1, gt.shape)
         return np.clip(gt + noise, 0, 255).astype(np.uint8)
 
-    return change
+    return degrade
