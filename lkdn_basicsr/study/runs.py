@@ -1,11 +1,14 @@
-"""The rows of a study: option files read and checked together, and what is known of a row that was begun before."""
+"""The runs of a study: their option files, read and checked together, and the record of each run."""
 
-import dataclasses
 import json
 import os
 import re
+import statistics
 from copy import deepcopy
 from fnmatch import fnmatchcase
+from typing import Any
+
+from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
 from lkdn_basicsr.checkpoints import list_training_states
 from lkdn_basicsr.errors import InputError
@@ -18,56 +21,55 @@ from lkdn_basicsr.options.diff import RunOptions, changes, plain
 from lkdn_basicsr.options.option_file import OptionFile, dump_yaml, force_options, read_option_file
 from lkdn_basicsr.options.parse import set_derived_options, set_num_gpu
 
-POINTS = 20  # on a learning curve
-# What a row that was begun may be given otherwise: it trains on, and what it has learnt stays as it is.
-FREE = (
+MIN_CURVE_POINTS = 20
+# Options that may change when a run is continued: they do not affect what it has already learned.
+CHANGEABLE = (
     'train:total_iter',
     'val:val_freq',
     'val:pbar',
     'logger:*',
     'dist_params*',
-    *(
-        f'datasets:train:{key}'
-        for key in ('num_worker_per_gpu', 'prefetch_mode', 'num_prefetch_queue', 'pin_memory', 'persistent_workers')
-    ),
+    'datasets:train:num_worker_per_gpu',
+    'datasets:train:prefetch_mode',
+    'datasets:train:num_prefetch_queue',
+    'datasets:train:pin_memory',
+    'datasets:train:persistent_workers',
 )
 
 
-@dataclasses.dataclass
-class Row:
-    """A row of a study.
+class StudyRun:
+    """One training of a study.
+
+    Args:
+        option_file: the checked options, with the settings of the study.
+        out: the folder of the study.
 
     Attributes:
-        name (str): ``name`` in its options: its label in tables, and its folder.
-        source (OptionFile): its options, checked, with the settings of the study.
-        folder (str): ``experiments/NAME`` below the study's, with the trainer's files and the row's record.
-        events (str): the folder of its TensorBoard files.
-        options_file (str): where its options are written, for the trainer.
+        name: label in tables and name of the folder.
+        folder: ``experiments/NAME`` in ``out``, with the files of the trainer and the record.
+        events: folder of the TensorBoard files.
+        options_path: the option file that the trainer reads.
     """
 
-    name: str
-    source: OptionFile
-    folder: str
-    events: str
-    options_file: str
+    def __init__(self, option_file: OptionFile, out: str) -> None:
+        self.option_file, self.out = option_file, out
+        self.name: str = option_file.opt['name']
+        self.scale: int = option_file.opt['scale']
+        self.iterations: int = option_file.opt['train']['total_iter']
+        self.folder = os.path.join(out, 'experiments', self.name)
+        self.events = os.path.join(out, 'tb_logger', self.name)
+        self.options_path = os.path.join(out, 'options', f'{self.name}.yml')
+        self.record_file = os.path.join(self.folder, 'study.json')
 
     @property
-    def iterations(self):
-        return self.source.opt['train']['total_iter']
+    def checkpoint(self) -> str:
+        """The network to measure: the fused form if the model class writes one."""
+        models = os.path.join(self.folder, 'models')
+        fused = os.path.join(models, 'net_g_latest_fused.pth')
+        return fused if os.path.isfile(fused) else os.path.join(models, 'net_g_latest.pth')
 
-    @property
-    def scale(self):
-        return self.source.opt['scale']
-
-    # -------------------------------------------------- its record ------------------------------------------------- #
-
-    @property
-    def record_file(self):
-        return os.path.join(self.folder, 'study.json')
-
-    def record(self):
-        """What was written down of this row: ``options``, and once it is trained, ``seconds`` and ``curves``; empty
-        where nothing was."""
+    def read_record(self) -> dict[str, Any]:
+        """Return ``options`` and, after the training, ``seconds`` and ``curves``; empty if the run was not started."""
         try:
             with open(self.record_file, encoding='utf-8') as file:
                 return json.load(file)
@@ -75,59 +77,71 @@ class Row:
             return {}
         except (OSError, ValueError) as error:
             raise InputError(
-                f'{self.record_file} cannot be read ({error}): remove {self.folder}, to train this row anew'
+                f'{self.record_file} cannot be read ({error}): remove {self.folder} to train this run again'
             ) from None
 
-    def write_record(self, record):
+    def write_record(self, record: dict[str, Any]) -> None:
         write_file(self.record_file, json.dumps(record, indent=1).encode())
 
-    def begin(self):
-        """Write down the options, before the trainer starts; returns the record.
-
-        The folder ``models`` tells the trainer that the row's folder is the one to work in, not one to move away.
-        """
-        record = self.record()
-        options = plain(self.source.opt)
+    def prepare(self) -> dict[str, Any]:
+        """Write the option file of the trainer and return the record, which is a new one if the options changed."""
+        record, options = self.read_record(), plain(self.option_file.opt)
         if record.get('options') != options:
             record = {'options': options}
+            # The trainer renames an experiment's folder that lacks this one.
             os.makedirs(os.path.join(self.folder, 'models'), exist_ok=True)
             self.write_record(record)
-        os.makedirs(os.path.dirname(self.options_file), exist_ok=True)
-        text = (
-            f'# {self.name}, merged from {" and ".join(self.source.files)}, with the settings of the study.\n'
-            f'{dump_yaml(self.source.opt)}'
-        )
-        write_file(self.options_file, text.encode())
+        header = f'# {self.name}: {", based on ".join(self.option_file.files)}; with the settings of the study.\n'
+        write_file(self.options_path, (header + dump_yaml(self.option_file.opt)).encode())
         return record
 
-    def check_record(self):
-        """Whether the row can go on from where it was left.
+    def check_record(self) -> None:
+        """Check that the run is new or can be continued.
 
         Raises:
-            InputError: it was begun with other options, or has been trained for longer.
+            InputError: it was started with other options, with more iterations, or not by a study.
         """
-        record = self.record()
-        remedy = f'give the study another --out, or remove {self.folder} to train this row anew'
+        record = self.read_record()
         if not record:
             if list_training_states(os.path.join(self.folder, 'training_states')):
-                raise InputError(f'{self.folder} is that of a training outside of this study: give another --out')
+                raise InputError(f'{self.folder} contains a training that no study started: give another --out')
             return
-        for name, old, new in changes(record['options'], plain(self.source.opt)):
-            if not any(fnmatchcase(name, pattern) for pattern in FREE):
-                raise InputError(f'{self.name} was begun with {name}: {old}, and is to go on with {new}: {remedy}')
+        fix = f'give another --out, or remove {self.folder} to train this run again'
+        for name, old, new in changes(record['options'], plain(self.option_file.opt)):
+            if not any(fnmatchcase(name, pattern) for pattern in CHANGEABLE):
+                raise InputError(f'{self.name} was started with {name}: {old}, and cannot continue with {new}: {fix}')
         old = record['options']['train']['total_iter']
         if self.iterations < old:
-            raise InputError(f'{self.name} was begun with {old} iterations, more than {self.iterations}: {remedy}')
+            raise InputError(f'{self.name} was started with {old} iterations, more than {self.iterations}: {fix}')
+
+    def read_events(self) -> tuple[float | None, dict[str, list[tuple[int, float]]]]:
+        """Read the seconds of training and the PSNR curves, by validation dataset, from the TensorBoard files.
+
+        The seconds are the iterations times the median time of one, so that start, validation, saving and
+        interruptions do not count. Each iteration counts once, also in a run that was interrupted.
+        """
+        if not os.path.isdir(self.events):  # somebody removed it
+            return None, {}
+        events = EventAccumulator(self.events, size_guidance={SCALARS: 0}).Reload()
+        tags = events.Tags()['scalars']
+        seconds, curves = None, {}
+        if 'speed/iterations_per_second' in tags:
+            times = [1 / event.value for event in events.Scalars('speed/iterations_per_second') if event.value > 0]
+            seconds = self.iterations * statistics.median(times) if times else None
+        metrics = (self.option_file.opt.get('val') or {}).get('metrics') or {}
+        metric = next((name for name, options in metrics.items() if options['type'] == 'calculate_psnr'), None)
+        for phase, dataset in self.option_file.opt['datasets'].items():
+            tag = f'metrics/{dataset["name"]}/{metric}'
+            if phase != 'train' and tag in tags:
+                curves[dataset['name']] = [(event.step, event.value) for event in events.Scalars(tag)]
+        return seconds, curves
 
 
-# -------------------------------------------------- reading and checking -------------------------------------------- #
-
-
-def option_files(paths):
-    """The option files of a study: files as they are given, those of a folder by name.
+def list_option_files(paths: list[str]) -> list[str]:
+    """Return the option files of a study: files as given, those of a folder in natural order (2 before 10).
 
     Raises:
-        InputError: a folder holds none.
+        InputError: a folder contains none.
     """
     files = []
     for path in paths:
@@ -136,82 +150,67 @@ def option_files(paths):
             continue
         found = [name for name in os.listdir(path) if name.endswith(('.yml', '.yaml')) and not name.startswith('.')]
         if not found:
-            inner = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
-            raise InputError(
-                f'{path} holds no option file (.yml): give a folder that does'
-                + (f', as {os.path.join(path, inner[0])}' if inner else '')
-            )
-        files += [os.path.join(path, name) for name in sorted(found, key=_natural)]
+            folders = sorted(entry.path for entry in os.scandir(path) if entry.is_dir())
+            example = f', for example {folders[0]}' if folders else ''
+            raise InputError(f'{path} contains no option file (.yml): give a folder that does{example}')
+        files += [os.path.join(path, name) for name in sorted(found, key=_natural_key)]
     return files
 
 
-def _natural(name):
-    """10 after 9."""
+def _natural_key(name: str) -> list[tuple[bool, int, str]]:
     return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r'(\d+)', name) if part]
 
 
-def read_rows(paths, out, iterations=None, forced=None):
-    """Read the option files of a study, and check everything that needs no data.
+def read_runs(
+    paths: list[str], out: str, iterations: int | None = None, forced: list[str] | None = None
+) -> list[StudyRun]:
+    """Read the option files of a study and check what needs no data.
 
     Args:
-        paths (list[str]): option files, and folders of such.
-        out (str): the folder of the study.
-        iterations (int | None): in place of every file's ``train:total_iter``. Default: None, the file's.
-        forced (list[str] | None): ``--force_yml``, for every row. Default: None.
-
-    Returns:
-        list[Row]
+        paths: option files, and folders of option files.
+        out: the folder of the study.
+        iterations: replaces ``train:total_iter`` of every file.
+        forced: ``KEY=VALUE`` settings for every file, as of ``--force_yml``.
 
     Raises:
-        InputError: on the first thing that is wrong in any of them.
+        InputError: an option file is invalid, or two do not fit in one study.
     """
-    rows = {}
-    for file in option_files(paths):
-        source = read_option_file(file)
-        force_options(source, forced)
-        if iterations is not None and isinstance(source.opt.get('train'), dict):
-            source.opt['train']['total_iter'] = iterations
-        check_schema(source, True)
-        check_relations(source, True)
-        _settle(source.opt)
-        name = source.opt['name']
-        if source.opt.get('scale') is None:
-            raise source.error((), 'has no scale; add it, for example as `scale: 4`')
-        if name in rows:
-            raise source.error(
-                ('name',),
-                f'is {name}, as is that of {rows[name].source.path}; a row is known by its name, so rename one',
-            )
-        if name.startswith('debug'):
-            raise source.error(('name',), f'is {name}, and what begins with debug is a short run; rename it')
-        first = next(iter(rows.values()), None)
-        if first is not None and first.scale != source.opt['scale']:
-            raise source.error(
+    runs: dict[str, StudyRun] = {}
+    for file in list_option_files(paths):
+        option_file = read_option_file(file)
+        force_options(option_file, forced)
+        if iterations is not None and isinstance(option_file.opt.get('train'), dict):
+            option_file.opt['train']['total_iter'] = iterations
+        check_schema(option_file, True)
+        check_relations(option_file, True)
+        if option_file.opt.get('scale') is None:
+            raise option_file.error((), 'has no scale; add it, for example as `scale: 4`')
+        _apply_study_settings(option_file.opt)
+        run = StudyRun(option_file, out)
+        if run.name in runs:
+            other = runs[run.name].option_file.path
+            raise option_file.error(('name',), f'is {run.name}, as in {other}; names must be unique, so rename one')
+        if run.name.startswith('debug'):
+            raise option_file.error(('name',), f'is {run.name}, but debug marks a short test run; rename it')
+        first = next(iter(runs.values()), run)
+        if run.scale != first.scale:
+            raise option_file.error(
                 ('scale',),
-                f'is {source.opt["scale"]}, and that of {first.source.path} is '
-                f'{first.scale}; rows of one table have one scale, so study them apart',
+                f'is {run.scale}, but {first.scale} in {first.option_file.path}; start one study for each scale',
             )
-        rows[name] = Row(
-            name,
-            source,
-            os.path.join(out, 'experiments', name),
-            os.path.join(out, 'tb_logger', name),
-            os.path.join(out, 'options', f'{name}.yml'),
-        )
-    return list(rows.values())
+        runs[run.name] = run
+    return list(runs.values())
 
 
-def _settle(opt):
-    """What a study sets in all its rows, in place.
+def _apply_study_settings(opt: dict[str, Any]) -> None:
+    """Set, in place, what a study needs: points for the curves, checkpoints to resume from, one seed.
 
-    Curves need points: validations, checkpoints and lines in the log come at least ``POINTS`` times. One seed for all
-    where the file gives none, and the checkpoints that a resume needs. One GPU: the trainer takes a batch for each, and
-    a table would depend on how many there are, and on how its rows are dealt out.
+    One GPU: the trainer takes a batch for each GPU, so the results would depend on how many there are.
     """
-    step = max(1, opt['train']['total_iter'] // POINTS)
+    interval = max(1, opt['train']['total_iter'] // MIN_CURVE_POINTS)
     for block, key in (('val', 'val_freq'), ('logger', 'print_freq'), ('logger', 'save_checkpoint_freq')):
         if opt.get(block) is not None:
-            opt[block][key] = min(opt[block][key], step)
+            opt[block][key] = min(opt[block][key], interval)
     opt['logger']['use_tb_logger'] = True
     opt['logger'].setdefault('keep_checkpoints', 2)
     if opt['manual_seed'] is None:
@@ -220,59 +219,61 @@ def _settle(opt):
         opt['num_gpu'] = 1
 
 
-def check_rows(rows):
-    """Check data, networks and weights of all rows, and that those begun before can go on; changes nothing.
+def check_runs(runs: list[StudyRun]) -> None:
+    """Check records, data, networks and weights of all runs; change nothing on disk.
 
     Raises:
-        InputError: on the first thing that is wrong.
+        InputError: a check fails.
     """
-    seen = []
-    for row in rows:
-        row.check_record()
-        source = deepcopy(row.source)
-        source.opt = RunOptions(source.opt)
-        source.opt.update(is_train=True, auto_resume=True)
-        set_num_gpu(source.opt)
-        set_derived_options(source.opt, os.path.dirname(os.path.dirname(row.folder)), True)
-        check_networks(source)
-        data = (source.opt['datasets'], source.opt.get('val'))
-        if data not in seen:  # rows of a table have their data in common, of which a check reads a good part
-            check_data(source)
-            seen.append(data)
-        check_checkpoints(source, True, resuming=bool(list_training_states(source.opt['path']['training_states'])))
+    checked = []
+    for run in runs:
+        run.check_record()
+        option_file = deepcopy(run.option_file)
+        opt = option_file.opt = RunOptions(option_file.opt)
+        opt.update(is_train=True, auto_resume=True)
+        set_num_gpu(opt)
+        set_derived_options(opt, run.out, True)
+        check_networks(option_file)
+        data = (opt['datasets'], opt.get('val'))
+        if data not in checked:  # most runs share their data, and reading it takes long
+            check_data(option_file)
+            checked.append(data)
+        resuming = bool(list_training_states(opt['path']['training_states']))
+        check_checkpoints(option_file, True, resuming=resuming)
 
 
-def set_folders(rows):
-    """The test sets of a study where none are given: those that the rows validate on.
-
-    Returns:
-        list[str]: folders that hold ``GTmodX`` and ``LRbicxX``.
+def benchmark_folders(runs: list[StudyRun]) -> list[str]:
+    """Return the folders, each with ``GTmodX`` and ``LRbicxX``, that all runs validate on.
 
     Raises:
-        InputError: the rows validate on different sets, or on ones of another layout.
+        InputError: the runs validate on different datasets, on none, or on one in another layout.
     """
-    folders = None
-    for row in rows:
-        opt, found = row.source.opt, []
-        for phase, dataset in opt['datasets'].items():
-            if phase == 'train':
-                continue
-            roots = [os.path.expanduser(dataset.get(key, '')).rstrip('/') for key in ('dataroot_gt', 'dataroot_lq')]
-            folder = os.path.dirname(roots[0])
-            if roots != [os.path.join(folder, f'{kind}{row.scale}') for kind in ('GTmod', 'LRbicx')]:
-                raise row.source.error(
-                    ('datasets', phase),
-                    'is no folder with GTmodX and LRbicxX, on which the '
-                    'trained networks could be tested; name test sets with --sets',
-                )
-            found.append(folder or '.')
-        if not found:
-            raise row.source.error(('datasets',), 'has no validation set to test on; name test sets with --sets')
-        if folders is not None and folders != found:
-            raise row.source.error(
+    folders = _validation_folders(runs[0])
+    for run in runs[1:]:
+        own = _validation_folders(run)
+        if own != folders:
+            raise run.option_file.error(
                 ('datasets',),
-                f'validates on {", ".join(found)}, and {rows[0].source.path} '
-                f'on {", ".join(folders)}; name test sets with --sets',
+                f'validates on {", ".join(own)}, but {runs[0].option_file.path} on {", ".join(folders)}; give the '
+                'benchmarks with --sets',
             )
-        folders = found
+    return folders
+
+
+def _validation_folders(run: StudyRun) -> list[str]:
+    folders = []
+    for phase, dataset in run.option_file.opt['datasets'].items():
+        if phase == 'train':
+            continue
+        gt, lq = (os.path.expanduser(dataset.get(key, '')).rstrip('/') for key in ('dataroot_gt', 'dataroot_lq'))
+        folder = os.path.dirname(gt)
+        if [gt, lq] != [os.path.join(folder, f'{kind}{run.scale}') for kind in ('GTmod', 'LRbicx')]:
+            raise run.option_file.error(
+                ('datasets', phase),
+                'is not a folder with GTmodX and LRbicxX, so it cannot be used as a benchmark; give the benchmarks '
+                'with --sets',
+            )
+        folders.append(folder or '.')
+    if not folders:
+        raise run.option_file.error(('datasets',), 'has no validation dataset; give the benchmarks with --sets')
     return folders

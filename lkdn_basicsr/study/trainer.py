@@ -1,166 +1,128 @@
-"""A row of a study is trained: by one process at a time, in a process of its own, which does not outlive the study."""
+"""Training of one run: by one process at a time, in a subprocess that ends with the study."""
 
 import contextlib
 import fcntl
 import os
 import signal
-import statistics
 import subprocess
 import sys
+import tempfile
+from types import FrameType
+from typing import BinaryIO, Self
 
 from lkdn_basicsr import cli
 from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.study.runs import StudyRun
+from lkdn_basicsr.training.distributed import end_with_parent
+from lkdn_basicsr.training.run import train_pipeline
 from lkdn_basicsr.training.signals import SIGNALS
 
-# What launchers tell their ranks: a row is trained by a single process, which must not take itself for one of them.
-LAUNCHED = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'LOCAL_WORLD_SIZE', 'GROUP_', 'ROLE_', 'MASTER_', 'TORCHELASTIC_')
+# Prefixes of the variables that torchrun sets. Without them, the trainer does not take itself for a rank of the study.
+TORCHRUN = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'LOCAL_WORLD_SIZE', 'GROUP_', 'ROLE_', 'MASTER_', 'TORCHELASTIC_')
 
 
-@contextlib.contextmanager
-def claim(row):
-    """Claim a row, so that it is trained by one process at a time, on all machines that see its folder.
+def claim(run: StudyRun) -> BinaryIO | None:
+    """Lock a run, so that one process trains it at a time, on all machines that share its folder.
 
-    The trainer inherits the lock. One whose study was killed ends with the iteration that it is in, and until then no
-    other can begin to write into the same folder.
-
-    Yields:
-        int | None: the descriptor that holds the lock; None if somebody else does.
-    """
-    os.makedirs(row.folder, exist_ok=True)
-    descriptor = os.open(os.path.join(row.folder, 'study.lock'), os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-        else:
-            yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-class Signals:
-    """While it is entered, signals that ask to stop go on to the trainer; without one they end the study at once.
-
-    Attributes:
-        received (int | None): the first that came.
-    """
-
-    def __init__(self):
-        self.received = self.trainer = None
-        self._previous = {}
-
-    def __enter__(self):
-        self._previous = {number: signal.signal(number, self._pass_on) for number in SIGNALS}
-        return self
-
-    def __exit__(self, *_):
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _pass_on(self, number, _frame):
-        self.received = self.received or number
-        if self.trainer is None:
-            raise SystemExit(128 + number)
-        self.trainer.send_signal(number)
-
-
-def train(row, root, lock, signals, output=None):
-    """Train a row, from where it was left, and wait for its end.
-
-    Args:
-        row (Row): begun and claimed.
-        root (str): the folder of the study.
-        lock (int): what :func:`claim` gave.
-        signals (Signals): entered.
-        output (str | None): a file that what the trainer shows is added to. Default: None, shown.
+    The trainer inherits the lock. If the study is killed, its trainer ends after the current iteration, and until then
+    no other process can write to the folder.
 
     Returns:
-        str | None: why it failed, if it did.
-
-    Raises:
-        SystemExit: the study was asked to stop, and the trainer has saved what it did.
+        The locked file, which releases the run when it is closed; None if another process has the lock.
     """
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(LAUNCHED)}
-    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    environment['PYTHONPATH'] = os.pathsep.join(filter(None, [package, os.environ.get('PYTHONPATH')]))
-    with contextlib.ExitStack() as opened:
-        stream = None if output is None else opened.enter_context(open(output, 'ab'))
-        reading, writing = os.pipe()
-        said = opened.enter_context(open(reading, 'rb', buffering=0))
-        os.set_blocking(reading, False)  # workers of a trainer that was killed may keep the other end for a while
-        command = [
-            sys.executable,
-            '-c',
-            f'from {__name__} import main; main()',
-            str(os.getpid()),
-            row.name,
-            root,
-            row.options_file,
-            str(writing),
-        ]
-        # A process group of its own: Ctrl-C on a terminal would reach it beside the one that is passed on, and two stop
-        # a training at once, without a checkpoint.
-        trainer = subprocess.Popen(
-            command, env=environment, pass_fds=[lock, writing], process_group=0, stdout=stream, stderr=stream
-        )
-        os.close(writing)
-        signals.trainer = trainer
-        try:
-            status = trainer.wait()
-        finally:
-            signals.trainer = None
-        if signals.received is not None:
-            raise SystemExit(128 + signals.received)
-        if status == 0:
-            return None
-        end = f'ended with status {status}' if status > 0 else f'was killed by {signal.Signals(-status).name}'
-        return (said.read() or b'').decode() or f'the trainer {end}; its log is in {row.folder}'
+    os.makedirs(run.folder, exist_ok=True)
+    lock = open(os.path.join(run.folder, 'study.lock'), 'ab')
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return None
+    return lock
 
 
-def main():
-    """The trainer's process: ``PARENT NAME ROOT OPTIONS DESCRIPTOR``, the last to write to what is wrong."""
-    from lkdn_basicsr.training import distributed as ranks
+class Trainer:
+    """Starts the trainings of a study. As a context manager, it forwards stop signals to the one in progress.
 
-    parent, name, root, options, descriptor = sys.argv[1:]
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the trainer listens, there is nothing to save
-    ranks.end_with_parent()
-    if os.getppid() != int(parent):  # it has ended already
+    Between trainings a stop signal ends the study immediately.
+
+    Attributes:
+        stopped_by: the first stop signal.
+    """
+
+    def __init__(self) -> None:
+        self.stopped_by: signal.Signals | None = None
+        self._process: subprocess.Popen | None = None
+
+    def __enter__(self) -> Self:
+        self._handlers = {number: signal.signal(number, self._forward) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _forward(self, number: int, _frame: FrameType | None) -> None:
+        self.stopped_by = self.stopped_by or signal.Signals(number)
+        if self._process is None:
+            sys.exit(128 + number)
+        self._process.send_signal(number)
+
+    def train(self, run: StudyRun, lock: BinaryIO, log_file: str | None = None) -> None:
+        """Train a run, from its newest checkpoint if it has one.
+
+        Args:
+            run: prepared and claimed.
+            lock: as :func:`claim` returned it.
+            log_file: file to append the output of the trainer to; by default the output is shown.
+
+        Raises:
+            InputError: the training failed.
+            SystemExit: a signal stopped the study; the trainer has saved a checkpoint.
+        """
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(TORCHRUN)}
+        package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        environment['PYTHONPATH'] = os.pathsep.join(filter(None, [package, os.environ.get('PYTHONPATH')]))
+        with (
+            tempfile.TemporaryFile() as message,
+            open(log_file, 'ab') if log_file else contextlib.nullcontext() as output,
+        ):
+            arguments = [os.getpid(), run.name, run.out, run.options_path, message.fileno()]
+            self._process = subprocess.Popen(
+                [sys.executable, '-m', __name__, *map(str, arguments)],
+                env=environment,
+                pass_fds=[lock.fileno(), message.fileno()],
+                # Ctrl-C signals the group of the study. A trainer in that group would get it twice, directly and
+                # forwarded, and the second signal stops a training without a checkpoint.
+                process_group=0,
+                stdout=output,
+                stderr=output,
+            )
+            status = self._process.wait()
+            self._process = None
+            message.seek(0)
+            reason = message.read().decode()
+        if self.stopped_by is not None:
+            sys.exit(128 + self.stopped_by)
+        if status != 0:
+            end = f'ended with status {status}' if status > 0 else f'was killed by {signal.Signals(-status).name}'
+            raise InputError(reason or f'the trainer {end}; its log is in {run.folder}')
+
+
+def main() -> None:
+    """Train one run: ``PARENT NAME ROOT OPTIONS MESSAGE``, the last a file descriptor for the message of an error."""
+    parent, name, root, options, message = sys.argv[1:]
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the training handles it, there is nothing to save
+    end_with_parent()
+    if os.getppid() != int(parent):  # the parent ended before
         sys.exit(1)
     sys.argv = ['lkdn_basicsr.train', '-opt', options, '--auto_resume']
     with cli.report_errors(name):
-        from lkdn_basicsr.training.loop import train_pipeline
-
         try:
             train_pipeline(root)
         except InputError as error:
-            os.write(int(descriptor), str(error).encode())
+            os.write(int(message), str(error).encode())
             raise
 
 
-def read_events(row):
-    """What the trainer has logged of a row; of an interrupted one each iteration counts once, as it was done last.
-
-    Returns:
-        tuple[float | None, dict[str, list[tuple[int, float]]]]: seconds of training, which are the iterations times the
-        median time of one, so that starting, validating, saving and interruptions do not count; and PSNR curves, by
-        validation set.
-    """
-    from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
-
-    if not os.path.isdir(row.events):  # it was removed
-        return None, {}
-    events = EventAccumulator(row.events, size_guidance={SCALARS: 0}).Reload()
-    tags = events.Tags()['scalars']
-    opt, curves, seconds = row.source.opt, {}, None
-    speed = 'speed/iterations_per_second'
-    if speed in tags:
-        times = [1 / event.value for event in events.Scalars(speed) if event.value > 0]
-        seconds = row.iterations * statistics.median(times) if times else None
-    metrics = (opt.get('val') or {}).get('metrics') or {}
-    metric = next((name for name, options in metrics.items() if options['type'] == 'calculate_psnr'), None)
-    for phase, dataset in opt['datasets'].items():
-        tag = f'metrics/{dataset["name"]}/{metric}'
-        if phase != 'train' and tag in tags:
-            curves[dataset['name']] = [(event.step, event.value) for event in events.Scalars(tag)]
-    return seconds, curves
+if __name__ == '__main__':
+    main()

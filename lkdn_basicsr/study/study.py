@@ -1,0 +1,129 @@
+"""A study: train and measure each run that is not done, then write the report."""
+
+import dataclasses
+import os
+import sys
+import time
+from typing import BinaryIO
+
+from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.evaluate.benchmarks import Benchmark
+from lkdn_basicsr.evaluate.measure import measure, measure_bicubic
+from lkdn_basicsr.evaluate.results import Result
+from lkdn_basicsr.report import report, table
+from lkdn_basicsr.study.runs import StudyRun
+from lkdn_basicsr.study.trainer import Trainer, claim
+from lkdn_basicsr.training.distributed import Ranks
+
+DONE = 'done'
+
+
+@dataclasses.dataclass
+class Study:
+    """The runs of a study, and what is needed to process them.
+
+    A rank that has processed a run stores the state of the run, done or why it failed, for all ranks.
+
+    Attributes:
+        runs: checked.
+        benchmarks: to measure on.
+        out: the folder of the study.
+        ranks: after their rendezvous.
+        trainer: entered.
+    """
+
+    runs: list[StudyRun]
+    benchmarks: list[Benchmark]
+    out: str
+    ranks: Ranks
+    trainer: Trainer
+
+    def work(self) -> None:
+        """Train and measure the runs that no other process has claimed, until all runs are done or have failed."""
+        remaining = list(self.runs)
+        while remaining:
+            run, lock = self._claim_next(remaining)
+            with lock:
+                if self._state(run) is None:
+                    self.ranks.set(self._key(run), self._train_and_measure(run, lock))
+            remaining.remove(run)
+
+    def failures(self) -> dict[str, str]:
+        """Return the names of the runs that failed, each with the reason."""
+        states = {run.name: self._state(run) for run in self.runs}
+        return {name: state for name, state in states.items() if state not in (None, DONE)}
+
+    def write_report(self, title: str) -> None:
+        """Write the table, the plots and the page of the runs that did not fail.
+
+        The networks are timed here, one after the other, because no run is in training any more.
+        """
+        results = [self.measure(run, timed=True) for run in self.runs if self._state(run) == DONE]
+        if results:
+            results.insert(0, measure_bicubic(self.benchmarks, self.runs[0].scale, self._cache))
+            report.write_report(self.out, title, results, self.benchmarks)
+            print(f'\n{table.markdown(results)}\nThe page: {os.path.join(self.out, "index.html")}', flush=True)
+
+    def train(self, run: StudyRun, lock: BinaryIO) -> None:
+        """Train a run to its end, unless it has been trained before."""
+        record = run.prepare()
+        if 'seconds' in record:
+            return
+        self._log(run, f'training on rank {self.ranks.launch.rank}')
+        self.trainer.train(run, lock, os.path.join(run.folder, 'study.log') if self._is_distributed else None)
+        record['seconds'], record['curves'] = run.read_events()
+        run.write_record(record)
+
+    def measure(self, run: StudyRun, timed: bool = False) -> Result:
+        """Measure a trained run; results that were measured before come from the cache."""
+        result = measure(
+            run.checkpoint, self.benchmarks, run.scale, self._cache, run.name, not self._is_distributed, timed
+        )
+        record = run.read_record()
+        result.seconds = record['seconds']
+        result.curves = {name: [tuple(point) for point in points] for name, points in record['curves'].items()}
+        return result
+
+    def _claim_next(self, runs: list[StudyRun]) -> tuple[StudyRun, BinaryIO]:
+        """Return the first run that no other process has claimed, and its lock; wait while there is none."""
+        is_silent = self._is_distributed
+        while True:
+            for run in runs:
+                lock = claim(run)
+                if lock is not None:
+                    return run, lock
+            if not is_silent:
+                print(f'waiting for another process, which trains {", ".join(run.name for run in runs)}', flush=True)
+                is_silent = True
+            time.sleep(0.5)
+
+    def _train_and_measure(self, run: StudyRun, lock: BinaryIO) -> str:
+        """Return the state of the run afterwards: ``DONE``, or why it failed."""
+        try:
+            self.train(run, lock)
+            scores = self.measure(run).scores
+        except InputError as error:
+            self._log(run, f'failed: {error}', is_error=True)
+            return str(error)
+        self._log(run, 'done, ' + ', '.join(f'{name} {score.mean_psnr:.2f} dB' for name, score in scores.items()))
+        return DONE
+
+    def _state(self, run: StudyRun) -> str | None:
+        """Return ``DONE``, the reason of a failure, or None if no rank has processed the run yet."""
+        return self.ranks.get(self._key(run))
+
+    @staticmethod
+    def _key(run: StudyRun) -> str:
+        return f'study run {run.name}'
+
+    def _log(self, run: StudyRun, message: str, is_error: bool = False) -> None:
+        heading = f'run {self.runs.index(run) + 1} of {len(self.runs)}, {run.name}'
+        print(f'{heading}: {message}', file=sys.stderr if is_error else sys.stdout, flush=True)
+
+    @property
+    def _is_distributed(self) -> bool:
+        return self.ranks.launch.world_size > 1
+
+    @property
+    def _cache(self) -> str:
+        return os.path.join(self.out, 'methods')  # as in lkdn_basicsr.compare
