@@ -25,8 +25,7 @@ from lkdn_basicsr.study.runs import list_option_files, read_runs
 from lkdn_basicsr.study.study import Study
 from lkdn_basicsr.study.trainer import claim
 from tests.support import processes
-from tests.training.test_resume import same
-from tests.training.test_run import furnish, snapshot
+from tests.support.runs import same, snapshot, write_run
 
 ITERATIONS = 16
 ABLATION = Path(__file__).resolve().parents[2] / 'options/ablation'
@@ -34,7 +33,7 @@ ABLATION = Path(__file__).resolve().parents[2] / 'options/ablation'
 
 def make_home(folder):
     """Write images and the option files of two runs: ``table/1_a.yml``, and ``table/2_b.yml`` with SGD."""
-    furnish(folder)
+    write_run(folder)
     (folder / 'sets/held').mkdir(parents=True)
     for name, target in (('gt', 'GTmod2'), ('lq', 'LRbicx2')):
         (folder / 'val' / name).rename(folder / 'sets/held' / target)
