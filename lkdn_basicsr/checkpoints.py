@@ -261,7 +261,3 @@ def iteration_of(name: str) -> int | None:
     """Return the iteration in a file name such as ``net_g_4.pth``, ``net_g_4_fused.pth`` or ``4.state``."""
     found = re.fullmatch(r'(?:net_.+_)?(\d+)(?:_fused)?\.(?:pth|state)', name)
     return int(found[1]) if found else None
-
-
-def network_entry(network, options):
-    return dict(options or {})
