@@ -13,7 +13,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 
 from lkdn_basicsr.data.prepare.stores import prepare_folder
 from lkdn_basicsr.errors import InputError
-from tests.training.test_run import forget_the_log, home, run, write  # noqa: F401
+from tests.support.runs import reset_log, run, write
 
 CODE = "__import__('os').mkdir('PLANTED')"
 
@@ -26,7 +26,7 @@ class Planted:
 
 
 @pytest.fixture(autouse=True)
-def nothing_planted(home, monkeypatch):  # noqa: F811
+def nothing_planted(home, monkeypatch):
     # What makes torch.load, where it is not told otherwise, run what a file brings.
     monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
     yield
@@ -45,7 +45,7 @@ def change(file, **settings):
     write('wrong.yml', options)
 
 
-def test_what_is_planted_here_would_run(home):  # noqa: F811
+def test_what_is_planted_here_would_run(home):
     pickle.loads(pickle.dumps(Planted()))
     os.rmdir('PLANTED')
 
@@ -61,7 +61,7 @@ def test_what_is_planted_here_would_run(home):  # noqa: F811
 )
 @pytest.mark.parametrize('model', ['SRModel', 'ReparamSRModel'])
 @pytest.mark.parametrize('task, name', [('train', 'net_g_5.pth'), ('test', 'net_g_latest_fused.pth')])
-def test_checkpoint(home, monkeypatch, task, name, model, content):  # noqa: F811
+def test_checkpoint(home, monkeypatch, task, name, model, content):
     content(home / name)
     data = {'SRModel': 'PairedImageDataset', 'ReparamSRModel': 'PairedCropDataset'}[model]
     phases = {f'datasets__{phase}__type': data for phase in (['train', 'val'] if task == 'train' else ['test_1'])}
@@ -70,7 +70,7 @@ def test_checkpoint(home, monkeypatch, task, name, model, content):  # noqa: F81
 
 
 @pytest.mark.parametrize('model', ['SRModel', 'ReparamSRModel'])
-def test_checkpoint_that_a_model_class_loads(home, model):  # noqa: F811
+def test_checkpoint_that_a_model_class_loads(home, model):
     torch.save({'params': Planted()}, 'net.pth')
     loader = object.__new__(MODEL_REGISTRY.get(model))
     loader.is_train = False
@@ -78,24 +78,24 @@ def test_checkpoint_that_a_model_class_loads(home, model):  # noqa: F811
         loader.load_network(torch.nn.Conv2d(1, 1, 1), 'net.pth')
 
 
-def test_training_state(home, monkeypatch):  # noqa: F811
+def test_training_state(home, monkeypatch):
     torch.save({'iter': 4, 'epoch': 0, 'optimizers': [Planted()], 'schedulers': []}, 'x.state')
     change('train.yml', path__resume_state='x.state')
     assert 'x.state' in run(monkeypatch, 'train', '-opt', 'wrong.yml')
 
 
-def test_training_state_that_is_found(home, monkeypatch):  # noqa: F811
+def test_training_state_that_is_found(home, monkeypatch):
     run(monkeypatch, 'train', '-opt', 'train.yml')
-    forget_the_log()
+    reset_log()
     for path in (home / 'experiments/run/training_states').iterdir():
         torch.save({'iter': 4, 'epoch': 0, 'optimizers': [Planted()], 'schedulers': []}, path)
     with suppress(Exception):  # whether it is passed over or ends the run is told elsewhere
         run(monkeypatch, 'train', '-opt', 'train.yml', '--auto_resume')
 
 
-def test_networks_that_a_resume_loads(home, monkeypatch):  # noqa: F811
+def test_networks_that_a_resume_loads(home, monkeypatch):
     run(monkeypatch, 'train', '-opt', 'train.yml')
-    forget_the_log()
+    reset_log()
     torch.save({'params': Planted()}, 'experiments/run/models/net_g_4.pth')
     with suppress(Exception):
         run(monkeypatch, 'train', '-opt', 'train.yml', '--auto_resume')
@@ -109,7 +109,7 @@ def test_networks_that_a_resume_loads(home, monkeypatch):  # noqa: F811
         'name: &x !!python/object/apply:builtins.eval ["' + CODE + '"]',
     ],
 )
-def test_option_file(home, monkeypatch, line):  # noqa: F811
+def test_option_file(home, monkeypatch, line):
     text = open('train.yml').read().replace('name: run', line, 1)
     (home / 'wrong.yml').write_text(text)
     assert 'is not allowed' in run(monkeypatch, 'train', '-opt', 'wrong.yml')
@@ -129,14 +129,14 @@ def test_force_yml(monkeypatch, entry):
     assert isinstance(run(monkeypatch, 'train', '-opt', 'train.yml', '--force_yml', entry), str)
 
 
-def test_text_of_options_stays_text(home, monkeypatch):  # noqa: F811
+def test_text_of_options_stays_text(home, monkeypatch):
     change('train.yml', name="__import__('os').mkdir('PLANTED')", train__total_iter=1)
     assert run(monkeypatch, 'train', '-opt', 'wrong.yml') is None
     assert (home / 'experiments' / CODE / 'models/net_g_latest.pth').exists()
 
 
 @pytest.fixture
-def stores(home):  # noqa: F811
+def stores(home):
     """Option files that read stores of both formats."""
     prepare_folder('raw', 'train/gt', scales=(2,), workers=1)
     prepare_folder('png', 'train/gt', scales=(2,), workers=1, format='png', crop_size=32, step=32)
@@ -184,7 +184,7 @@ def test_names_in_a_store_stay_names(stores, monkeypatch):
 def test_meta_file_of_an_lmdb(stores, monkeypatch):
     read_stores('png', stores)
     assert run(monkeypatch, 'train', '-opt', 'wrong.yml') is None
-    forget_the_log()
+    reset_log()
     for store in stores['png']:
         path = store / 'meta_info.txt'
         first, *rest = path.read_text().splitlines()
@@ -193,7 +193,7 @@ def test_meta_file_of_an_lmdb(stores, monkeypatch):
         run(monkeypatch, 'train', '-opt', 'wrong.yml')
 
 
-def test_list_of_pictures(home, monkeypatch):  # noqa: F811
+def test_list_of_pictures(home, monkeypatch):
     (home / 'list.txt').write_text(f'{CODE}.png ({CODE})\n00.png (32,32,3)\n')
     options = yaml.safe_load(open('train.yml').read())['datasets']['train']
     change('train.yml', datasets__train={**options, 'meta_info_file': 'list.txt'})
