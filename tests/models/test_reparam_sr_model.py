@@ -11,6 +11,7 @@ from torch import nn
 
 from lkdn_basicsr import archs, checkpoints, reparam
 from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.models import reparam_sr_model
 
 NETWORK = dict(type='LKDN', num_feat=8, num_atten=8, num_block=1, upscale=2)
 TRAINING_FORM = dict(conv='BSConvU_rep', upsampler='pixelshuffle_rep')
@@ -164,6 +165,13 @@ def test_losses_that_are_not_finite_stop_the_run_before_the_step(opt):
     with pytest.raises(InputError, match='nan at iteration 7'):
         model.optimize_parameters(7)
     assert all(torch.equal(value, before[key]) for key, value in model.net_g.state_dict().items())
+
+
+def test_losses_are_checked_once_per_iteration(opt, monkeypatch):
+    checked = []
+    monkeypatch.setattr(reparam_sr_model, 'check_finite', lambda losses, iteration: checked.append(iteration))
+    train(build_model(opt), [1, 2])
+    assert checked == [1, 2]
 
 
 def test_uint8_is_converted_on_the_device(opt):
