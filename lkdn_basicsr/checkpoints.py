@@ -1,5 +1,9 @@
-"""Checkpoint files: writing and reading them safely, fetching the official ones, fitting weights to a network."""
+"""Checkpoint files: reading and writing them, downloading the official ones, fitting weights to a network.
 
+The weights of a file reach a fused network by ``load``, ``pick_weights``, ``fit`` and ``reparam.fuse``, in this order.
+"""
+
+import copy
 import hashlib
 import io
 import logging
@@ -8,8 +12,11 @@ import re
 import socket
 import zipfile
 from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from lkdn_basicsr import files, reparam
 from lkdn_basicsr.errors import InputError
@@ -24,33 +31,30 @@ OFFICIAL_SHA256 = {
 }
 
 
-def ensure(path):
-    """Make sure that a checkpoint file is there; one of the official weights is downloaded if it is not.
+def ensure(path: str) -> None:
+    """Download a checkpoint if it is missing and is one of the official files, by its name.
 
-    The download shows its progress, is checked by SHA-256, and gets its name only when it is whole.
-
-    Args:
-        path (str): of a file; the official weights are known by the file's name.
+    The download shows its progress, is checked by SHA-256, and is renamed to ``path`` when it is complete.
 
     Raises:
-        InputError: it is not there, and cannot be had.
+        InputError: the file is missing and cannot be downloaded.
     """
     name = os.path.basename(path)
     if os.path.isfile(path):
         return
     if name not in OFFICIAL_SHA256:
         raise InputError(
-            f'checkpoint {path} is not there: give the path of a .pth file, or one of the names that are '
+            f'checkpoint {path} does not exist: give the path of a .pth file, or one of the names that are '
             f'downloaded, {", ".join(OFFICIAL_SHA256)}'
         )
     url = f'{OFFICIAL_URL}/{name}'
     logging.getLogger('basicsr').warning(f'Downloading {url} to {path}')
     timeout = socket.getdefaulttimeout()
     try:
-        socket.setdefaulttimeout(30)  # torch.hub sets none, and some networks swallow what they do not let through
+        socket.setdefaulttimeout(30)  # torch.hub sets none, and some firewalls drop packets silently
         os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
         torch.hub.download_url_to_file(url, path, hash_prefix=OFFICIAL_SHA256[name])
-    except (OSError, RuntimeError) as error:  # no network and HTTP errors are OSErrors, a wrong sum is a RuntimeError
+    except (OSError, RuntimeError) as error:  # network and HTTP errors are OSErrors, a wrong checksum a RuntimeError
         raise InputError(
             f'{name} could not be downloaded ({error}): fetch {url} on another machine, or from the '
             f"authors' repository github.com/stella-von/LKDN, and put it at {path}"
@@ -59,17 +63,25 @@ def ensure(path):
         socket.setdefaulttimeout(timeout)
 
 
-def save(contents, path):
-    """Write a checkpoint whole or not at all: a run may be killed, or the disk fill up, at any moment.
-
-    The file gets its name when it is complete and on the disk; until then the old one stays.
+def network_entry(network: nn.Module, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the entry ``network_g`` of a checkpoint: ``type`` and arguments, from which the network can be rebuilt.
 
     Args:
-        contents (dict): what :func:`load` can read: tensors, numbers, texts, lists and dictionaries.
-        path (str): of the file.
+        network: without the wrapper of DataParallel. An LKDN describes its present form.
+        options: of the network in the option file, which describe networks without a ``config``.
+    """
+    config = getattr(network, 'config', None)
+    return copy.deepcopy(dict(config if isinstance(config, dict) else options or {}))
+
+
+def save(contents: Mapping[str, Any], path: str) -> str:
+    """Write a checkpoint atomically: a run may be killed, or the disk may fill up, at any moment.
+
+    Args:
+        contents: what :func:`load` can read: tensors, numbers, strings, lists and dicts.
 
     Returns:
-        str: SHA-256 of the file, in hexadecimal.
+        The SHA-256 of the file, in hexadecimal.
 
     Raises:
         InputError: it cannot be written.
@@ -81,105 +93,99 @@ def save(contents, path):
         files.replace(path, data)
     except OSError as error:
         raise InputError(
-            f'{path} could not be written ({error.strerror}): the checkpoints before it are whole, so '
-            'make it possible to write there, then go on with --auto_resume'
+            f'{path} could not be written ({error.strerror}): earlier checkpoints are intact; check the disk and its '
+            'permissions, then resume with --auto_resume'
         ) from None
     return hashlib.sha256(data).hexdigest()
 
 
-def sha256(path):
-    """The SHA-256 of a file, in hexadecimal."""
+def sha256(path: str) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
     with open(path, 'rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
-def load(path):
-    """Load a checkpoint, tensors only, to the CPU.
+def load(path: str) -> dict[str, Any]:
+    """Load a checkpoint to the CPU, without running code that it may contain.
 
     Raises:
-        InputError: the file is missing, damaged, or not a dictionary.
+        InputError: the file is missing, damaged, or not a dict.
     """
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                damaged = archive.testzip()  # torch.load does not look at the checksums, and loads wrong numbers
+                damaged = archive.testzip()  # torch.load ignores the checksums, and would load wrong numbers
             if damaged:
                 raise ValueError(f'{damaged} does not match its checksum')
         checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError:
-        raise InputError(f'checkpoint {path} is not there: give the path of a .pth file') from None
-    except Exception as error:  # torch.load raises whatever zipfile, pickle or the system do
+        raise InputError(f'checkpoint {path} does not exist: give the path of a .pth file') from None
+    except Exception as error:  # torch.load raises whatever zipfile, pickle and the system raise
         if 'Weights only' in str(error) and _is_pickle(path):
             raise InputError(
-                f'checkpoint {path} holds more than tensors, which could run code when it is loaded: save '
-                'its state_dict() anew with torch.save'
+                f'checkpoint {path} contains more than tensors, which could run code when it is loaded: save '
+                'only its state_dict() with torch.save'
             ) from None
         raise InputError(f'checkpoint {path} is damaged, or no PyTorch checkpoint: copy or download it again') from None
     if not isinstance(checkpoint, dict):
         raise InputError(
-            f'checkpoint {path} holds a {type(checkpoint).__name__}, not a state dict: give a .pth file '
-            "of BasicSR's form"
+            f'checkpoint {path} contains a {type(checkpoint).__name__}, not a state dict: give a .pth file '
+            "in BasicSR's format"
         )
     return checkpoint
 
 
-def _is_pickle(path):
-    """Whether a file is what torch.save writes, now or formerly, or a pickle; torch says the same of any other file."""
+def _is_pickle(path: str) -> bool:
+    """Return whether torch.save or pickle wrote a file; torch reports "Weights only" for any other file as well."""
     with open(path, 'rb') as file:
         return zipfile.is_zipfile(path) or file.read(1) == b'\x80'
 
 
-def pick_weights(checkpoint, param_key=None):
-    """The state dict in a checkpoint: wrapped as BasicSR saves it, or flat.
+def pick_weights(checkpoint: Mapping[str, Any], param_key: str | None = None) -> tuple[dict[str, Tensor], str | None]:
+    """Return the state dict in a checkpoint, without leading ``module.``, and its key.
 
     Args:
-        checkpoint (dict): as :func:`load` gives it.
-        param_key (str | None): ``params``, ``params_ema``, or None for the root, as in BasicSR. What is not there gives
-            way to what is: the other key, then the root.
-
-    Returns:
-        tuple[dict, str | None]: keys to tensors, without a leading ``module.``; and the key they were found under.
+        checkpoint: from :func:`load`, with the state dict under ``params_ema`` or ``params``, or flat.
+        param_key: ``params``, ``params_ema``, or None for a flat file, as in BasicSR. If it is missing, the other key
+            is used, then the file as a flat one.
     """
     keys = [key for key in (param_key, 'params_ema', 'params') if key is not None and key in checkpoint]
     key = keys[0] if keys else None
-    weights = checkpoint if key is None else checkpoint[key]
+    weights: Any = checkpoint if key is None else checkpoint[key]
     if any(name.startswith('module.') for name in weights):
         metadata = getattr(weights, '_metadata', {})
         weights = OrderedDict((name.removeprefix('module.'), value) for name, value in weights.items())
-        # It tells what keys and shapes do not, see archs.config_from_state_dict.
+        # Earlier releases stored the arguments of the network in it, see archs.config_from_state_dict.
         weights._metadata = {name.removeprefix('module').removeprefix('.'): value for name, value in metadata.items()}
     return weights, key
 
 
-def fit(network, weights):
-    """Bring a network and weights into a form that they have in common: as they are, or either or both fused.
+def fit(network: nn.Module, weights: dict[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
+    """Return a network and weights in a common form, so that the weights load strictly: either or both may get fused.
 
     Args:
-        network (nn.Module): described in either form.
-        weights (dict): of either form; keys to tensors.
-
-    Returns:
-        tuple[nn.Module, dict]: a network and weights that load into it strictly.
+        network: in training form or fused.
+        weights: in training form or fused.
 
     Raises:
-        InputError: the weights are those of another network; the sentence says how they differ.
+        InputError: the weights belong to another network; the message is how they differ.
     """
     if _shapes(network.state_dict()) == _shapes(weights):
         return network, weights
-    plain = reparam.fuse_state_dict(weights)
-    if _shapes(network.state_dict()) == _shapes(plain):
-        return network, plain
+    fused_weights = reparam.fuse_state_dict(weights)
+    if _shapes(network.state_dict()) == _shapes(fused_weights):
+        return network, fused_weights
     fused = reparam.fuse(network)
-    if _shapes(fused.state_dict()) == _shapes(plain):
-        return fused, plain
+    if _shapes(fused.state_dict()) == _shapes(fused_weights):
+        return fused, fused_weights
     raise InputError(_difference(_shapes(network.state_dict()), _shapes(weights)))
 
 
-def _shapes(state_dict):
+def _shapes(state_dict: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return {key: tuple(value.shape) for key, value in state_dict.items() if hasattr(value, 'shape')}
 
 
-def _difference(wanted, found):
+def _difference(wanted: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> str:
     for key, shape in wanted.items():
         if key not in found:
             return f'the network has {key} and the checkpoint has not'
@@ -189,37 +195,41 @@ def _difference(wanted, found):
 
 
 def describe_mismatch(
-    network, checkpoint, param_key='params', strict=True, is_train=False, model_type='ReparamSRModel', ema=False
-):
-    """Why a model class could not load a checkpoint into a network, before it is built in earnest.
+    network: nn.Module,
+    checkpoint: Mapping[str, Any],
+    param_key: str | None = 'params',
+    strict: bool = True,
+    is_train: bool = False,
+    model_type: str = 'ReparamSRModel',
+    ema: bool = False,
+) -> str | None:
+    """Return why a model class could not load a checkpoint into a network, as a clause; None if it can.
 
     Args:
-        network (nn.Module): as ``network_g`` describes it; it may be on the meta device.
-        checkpoint (dict): as :func:`load` gives it.
-        param_key (str | None), strict (bool): ``path:param_key_g`` and ``path:strict_load_g``.
-        is_train (bool): training needs the branches of a network in training form.
-        model_type (str): ReparamSRModel takes any form of a checkpoint, others what BasicSR's load_network takes.
-        ema (bool): there are EMA weights to load, which BasicSR's SRModel looks for under ``params_ema`` whatever
-            ``param_key_g`` says.
-
-    Returns:
-        str | None: a clause without a full stop; None if it fits.
+        network: built from ``network_g``; it may be on the meta device.
+        checkpoint: from :func:`load`.
+        param_key: ``path:param_key_g``.
+        strict: ``path:strict_load_g``.
+        is_train: a network in training form cannot be trained from a fused checkpoint.
+        model_type: ReparamSRModel loads any form of a checkpoint, others what BasicSR's load_network loads.
+        ema: there are EMA weights to load, which BasicSR's SRModel expects under ``params_ema`` whatever
+            ``param_key_g`` is.
     """
     if model_type == 'ReparamSRModel':
         weights, _ = pick_weights(checkpoint, param_key)
     elif param_key is None:
-        weights = checkpoint
+        weights = dict(checkpoint)
         if ema and is_train and not {'params_ema', 'params'} & set(checkpoint):
             return (
-                f'it is flat, and {model_type} with train:ema_decay looks for params_ema in it; '
-                'model_type: ReparamSRModel takes it'
+                f'it is flat, and {model_type} with train:ema_decay expects params_ema in it; use '
+                'model_type: ReparamSRModel, which loads it'
             )
     else:
         weights = checkpoint.get(param_key, checkpoint.get('params'))
         if weights is None:
             return f'it has no {param_key}; set path:param_key_g to ~ for a flat file, or model_type: ReparamSRModel'
     if not isinstance(weights, dict):
-        return f'it holds a {type(weights).__name__} where the weights should be'
+        return f'it contains a {type(weights).__name__} in place of the weights'
     weights = {name.removeprefix('module.'): value for name, value in weights.items()}
     if not strict:
         wanted, found = _shapes(network.state_dict()), _shapes(weights)
@@ -230,16 +240,16 @@ def describe_mismatch(
         return str(error)
     if fitting is not network and is_train:
         return (
-            'it is fused and network_g is in training form, whose branches cannot be got back; give a checkpoint '
+            'it is fused and network_g is in training form, which cannot be restored from it; give a checkpoint '
             'in training form, or conv: BSConvU and upsampler: pixelshuffledirect'
         )
     if model_type != 'ReparamSRModel' and _shapes(network.state_dict()) != _shapes(weights):
-        return f'one of them is fused and the other is not; {model_type} does not take that, ReparamSRModel does'
+        return f'one of them is fused and the other is not; {model_type} cannot load that, ReparamSRModel can'
     return None
 
 
-def list_training_states(folder):
-    """The training states in a folder, newest first: a list of (iteration, path). Other names are passed over."""
+def list_training_states(folder: str) -> list[tuple[int, str]]:
+    """Return iteration and path of the training states in a folder, newest first; other files are ignored."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
     found = [
         (int(name[: -len('.state')]), os.path.join(folder, name)) for name in names if re.fullmatch(r'\d+\.state', name)
@@ -247,11 +257,7 @@ def list_training_states(folder):
     return sorted(found, reverse=True)
 
 
-def iteration_of(name):
-    """The iteration in the name of a checkpoint's file, ``net_g_4.pth``, ``net_g_4_fused.pth`` or ``4.state``."""
+def iteration_of(name: str) -> int | None:
+    """Return the iteration in a file name such as ``net_g_4.pth``, ``net_g_4_fused.pth`` or ``4.state``."""
     found = re.fullmatch(r'(?:net_.+_)?(\d+)(?:_fused)?\.(?:pth|state)', name)
     return int(found[1]) if found else None
-
-
-def network_entry(network, options):
-    return dict(options or {})

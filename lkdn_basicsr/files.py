@@ -1,22 +1,18 @@
-"""Files that are there whole or not at all, also after a kill, a full disk or a power cut."""
+"""Atomic writes: after a kill, a full disk or a power cut, a file is either complete or unchanged."""
 
 import os
 import tempfile
 
 from lkdn_basicsr.errors import InputError
 
-PARTIAL_SUFFIX = '.part'  # how a file ends that is not complete; its name begins with a dot
+PARTIAL_SUFFIX = '.part'  # ends the name of a file that is being written; the name begins with a dot
 
 
-def replace(path, data):
-    """Write a file under another name and flush it to the disk, then give it its name; until then the old one stays.
-
-    Args:
-        path (str): of the file.
-        data (bytes-like): all of it.
+def replace(path: str, data: bytes | memoryview) -> None:
+    """Replace a file atomically: write a temporary one, flush it to the disk, then rename it.
 
     Raises:
-        OSError: it cannot be written; nothing half-written is left.
+        OSError: it cannot be written; the temporary file is removed.
     """
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f'.{name}{PARTIAL_SUFFIX}')
@@ -32,8 +28,8 @@ def replace(path, data):
             os.remove(temporary)
 
 
-def sync_folder(folder):
-    """Bring the names in a folder to the disk, where the system lets a folder be opened."""
+def sync_folder(folder: str) -> None:
+    """Flush the names in a folder to the disk, where the system can open a folder."""
     if hasattr(os, 'O_DIRECTORY'):
         descriptor = os.open(folder or '.', os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -42,8 +38,8 @@ def sync_folder(folder):
             os.close(descriptor)
 
 
-def write_file(path, data):
-    """:func:`replace`, for a file in a folder that is made if it is missing.
+def write_file(path: str, data: bytes | memoryview) -> None:
+    """Write a file atomically; create its folder if it is missing.
 
     Raises:
         InputError: it cannot be written.
@@ -52,11 +48,13 @@ def write_file(path, data):
         os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
         replace(path, data)
     except OSError as error:
-        raise InputError(f'{path} could not be written ({error.strerror}); make it possible to write there.') from None
+        raise InputError(
+            f'{path} could not be written ({error.strerror}); check the disk and its permissions.'
+        ) from None
 
 
-def check_writable(folder):
-    """Make the folder of ``--out`` if it is missing, and see that files can be written into it, before hours of work.
+def check_writable(folder: str) -> None:
+    """Create the folder of ``--out`` if it is missing, and check that files can be written to it, before hours of work.
 
     Raises:
         InputError: they cannot.

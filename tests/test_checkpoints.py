@@ -1,9 +1,10 @@
-"""Checkpoint files: the download of the official ones, and what is refused."""
+"""Checkpoint files: downloading the official ones, reporting invalid ones, finding weights and their network."""
 
 import functools
 import hashlib
 import http.server
 import threading
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from lkdn_basicsr.errors import InputError
 
 @pytest.fixture
 def served(tmp_path, monkeypatch):
-    """A server on this machine in the place of the authors' repository; gives its folder."""
+    """A local server that replaces the authors' repository; returns its folder."""
     folder = tmp_path / 'served'
     folder.mkdir()
 
@@ -37,11 +38,11 @@ def test_missing_official_weights_are_downloaded_once(served, tmp_path, monkeypa
     checkpoints.ensure(str(path))
     assert path.read_bytes() == b'weights'
     (served / 'LKDN_x4.pth').unlink()
-    checkpoints.ensure(str(path))  # nothing is asked for
+    checkpoints.ensure(str(path))  # without a request
 
 
-@pytest.mark.parametrize('content', [b'other weights', None], ids=['wrong sum', 'not found'])
-def test_failed_download_leaves_nothing_and_says_where_the_file_belongs(served, tmp_path, content):
+@pytest.mark.parametrize('content', [b'other weights', None], ids=['wrong checksum', 'not found'])
+def test_failed_download_leaves_nothing_and_names_the_path_of_the_file(served, tmp_path, content):
     if content is not None:
         (served / 'LKDN_x4.pth').write_bytes(content)
     path = tmp_path / 'folder/LKDN_x4.pth'
@@ -50,18 +51,18 @@ def test_failed_download_leaves_nothing_and_says_where_the_file_belongs(served, 
     assert not list(path.parent.iterdir())
 
 
-def test_file_that_nobody_publishes_is_not_looked_for(tmp_path):
-    with pytest.raises(InputError, match='mine.pth is not there'):
+def test_unknown_file_is_not_downloaded(tmp_path):
+    with pytest.raises(InputError, match='mine.pth does not exist'):
         checkpoints.ensure(str(tmp_path / 'mine.pth'))
 
 
-def test_official_files_are_those_of_the_published_sums(shared):
+def test_official_files_have_the_published_checksums(shared):
     for path in (shared / 'official').iterdir():
         assert hashlib.sha256(path.read_bytes()).hexdigest() == checkpoints.OFFICIAL_SHA256[path.name]
 
 
 @pytest.mark.parametrize('how', ['missing', 'empty', 'text', 'cut short', 'flipped byte', 'a tensor', 'code'])
-def test_file_that_is_no_checkpoint_is_refused_by_name(tmp_path, how):
+def test_invalid_checkpoint_is_reported_by_name(tmp_path, how):
     path = tmp_path / 'net.pth'
     torch.save({'a tensor': torch.zeros(1), 'code': {'f': print}}.get(how, {'w': torch.arange(5000.0)}), path)
     if how == 'a tensor':
@@ -89,22 +90,29 @@ def test_file_that_is_no_checkpoint_is_refused_by_name(tmp_path, how):
         ({'module.w': 1}, None, None),
     ],
 )
-def test_weights_are_found_wherever_they_are(checkpoint, param_key, found):
+def test_weights_are_found_under_any_key(checkpoint, param_key, found):
     weights, key = checkpoints.pick_weights(checkpoint, param_key)
     assert key == found and set(weights) == {'w'}
 
 
-def test_what_a_checkpoint_notes_of_its_network_outlives_a_wrap():
-    network = archs.LKDN(num_feat=8, num_atten=8, num_block=1, conv='BSConvU_idt', activation='silu')
-    weights, _ = checkpoints.pick_weights({'params': torch.nn.DataParallel(network).state_dict()})
-    _, arguments = archs.config_from_state_dict(weights)
-    assert (arguments['conv'], arguments['activation']) == ('BSConvU_idt', 'silu')
+def test_entry_of_a_network_is_its_config_or_a_copy_of_its_options(tmp_path):
+    options = OrderedDict(type='EDSR', num_feat=8, rgb_mean=[0.4, 0.4, 0.4])
+    network = archs.LKDN(num_feat=8, num_atten=8, num_block=1, activation='silu')
+    entry = checkpoints.network_entry(torch.nn.Conv2d(3, 3, 1), options)
+    assert entry == options and entry['rgb_mean'] is not options['rgb_mean']
+    assert checkpoints.network_entry(network, options) == network.config
+    assert checkpoints.network_entry(torch.nn.Conv2d(3, 3, 1), None) == {}
+    for value in (entry, network.config):
+        checkpoints.save({'params': network.state_dict(), 'network_g': value}, tmp_path / 'net.pth')
+        loaded = checkpoints.load(tmp_path / 'net.pth')
+        assert loaded['network_g'] == value
+        assert checkpoints.pick_weights(loaded, 'params_ema')[0].keys() == network.state_dict().keys()
 
 
 @pytest.mark.parametrize(
-    'contents', [b'# Read me\n' * 9, b'\x89PNG\r\n\x1a\n' + bytes(90), b''], ids=['text', 'picture', 'nothing']
+    'contents', [b'# Read me\n' * 9, b'\x89PNG\r\n\x1a\n' + bytes(90), b''], ids=['text', 'image', 'empty']
 )
-def test_what_is_no_checkpoint_is_not_said_to_hold_code(tmp_path, contents):
+def test_other_files_are_not_reported_as_code(tmp_path, contents):
     (tmp_path / 'net.pth').write_bytes(contents)
     with pytest.raises(InputError, match='net.pth is damaged, or no PyTorch checkpoint'):
         checkpoints.load(tmp_path / 'net.pth')

@@ -166,7 +166,7 @@ def test_a_mistake_ends_the_command_with_one_line(tmp_path, sets):
     out = str(tmp_path / 'out')
     done = command('-m', 'lkdn_basicsr.compare', '--models', 'none.pth', '--sets', *sets, '--out', out)
     assert done.returncode == 1
-    assert done.stderr.startswith('python -m lkdn_basicsr.compare: error: checkpoint none.pth is not there: ')
+    assert done.stderr.startswith('python -m lkdn_basicsr.compare: error: checkpoint none.pth does not exist: ')
     assert done.stderr.count('\n') == 1
 
 

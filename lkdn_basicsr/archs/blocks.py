@@ -1,9 +1,10 @@
-"""The blocks that LKDN is made of. Attribute names are those of the official code, because they are checkpoint keys."""
+"""The blocks of LKDN. Attribute names are those of the official code, because they are checkpoint keys."""
 
 import functools
+from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lkdn_basicsr import reparam
@@ -11,33 +12,42 @@ from lkdn_basicsr.archs.attention import CCA, ESA, LKA
 from lkdn_basicsr.archs.convs import BSConvU
 
 ATTENTIONS = ('lka', 'esa_cca', 'esa', 'cca', 'none')
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     'gelu': nn.GELU,
     'relu': nn.ReLU,
     'lrelu': functools.partial(nn.LeakyReLU, 0.05),  # the slope of IMDN and RFDN
     'silu': nn.SiLU,
-    'prelu': nn.PReLU,  # one slope, for it follows convolutions of different widths
+    'prelu': nn.PReLU,  # one slope, because it follows convolutions of different widths
 }
 
 
 class LKDB(nn.Module):
-    """Large kernel distillation block, LKDB of the LKDN paper; with other attention, the block of BSRN.
+    """Large kernel distillation block (LKDB) of the LKDN paper; with another attention, the block of BSRN.
 
-    With ``lka``: c5 to ``num_atten`` channels, LKA, c6, a norm over the channels of each pixel. With the others, in the
-    place and order of BSRN: c5 to ``num_feat`` channels, ESA if named, CCA if named. Then the input is added.
+    With ``lka``: c5 to ``num_atten`` channels, LKA, c6, LayerNorm over the channels of each pixel. With the others, in
+    the same place and in the order of BSRN: c5 to ``num_feat`` channels, ESA if named, CCA if named. The input is added
+    at the end.
 
     Args:
-        num_feat (int): C, channels in and out.
-        num_atten (int): channels of LKA; without effect on the others.
-        conv (callable): makes the block that the distillation is done through, one of ``CONVS``.
-        attention (str): one of ``ATTENTIONS``.
-        lka_kernel (int), lka_dilation (int): see :class:`LKA`.
-        activation (callable): makes the activation, one of ``ACTIVATIONS``; ESA and CCA keep those they have.
+        num_feat: C, channels of input and output.
+        num_atten: channels of LKA; without effect on the others.
+        conv: one of ``CONVS``, called with the channels of input and output; the features are distilled through it.
+        attention: one of ``ATTENTIONS``.
+        lka_kernel: see :class:`LKA`.
+        lka_dilation: see :class:`LKA`.
+        activation: one of ``ACTIVATIONS``; ESA and CCA keep their own.
     """
 
     def __init__(
-        self, num_feat, num_atten, conv=BSConvU, attention='lka', lka_kernel=15, lka_dilation=3, activation=nn.GELU
-    ):
+        self,
+        num_feat: int,
+        num_atten: int,
+        conv: Callable[[int, int], nn.Module],
+        attention: str,
+        lka_kernel: int,
+        lka_dilation: int,
+        activation: Callable[[], nn.Module],
+    ) -> None:
         super().__init__()
         distilled = num_feat // 2
         self.c1_d = nn.Conv2d(num_feat, distilled, 1)
@@ -59,8 +69,8 @@ class LKDB(nn.Module):
             self.esa = ESA(num_feat) if 'esa' in attention else nn.Identity()
             self.cca = CCA(num_feat) if 'cca' in attention else nn.Identity()
 
-    def forward(self, x):
-        """(N, C, H, W) to the same shape."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to the same shape."""
         distilled1, r1 = self.act(self.c1_d(x)), self.act(self.c1_r(x))
         distilled2, r2 = self.act(self.c2_d(r1)), self.act(self.c2_r(r1))
         distilled3, r3 = self.act(self.c3_d(r2)), self.act(self.c3_r(r2))
@@ -75,19 +85,15 @@ class LKDB(nn.Module):
         return out + x
 
 
-def pixelshuffledirect(in_channels, out_channels, upscale):
-    """One 3×3 convolution and a pixel shuffle: (N, in_channels, H, W) to (N, out_channels, upscale·H, upscale·W)."""
+def pixelshuffledirect(in_channels: int, out_channels: int, upscale: int) -> nn.Sequential:
+    """Return a 3×3 convolution and a pixel shuffle: (N, C, H, W) to (N, out_channels, upscale·H, upscale·W)."""
     return nn.Sequential(nn.Conv2d(in_channels, out_channels * upscale**2, 3, 1, 1), nn.PixelShuffle(upscale))
 
 
-class UpsamplerRep(nn.Module):
-    """The re-parameterized upsampler, ``pixelshuffle_rep``: 1×1, 3×3 and 1×1–3×3 in parallel, then a pixel shuffle.
+class UpsamplerRep(reparam.Reparameterizable):
+    """The re-parameterized upsampler ``pixelshuffle_rep``: 1×1, 3×3 and 1×1–3×3 in parallel, then a pixel shuffle."""
 
-    Args:
-        in_channels (int), out_channels (int), upscale (int): as :func:`pixelshuffledirect`.
-    """
-
-    def __init__(self, in_channels, out_channels, upscale):
+    def __init__(self, in_channels: int, out_channels: int, upscale: int) -> None:
         super().__init__()
         shuffled = out_channels * upscale**2
         self.conv1 = nn.Conv2d(in_channels, shuffled, 1)
@@ -96,13 +102,15 @@ class UpsamplerRep(nn.Module):
         self.conv3x3 = nn.Conv2d(in_channels * 2, shuffled, 3)
         self.pixel_shuffle = nn.PixelShuffle(upscale)
 
-    def forward(self, x):
-        # What the 3×3 sees beyond the border must be the bias of the 1×1, or the two would not fuse exactly there.
-        bordered = F.pad(F.conv2d(x, self.conv1x1.weight), (1, 1, 1, 1)) + self.conv1x1.bias.view(1, -1, 1, 1)
-        return self.pixel_shuffle(self.conv1(x) + self.conv3(x) + self.conv3x3(bordered))
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, out_channels, upscale·H, upscale·W)."""
+        # The 3×3 must be padded with the bias of the 1×1: with zeros, fusing would not be exact at the borders.
+        bias = self.conv1x1.bias.view(1, -1, 1, 1)  # type: ignore[union-attr]
+        padded = F.pad(F.conv2d(x, self.conv1x1.weight), (1, 1, 1, 1)) + bias
+        return self.pixel_shuffle(self.conv1(x) + self.conv3(x) + self.conv3x3(padded))
 
-    def fuse(self):
-        """The ``pixelshuffledirect`` that gives the same output."""
+    def fuse(self) -> nn.Module:
+        """Return the ``pixelshuffledirect`` with the same output."""
         upscale = self.pixel_shuffle.upscale_factor
         return reparam.fused_block(
             lambda: pixelshuffledirect(self.conv3.in_channels, self.conv3.out_channels // upscale**2, upscale),

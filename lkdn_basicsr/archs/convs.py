@@ -1,13 +1,15 @@
-"""The convolutions that LKDN distils through. Attribute names are the official ones: they are checkpoint keys."""
+"""The convolutions in the distillation path of LKDN. Attribute names are the official checkpoint keys."""
+
+from collections.abc import Callable
 
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from lkdn_basicsr import reparam
 
 
-def plain_conv(in_channels, out_channels, kernel_size=3):
-    """``Conv``: the K×K convolution that BSConvU takes the place of; the size of the picture is kept."""
+def plain_conv(in_channels: int, out_channels: int, kernel_size: int = 3) -> nn.Conv2d:
+    """Return ``Conv``: the K×K convolution that BSConvU replaces, with the output size of the input."""
     return nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
 
 
@@ -15,52 +17,53 @@ class BSConvU(nn.Module):
     """Blueprint separable convolution, unconstrained (Haase and Amthor, CVPR 2020): pointwise, then depthwise.
 
     Args:
-        in_channels (int), out_channels (int): of the block.
-        kernel_size (int): K of the depthwise convolution.
-        stride (int): of the depthwise convolution. Default: 1.
-        padding (int | None): of the depthwise convolution; None for K // 2, which keeps the size of the picture at
-            stride 1. Default: None.
+        kernel_size: K of the depthwise convolution.
+        stride: of the depthwise convolution.
+        padding: of the depthwise convolution; None for K // 2, which keeps the image size at stride 1.
     """
 
-    def __init__(self, in_channels, out_channels, kernel_size=3, stride=1, padding=None):
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, padding: int | None = None
+    ) -> None:
         super().__init__()
         padding = kernel_size // 2 if padding is None else padding
         self.pw = nn.Conv2d(in_channels, out_channels, 1, bias=False)
         self.dw = nn.Conv2d(out_channels, out_channels, kernel_size, stride, padding, groups=out_channels)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.dw(self.pw(x))
 
 
 class BSConvU_idt(BSConvU):
     """BSConvU with a shortcut, the blueprint shallow block of BSRN (LKDN, Table 2).
 
-    The shortcut goes around both convolutions, so that their product has rank one and the sum has not: there is no
-    BSConvU equal to it, and fusing leaves the block as it is. Its keys are those of BSConvU.
+    The shortcut spans both convolutions. Their product has rank one and the sum with the identity has not, so no
+    BSConvU is equal to this block, and fusing keeps it as it is. Its keys are those of BSConvU.
     """
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) + x
 
 
-class BSConvU_rep(BSConvU):
-    """Re-parameterized blueprint shallow block, RBSB of the LKDN paper: shortcuts and a depthwise 1×1 while training.
+class BSConvU_rep(BSConvU, reparam.Reparameterizable):
+    """Re-parameterized blueprint shallow block (RBSB) of the LKDN paper: trained with shortcuts and a depthwise 1×1.
 
     Args:
-        channels (int), out_channels (int): the same number.
-        kernel_size (int): K of the depthwise convolution.
+        in_channels: C.
+        out_channels: C as well.
+        kernel_size: K of the depthwise convolution.
     """
 
-    def __init__(self, channels, out_channels, kernel_size=3):
-        super().__init__(channels, out_channels, kernel_size)
-        self.rep1x1 = nn.Conv2d(channels, channels, 1, groups=channels)
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3) -> None:
+        super().__init__(in_channels, out_channels, kernel_size)
+        self.rep1x1 = nn.Conv2d(in_channels, in_channels, 1, groups=in_channels)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = self.pw(x) + x
         return self.dw(x) + x + self.rep1x1(x)
 
-    def fuse(self):
-        """The BSConvU that gives the same output."""
+    def fuse(self) -> nn.Module:
+        """Return the BSConvU with the same output."""
         return reparam.fused_block(
             lambda: BSConvU(self.pw.in_channels, self.pw.out_channels, self.dw.kernel_size[0]), reparam.fuse_rbsb, self
         )
@@ -69,21 +72,20 @@ class BSConvU_rep(BSConvU):
 class DiverseBranches(nn.Module):
     """Diverse Branch Block (Ding et al., CVPR 2021) on a depthwise K×K convolution.
 
-    Four branches that are added, each ending with a batch norm: 1×1; 1×1, batch norm, K×K; 1×1, batch norm, K×K
-    average; K×K. None has another bias.
+    The sum of four branches, each of which ends with a batch norm: 1×1; 1×1, batch norm, K×K; 1×1, batch norm, K×K
+    average; K×K. The convolutions have no bias.
 
     Args:
-        channels (int): C.
-        kernel_size (int): K, odd.
+        kernel_size: K, odd.
     """
 
-    def __init__(self, channels, kernel_size):
+    def __init__(self, channels: int, kernel_size: int) -> None:
         super().__init__()
 
-        def conv(size):
+        def conv(size: int) -> nn.Conv2d:
             return nn.Conv2d(channels, channels, size, groups=channels, bias=False)
 
-        def norm():
+        def norm() -> nn.BatchNorm2d:
             return nn.BatchNorm2d(channels)
 
         self.point = nn.Sequential(conv(1), norm())
@@ -92,40 +94,40 @@ class DiverseBranches(nn.Module):
         self.kxk = nn.Sequential(conv(kernel_size), norm())
         self.margin = kernel_size // 2
 
-    def forward(self, x):
-        """(N, C, H, W) to the same shape."""
-        # One K×K convolution pads x. A branch that pads behind its batch norm must then pad with what this makes of
-        # zero, or it would not fuse exactly at the borders; so the zeros go in front, and through it.
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to the same shape."""
+        # The fused K×K convolution pads x with zeros. To be exact at the borders, a branch must see what its 1×1 and
+        # batch norm make of these zeros, so x is padded before them.
         padded = F.pad(x, [self.margin] * 4)
         return self.point(x) + self.point_kxk(padded) + self.point_average(padded) + self.kxk(padded)
 
 
-class BSConvU_dbb(nn.Module):
-    """BSConvU whose depthwise convolution is a Diverse Branch Block while training.
+class BSConvU_dbb(reparam.Reparameterizable):
+    """BSConvU whose depthwise convolution is trained as a Diverse Branch Block.
 
-    In training mode, batch norm takes the statistics of the batch; :meth:`fuse`, as evaluation, the running ones.
+    In training mode, the batch norms use the statistics of the batch; in evaluation mode and in :meth:`fuse`, the
+    running ones.
 
     Args:
-        in_channels (int), out_channels (int): of the block.
-        kernel_size (int): K of the depthwise convolution, odd.
+        kernel_size: K of the depthwise convolution, odd.
     """
 
-    def __init__(self, in_channels, out_channels, kernel_size=3):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3) -> None:
         super().__init__()
         self.pw = nn.Conv2d(in_channels, out_channels, 1, bias=False)
         self.dw = DiverseBranches(out_channels, kernel_size)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.dw(self.pw(x))
 
-    def fuse(self):
-        """The BSConvU that gives the same output as this block in evaluation mode."""
+    def fuse(self) -> nn.Module:
+        """Return the BSConvU with the output that this block has in evaluation mode."""
         return reparam.fused_block(
             lambda: BSConvU(self.pw.in_channels, self.pw.out_channels, 2 * self.dw.margin + 1), reparam.fuse_dbb, self
         )
 
 
-CONVS = {
+CONVS: dict[str, Callable[[int, int], nn.Module]] = {
     'Conv': plain_conv,
     'BSConvU': BSConvU,
     'BSConvU_idt': BSConvU_idt,

@@ -1,55 +1,55 @@
 """Adan (Xie et al., Adan: Adaptive Nesterov Momentum Algorithm for Faster Optimizing Deep Models, TPAMI 2024)."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
 
 
 class Adan(Optimizer):
     """Adan, algorithm 1 of the paper, with the defaults and the state layout of the authors' code.
 
-    With the gradient g_k and β1, β2, β3 the weights of the past: m ← β1 m + (1−β1) g_k,
+    With the gradient g_k and the decay rates β1, β2, β3: m ← β1 m + (1−β1) g_k,
     v ← β2 v + (1−β2)(g_k − g_{k−1}), n ← β3 n + (1−β3)(g_k + β2 (g_k − g_{k−1}))², each divided by its bias correction;
-    θ ← (θ − lr (m + β2 v) / (√n + eps)) / (1 + lr λ). Gradients are read, never changed.
+    θ ← (θ − lr (m + β2 v) / (√n + eps)) / (1 + lr λ). Gradients are not modified.
 
     Args:
-        params (iterable): parameters, or dicts that define parameter groups; every argument below can be set by group.
-        lr (float): learning rate. Default: 1e-3.
-        betas (tuple[float, float, float]): β1, β2, β3, each in [0, 1). Default: (0.98, 0.92, 0.99).
-        eps (float): added to the denominator. Default: 1e-8.
-        weight_decay (float): λ, decoupled from the gradient. Default: 0.
-        max_grad_norm (float): scale the gradients down if their norm, over all groups, is larger than this; 0 for
-            never. Default: 0.
-        no_prox (bool): decay the weights before the step, θ (1 − lr λ), as AdamW does, instead of dividing after it.
-            Default: False.
-        foreach (bool): one call for all tensors, faster and with one more copy of the parameters in memory; the
-            result is the same. Default: True.
-        restart (float): R of the paper's restart condition, which one of its convergence proofs uses and its
-            experiments, but for one table, do without; 0 for never. Let k count the steps since the last restart: after
-            one with k · Σ_t ‖√√n_t (θ_{t+1} − θ_t)‖² > R², the norms being over all groups, n after its bias
-            correction, all moments and step counts are forgotten, so that the next step is a first one. In groups that
-            differ, each R above 0 is a condition of its own. For a scale: the left side grows about as k does, and a
-            small LKDN at lr 5e-3 passes 1 in some 150 steps. Costs a copy of the parameters, and a wait for the device
-            in each step. Default: 0.
+        params: parameters, or dicts that define parameter groups; a group can set each of the other arguments.
+        lr: learning rate.
+        betas: β1, β2, β3, each in [0, 1).
+        eps: added to the denominator.
+        weight_decay: λ, decoupled from the gradient.
+        max_grad_norm: scale the gradients down if their norm over all groups is larger; 0 for never.
+        no_prox: decay the weights before the step, θ (1 − lr λ), as AdamW does, instead of dividing after it.
+        foreach: one call for all tensors: faster, with one more copy of the parameters in memory, and the same result.
+        restart: R of the paper's restart condition, which one of its convergence proofs uses, and of its experiments
+            only one table; 0 for never. Let k be the number of steps since the last restart. After a step with
+            k · Σ_t ‖√√n_t (θ_{t+1} − θ_t)‖² > R², all moments and step counts are reset, so that the next step is a
+            first one. The norms are over all groups, and n includes its bias correction. Where groups differ, each R
+            above 0 is a condition of its own. The left side grows about as k does: a small LKDN at lr 5e-3 passes 1
+            after some 150 steps. Costs a copy of the parameters and a device synchronization per step.
 
     Raises:
-        ValueError: a setting is out of its range.
+        ValueError: an argument is out of its range.
         RuntimeError: in ``step``, a gradient is sparse or complex.
     """
 
     def __init__(
         self,
-        params,
-        lr=1e-3,
-        betas=(0.98, 0.92, 0.99),
-        eps=1e-8,
-        weight_decay=0.0,
-        max_grad_norm=0.0,
-        no_prox=False,
-        foreach=True,
-        restart=0.0,
-    ):
+        params: ParamsT,
+        lr: float = 1e-3,
+        betas: tuple[float, float, float] = (0.98, 0.92, 0.99),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        max_grad_norm: float = 0.0,
+        no_prox: bool = False,
+        foreach: bool = True,
+        restart: float = 0.0,
+    ) -> None:
         defaults = dict(
             lr=lr,
             betas=betas,
@@ -62,12 +62,12 @@ class Adan(Optimizer):
         )
         super().__init__(params, defaults)
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         for group in self.param_groups:
-            group.setdefault('restart', 0.0)  # a state saved before there was this option
+            group.setdefault('restart', 0.0)  # missing in the states of earlier releases
 
-    def add_param_group(self, param_group):
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         for name in ('lr', 'eps', 'weight_decay', 'max_grad_norm', 'restart'):
@@ -77,15 +77,8 @@ class Adan(Optimizer):
             raise ValueError(f'Adan: betas must be three numbers in [0, 1), not {group["betas"]}')
 
     @torch.no_grad()
-    def step(self, closure=None):
-        """Take one step.
-
-        Args:
-            closure (callable | None): evaluates the loss again and returns it.
-
-        Returns:
-            the closure's loss, or None.
-        """
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Take one step. Return the loss of the closure, which evaluates it again, or None without a closure."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -111,7 +104,7 @@ class Adan(Optimizer):
                         state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
                     state['neg_pre_grad'] = -grad  # the first difference of gradients is zero
             if params:
-                before = [p.clone() for p in params] if watched else None
+                before = [p.clone() for p in params] if watched else []
                 update = _multi_tensor_adan if group['foreach'] else _single_tensor_adan
                 update(
                     params,
@@ -138,25 +131,25 @@ class Adan(Optimizer):
                 self.restart_opt()
         return loss
 
-    def restart_opt(self):
-        """Forget all moments and step counts, so that the next step is a first one (named as in the authors' code)."""
+    def restart_opt(self) -> None:
+        """Reset all moments and step counts, so that the next step is a first one (the name in the authors' code)."""
         self.state.clear()
         for group in self.param_groups:
             group['step'] = 0
             group.pop('moved', None)
 
-    def _gradient_norm(self):
-        """The norm over all groups, accumulated in float32 whatever the gradients are, as the authors' code does."""
+    def _gradient_norm(self) -> Tensor:
+        """Return the norm over all groups, accumulated in float32 for any dtype, as in the authors' code."""
         grads = [p.grad for group in self.param_groups for p in group['params'] if p.grad is not None]
         total = torch.zeros(1, dtype=torch.float32, device=grads[0].device if grads else None)
         for grad in grads:
-            if not grad.is_sparse:  # refused with a sentence further on
+            if not grad.is_sparse:  # step() raises for it
                 total.add_(grad.pow(2).sum().to(total.device))
         return total.sqrt().squeeze()
 
 
-def _moved(params, before, exp_avg_sqs, bias_correction3):
-    """What a step adds to the sum of the restart condition: its squared length, weighted by √n; a float."""
+def _moved(params: list[Tensor], before: list[Tensor], exp_avg_sqs: list[Tensor], bias_correction3: float) -> float:
+    """Return what a step adds to the sum of the restart condition: its squared length, weighted by √n."""
     steps = torch._foreach_sub(params, before)
     weights = torch._foreach_div(exp_avg_sqs, bias_correction3)
     for _ in range(2):
@@ -165,15 +158,27 @@ def _moved(params, before, exp_avg_sqs, bias_correction3):
     return torch.nn.utils.get_total_norm(steps).item() ** 2
 
 
-def _scalars(betas, step, lr):
-    """The scalar factors of a step: those of m and of v, and the square root of n's bias correction."""
+def _scalars(betas: tuple[float, float, float], step: int, lr: float) -> tuple[float, float, float]:
+    """Return the scalar factors of a step: those of m and of v, and the square root of n's bias correction."""
     beta1, beta2, beta3 = betas
     return lr / (1 - beta1**step), lr * beta2 / (1 - beta2**step), math.sqrt(1 - beta3**step)
 
 
 def _single_tensor_adan(
-    params, grads, exp_avgs, exp_avg_sqs, exp_avg_diffs, neg_pre_grads, *, betas, step, lr, eps, weight_decay, no_prox
-):
+    params: list[Tensor],
+    grads: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    exp_avg_diffs: list[Tensor],
+    neg_pre_grads: list[Tensor],
+    *,
+    betas: tuple[float, float, float],
+    step: int,
+    lr: float,
+    eps: float,
+    weight_decay: float,
+    no_prox: bool,
+) -> None:
     beta1, beta2, beta3 = betas
     step_size, step_size_diff, bias_correction3_sqrt = _scalars(betas, step, lr)
     for param, grad, exp_avg, exp_avg_sq, exp_avg_diff, neg_pre_grad in zip(
@@ -196,8 +201,20 @@ def _single_tensor_adan(
 
 
 def _multi_tensor_adan(
-    params, grads, exp_avgs, exp_avg_sqs, exp_avg_diffs, neg_pre_grads, *, betas, step, lr, eps, weight_decay, no_prox
-):
+    params: list[Tensor],
+    grads: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    exp_avg_diffs: list[Tensor],
+    neg_pre_grads: list[Tensor],
+    *,
+    betas: tuple[float, float, float],
+    step: int,
+    lr: float,
+    eps: float,
+    weight_decay: float,
+    no_prox: bool,
+) -> None:
     beta1, beta2, beta3 = betas
     step_size, step_size_diff, bias_correction3_sqrt = _scalars(betas, step, lr)
 

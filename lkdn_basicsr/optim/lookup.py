@@ -1,4 +1,4 @@
-"""Optimizers by the names that option files use."""
+"""Optimizers by the names in option files."""
 
 import inspect
 
@@ -7,8 +7,8 @@ import torch
 from lkdn_basicsr.optim.adan import Adan
 
 
-def optimizers():
-    """The optimizers that an option file can name: Adan and the classes of torch.optim, by class name."""
+def optimizers() -> dict[str, type[torch.optim.Optimizer]]:
+    """Return Adan and the optimizers of ``torch.optim``, by class name."""
     found = {
         name: value
         for name, value in vars(torch.optim).items()

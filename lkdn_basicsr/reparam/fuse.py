@@ -1,15 +1,20 @@
-"""Fusing: many branches to train, one convolution to use.
+"""Fusing: train with several branches, run one convolution.
 
-The algebra of each re-parameterizable block is a rule, from the block's state dict to that of the plain block. A module
-with such a block has ``fuse() -> nn.Module`` that applies its rule; :func:`fuse` does so in a network and
-:func:`fuse_state_dict` in a checkpoint, so that both give the same numbers.
+The algebra of each re-parameterizable block is a rule: a pure function from the block's state dict to that of the plain
+block. :func:`fuse` applies the rules to a network, by way of :meth:`Reparameterizable.fuse` of its blocks, and
+:func:`fuse_state_dict` to a checkpoint, so both give the same numbers.
 """
 
+import abc
 import copy
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from lkdn_basicsr.reparam.transforms import (
+    Branch,
     add_branches,
     average_kernel,
     fold_batch_norm,
@@ -18,50 +23,61 @@ from lkdn_basicsr.reparam.transforms import (
     sequence_1x1_kxk,
 )
 
+State = Mapping[str, Tensor]
+Rule = Callable[[State], dict[str, Tensor]]
 
-def fuse_rbsb(state):
-    """RBSB, the re-parameterized blueprint shallow block of the LKDN paper, to a blueprint separable convolution.
+
+class Reparameterizable(nn.Module, abc.ABC):
+    """A block that is trained with several branches and can be fused. :func:`fuse` replaces only these."""
+
+    @abc.abstractmethod
+    def fuse(self) -> nn.Module:
+        """Return a new module with the output that this one has in evaluation mode; leave this one unchanged."""
+
+
+def fuse_rbsb(state: State) -> dict[str, Tensor]:
+    """Fuse RBSB, the re-parameterized blueprint shallow block of the LKDN paper, to a blueprint separable convolution.
 
     ``y = pw(x) + x`` and ``dw(y) + y + rep1x1(y)`` become ``dw'(pw'(x))``.
 
     Args:
-        state (dict[str, Tensor]): ``pw.weight`` (C, C, 1, 1), ``dw.weight`` (C, 1, K, K), ``dw.bias``,
-            ``rep1x1.weight`` (C, 1, 1, 1), ``rep1x1.bias``.
+        state: ``pw.weight`` (C, C, 1, 1), ``dw.weight`` (C, 1, K, K), ``dw.bias``, ``rep1x1.weight`` (C, 1, 1, 1),
+            ``rep1x1.bias``.
 
     Returns:
-        dict[str, Tensor]: ``pw.weight``, ``dw.weight``, ``dw.bias``.
+        ``pw.weight``, ``dw.weight``, ``dw.bias``.
     """
     pointwise, depthwise = state['pw.weight'], state['dw.weight']
     channels, _, _, kernel_size = depthwise.shape
     weight, bias = add_branches(
         (depthwise, state['dw.bias']),
         (pad_kernel(state['rep1x1.weight'], kernel_size), state['rep1x1.bias']),
-        (identity_kernel(channels, kernel_size, groups=channels).to(depthwise), 0),
+        (identity_kernel(channels, kernel_size, groups=channels).to(depthwise), depthwise.new_zeros(channels)),
     )
     return {'pw.weight': pointwise + identity_kernel(channels, 1).to(pointwise), 'dw.weight': weight, 'dw.bias': bias}
 
 
-def fuse_dbb(state):
-    """A pointwise convolution and a depthwise Diverse Branch Block to a blueprint separable convolution.
+def fuse_dbb(state: State) -> dict[str, Tensor]:
+    """Fuse a pointwise convolution and a depthwise Diverse Branch Block to a blueprint separable convolution.
 
     The branches 1×1, 1×1–K×K, 1×1–average and K×K, with the running statistics of their batch norms (eps 1e-5, that of
-    ``nn.BatchNorm2d``), become the one K×K convolution. Exact at the borders if the input is padded in front of
-    the 1×1.
+    ``nn.BatchNorm2d``), become one K×K convolution. Exact at the borders if the input is padded before the 1×1.
 
     Args:
-        state (dict[str, Tensor]): ``pw.weight`` (C, I, 1, 1); below ``dw.`` those of ``archs.convs.DiverseBranches``,
-            weights (C, 1, 1, 1) and (C, 1, K, K), and those of the batch norms, (C,).
+        state: ``pw.weight`` (C, I, 1, 1); below ``dw.`` those of ``archs.convs.DiverseBranches``: weights (C, 1, 1, 1)
+            and (C, 1, K, K), and those of the batch norms, (C,).
 
     Returns:
-        dict[str, Tensor]: ``pw.weight``, ``dw.weight``, ``dw.bias``.
+        ``pw.weight``, ``dw.weight``, ``dw.bias``.
     """
 
-    def with_norm(weight, norm):
-        return fold_batch_norm(
-            weight, None, *(state[f'dw.{norm}.{name}'] for name in ('running_mean', 'running_var', 'weight', 'bias'))
+    def with_norm(weight: Tensor, norm: str) -> Branch:
+        mean, var, gamma, beta = (
+            state[f'dw.{norm}.{name}'] for name in ('running_mean', 'running_var', 'weight', 'bias')
         )
+        return fold_batch_norm(weight, mean, var, gamma, beta)
 
-    def branch(conv, norm):
+    def branch(conv: str, norm: str) -> Branch:
         return with_norm(state[f'dw.{conv}.weight'], norm)
 
     kxk = branch('kxk.0', 'kxk.1')
@@ -77,17 +93,17 @@ def fuse_dbb(state):
     return {'pw.weight': state['pw.weight'], 'dw.weight': weight, 'dw.bias': bias}
 
 
-def fuse_upsampler(state):
-    """The branches of ``pixelshuffle_rep``, 1×1 + 3×3 + (1×1 then 3×3), to the one 3×3 of ``pixelshuffledirect``.
+def fuse_upsampler(state: State) -> dict[str, Tensor]:
+    """Fuse the branches of ``pixelshuffle_rep``, 1×1 + 3×3 + (1×1 then 3×3), to the 3×3 of ``pixelshuffledirect``.
 
     Args:
-        state (dict[str, Tensor]): weight and bias of ``conv1``, ``conv3``, ``conv1x1``, ``conv3x3``.
+        state: weight and bias of ``conv1``, ``conv3``, ``conv1x1``, ``conv3x3``.
 
     Returns:
-        dict[str, Tensor]: ``0.weight``, ``0.bias``.
+        ``0.weight``, ``0.bias``.
     """
 
-    def branch(name):
+    def branch(name: str) -> Branch:
         return state[f'{name}.weight'], state[f'{name}.bias']
 
     conv1, bias1 = branch('conv1')
@@ -101,8 +117,8 @@ _DBB_CONVS = ('point.0', 'point_kxk.0', 'point_kxk.2', 'point_average.0', 'kxk.0
 _DBB_NORMS = ('point.1', 'point_kxk.1', 'point_kxk.3', 'point_average.1', 'point_average.3', 'kxk.1')
 _NORM_KEYS = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
 
-# The keys of a block below its prefix, all of them, and its rule.
-_RULES = {
+# All keys of a block below its prefix, and its rule.
+_RULES: dict[frozenset[str], Rule] = {
     frozenset({'pw.weight', 'dw.weight', 'dw.bias', 'rep1x1.weight', 'rep1x1.bias'}): fuse_rbsb,
     frozenset(
         f'{conv}.{kind}' for conv in ('conv1', 'conv3', 'conv1x1', 'conv3x3') for kind in ('weight', 'bias')
@@ -117,79 +133,97 @@ _RULES = {
 }
 
 
-def apply_rule(rule, state):
-    """Apply a rule in float64, which every dtype of a checkpoint fits, and return to the dtype that was given."""
+# What the arguments of a network become when it is fused.
+_FUSED_ARGUMENTS = {
+    'conv': {'BSConvU_rep': 'BSConvU', 'BSConvU_dbb': 'BSConvU'},
+    'upsampler': {'pixelshuffle_rep': 'pixelshuffledirect'},
+}
+
+
+def _apply(rule: Rule, state: State) -> dict[str, Tensor]:
+    """Apply a rule in float64, which contains every dtype of a checkpoint, and return to the dtype of the state."""
     dtype = next(value.dtype for value in state.values() if value.is_floating_point())  # a batch norm counts in int64
     fused = rule({key: value.detach().double() for key, value in state.items()})
     return {key: value.to(dtype) for key, value in fused.items()}
 
 
-def fused_block(build, rule, block):
-    """The plain block that takes the place of a re-parameterizable one.
+def fused_block(build: Callable[[], nn.Module], rule: Rule, block: nn.Module) -> nn.Module:
+    """Return the plain block that replaces a re-parameterizable one, in its dtype and on its device.
 
     Args:
-        build (callable): makes the plain block; it is called on the meta device, where no random numbers are drawn.
-        rule (callable): one of those above.
-        block (nn.Module): the one whose weights are fused, of any dtype and device.
-
-    Returns:
-        nn.Module: with new weights, in the dtype and on the device of the block.
+        build: creates the plain block; it is called on the meta device, where no random numbers are drawn.
+        rule: ``fuse_rbsb``, ``fuse_dbb`` or ``fuse_upsampler``.
+        block: the block whose weights are fused, of any dtype and device.
     """
     with torch.device('meta'):
         plain = build()
-    plain.load_state_dict(apply_rule(rule, block.state_dict()), assign=True)
+    plain.load_state_dict(_apply(rule, block.state_dict()), assign=True)
     return plain
 
 
-def fuse(network, fold_input=False):
-    """A copy of a network in which every re-parameterizable block is fused; the network itself is left alone.
+def fuse(network: nn.Module, fold_input: bool = False) -> nn.Module:
+    """Return a fused copy of a network: every :class:`Reparameterizable` block is replaced. The network is unchanged.
 
     Args:
-        network (nn.Module): in training form; a network without such blocks gives a plain copy.
-        fold_input (bool): also fold the input that LKDN repeats ``num_in`` times into its first convolution.
+        network: in training form; a network without such blocks gives a plain copy.
+        fold_input: also fold the ``num_in`` copies that LKDN makes of its input into its first convolution.
 
     Returns:
-        nn.Module: of the same class, dtype, device and training mode, equal in its output.
+        A network of the same class, dtype, device and training mode, equal in its output.
     """
-    if hasattr(network, 'fuse'):  # a block of its own
-        return network.fuse().train(network.training)
-    fused = copy.deepcopy(network)
-    for name, module in list(fused.named_modules()):
-        if hasattr(module, 'fuse'):
-            fused.set_submodule(name, module.fuse().train(module.training))
+    fused = _fuse_module(copy.deepcopy(network))
     if fold_input:
-        fused.fold_input()
+        fused.fold_input()  # type: ignore[operator]
     return fused
 
 
-def fuse_state_dict(state_dict):
-    """The state dict of the fused network, from that of the training form.
+def _fuse_module(module: nn.Module) -> nn.Module:
+    """Fuse the children of a module in place, then return the module itself, or its replacement."""
+    for name, child in list(module.named_children()):
+        fused = _fuse_module(child)
+        if fused is not child:
+            module.add_module(name, fused)
+    return module.fuse().train(module.training) if isinstance(module, Reparameterizable) else module
+
+
+def fuse_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of the fused network, from those of the training form."""
+    fused = dict(config)
+    for name, names in _FUSED_ARGUMENTS.items():
+        if isinstance(fused.get(name), str):
+            fused[name] = names.get(fused[name], fused[name])
+    return fused
+
+
+def fuse_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state dict of the fused network, from that of the training form, which is unchanged.
 
     Args:
-        state_dict (dict): flat (keys to tensors), or a checkpoint that holds such under ``params`` and ``params_ema``.
-            It is left alone. What is fused already stays as it is.
+        state_dict: flat (keys to tensors), or a checkpoint that contains such under ``params`` and ``params_ema``, and
+            may contain the arguments of its network under ``network_g``. What is fused already stays as it is.
 
     Returns:
-        dict: built as the argument was.
+        A dict of the same structure.
     """
     if any(isinstance(value, dict) for value in state_dict.values()):
-        return {key: fuse_state_dict(value) if isinstance(value, dict) else value for key, value in state_dict.items()}
+        nested = {
+            key: fuse_state_dict(value) if isinstance(value, dict) else value for key, value in state_dict.items()
+        }
+        if isinstance(nested.get('network_g'), dict):
+            nested['network_g'] = fuse_config(nested['network_g'])
+        return nested
 
-    blocks = {}  # every prefix at which a block could stand, with what stands below it
+    keys_below: dict[str, list[str]] = {}  # the keys below every prefix that may be a block's
     for key in state_dict:
         parts = key.split('.')
         for cut in range(len(parts)):
-            blocks.setdefault('.'.join(parts[:cut]), set()).add('.'.join(parts[cut:]))
-    fused = copy.copy(state_dict)  # with the metadata that an OrderedDict from Module.state_dict() carries
-    for prefix, below in blocks.items():
-        rule = _RULES.get(frozenset(below))
+            keys_below.setdefault('.'.join(parts[:cut]), []).append('.'.join(parts[cut:]))
+    fused: Any = copy.copy(state_dict)  # with the metadata of an OrderedDict from Module.state_dict()
+    for prefix, keys in keys_below.items():
+        rule = _RULES.get(frozenset(keys))
         if rule is None:
             continue
         start = f'{prefix}.' if prefix else ''
-        for key in below:
-            del fused[start + key]
-        fused.update(
-            (start + key, value)
-            for key, value in apply_rule(rule, {key: state_dict[start + key] for key in below}).items()
-        )
+        block = {key: fused.pop(start + key) for key in keys}
+        fused.update((start + key, value) for key, value in _apply(rule, block).items())
     return fused

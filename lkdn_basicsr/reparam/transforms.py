@@ -1,50 +1,51 @@
-"""The transforms of Diverse Branch Block (Ding et al., CVPR 2021, transforms I to VI), as functions of tensors.
+"""The transforms of Diverse Branch Block (Ding et al., CVPR 2021, transforms I to III, V and VI) as pure functions.
 
 A branch is a pair ``(weight, bias)`` of a convolution with stride 1 and zero padding ``K // 2``: weight
-``(out_channels, in_channels / groups, K, K)``, bias ``(out_channels,)``. All functions are exact in real arithmetic, on
-the whole picture with its borders; they keep dtype and device.
+``(out_channels, in_channels / groups, K, K)``, bias ``(out_channels,)``. All functions are exact in real arithmetic,
+for the complete image with its borders, and keep dtype and device.
 """
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
+Branch = tuple[Tensor, Tensor]
 
 
-def add_branches(*branches):
-    """Parallel branches whose outputs are added, as one: kernels and biases are summed (transform II).
+def add_branches(*branches: Branch) -> Branch:
+    """Return the convolution whose output is the sum of those of the branches (transform II).
 
     Args:
-        branches (tuple[Tensor, Tensor]): weights of one shape (see :func:`pad_kernel`) and their biases.
-
-    Returns:
-        tuple[Tensor, Tensor]: weight and bias of the one convolution.
+        branches: weights of one shape, see :func:`pad_kernel`, and their biases.
     """
     weights, biases = zip(*branches)
-    return sum(weights), sum(biases)
+    zero = torch.zeros(())
+    return sum(weights, start=zero), sum(biases, start=zero)
 
 
-def pad_kernel(weight, kernel_size):
-    """A kernel as the centre of a larger one, zeros around it: 1×1 to K×K (transform VI).
+def pad_kernel(weight: Tensor, kernel_size: int) -> Tensor:
+    """Return a kernel as the centre of a larger one, surrounded by zeros: 1×1 to K×K (transform VI).
 
     Args:
-        weight (Tensor): (O, I, k, k).
-        kernel_size (int): K ≥ k, and of the same parity, so that there is a centre.
+        weight: (O, I, k, k).
+        kernel_size: K ≥ k of the same parity, so that there is a centre.
 
     Returns:
-        Tensor: (O, I, K, K).
+        (O, I, K, K).
     """
     margin, odd = divmod(kernel_size - weight.shape[-1], 2)
     if margin < 0 or odd:
         raise ValueError(
-            f'a {weight.shape[-1]}×{weight.shape[-1]} kernel has no place at the centre of {kernel_size}×{kernel_size}'
+            f'a {weight.shape[-1]}×{weight.shape[-1]} kernel cannot be the centre of {kernel_size}×{kernel_size}'
         )
     return F.pad(weight, [margin] * 4)
 
 
-def identity_kernel(channels, kernel_size, groups=1):
-    """The kernel that returns its input: a shortcut as a convolution.
+def identity_kernel(channels: int, kernel_size: int, groups: int = 1) -> Tensor:
+    """Return the kernel whose output is its input: a shortcut as a convolution.
 
     Returns:
-        Tensor: (channels, channels / groups, K, K), float64.
+        (channels, channels / groups, K, K), float64.
     """
     per_group = channels // groups
     weight = torch.zeros(channels, per_group, kernel_size, kernel_size, dtype=torch.float64)
@@ -53,19 +54,19 @@ def identity_kernel(channels, kernel_size, groups=1):
     return weight
 
 
-def sequence_1x1_kxk(pointwise, kxk, groups=1):
-    """A 1×1 convolution followed by a K×K one, as one K×K (transform III).
+def sequence_1x1_kxk(pointwise: Branch, kxk: Branch, groups: int = 1) -> Branch:
+    """Return a 1×1 convolution followed by a K×K one as one K×K convolution (transform III).
 
-    Exact at the borders only if the K×K convolution pads its input with the bias of the 1×1, not with zeros; that is
-    how the block must be built.
+    Exact at the borders only if the block pads the input of the K×K convolution with the bias of the 1×1, not with
+    zeros.
 
     Args:
-        pointwise (tuple[Tensor, Tensor]): weight (M, I / groups, 1, 1), bias (M,).
-        kxk (tuple[Tensor, Tensor]): weight (O, M / groups, K, K), bias (O,).
-        groups (int): of both convolutions.
+        pointwise: weight (M, I / groups, 1, 1), bias (M,).
+        kxk: weight (O, M / groups, K, K), bias (O,).
+        groups: of both convolutions.
 
     Returns:
-        tuple[Tensor, Tensor]: weight (O, I / groups, K, K), bias (O,).
+        Weight (O, I / groups, K, K), bias (O,).
     """
     (weight1, bias1), (weight2, bias2) = pointwise, kxk
     first = weight1.flatten(1).unflatten(0, (groups, -1))  # (groups, M / groups, I / groups)
@@ -75,41 +76,28 @@ def sequence_1x1_kxk(pointwise, kxk, groups=1):
     return weight, bias
 
 
-def average_kernel(channels, kernel_size, groups=1):
-    """Average pooling of K×K, stride 1, with its zero padding counted, as a convolution (transform V).
+def average_kernel(channels: int, kernel_size: int, groups: int = 1) -> Tensor:
+    """Return K×K average pooling with stride 1, which counts its zero padding, as a convolution (transform V).
 
     Returns:
-        Tensor: (channels, channels / groups, K, K), float64.
+        (channels, channels / groups, K, K), float64.
     """
     centre = identity_kernel(channels, 1, groups)
     return centre.expand(-1, -1, kernel_size, kernel_size) / kernel_size**2
 
 
-def concat_branches(*branches):
-    """Parallel branches whose outputs are concatenated along the channels (transform IV).
-
-    Returns:
-        tuple[Tensor, Tensor]: weight (sum of O, I, K, K), bias (sum of O,).
-    """
-    weights, biases = zip(*branches)
-    return torch.cat(weights), torch.cat(biases)
-
-
-def fold_batch_norm(weight, bias, mean, var, gamma=None, beta=None, eps=1e-5):
-    """A convolution followed by a batch norm in evaluation mode, as one convolution (transform I).
+def fold_batch_norm(
+    weight: Tensor, mean: Tensor, var: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5
+) -> Branch:
+    """Return a convolution without bias and a batch norm in evaluation mode as one convolution (transform I).
 
     Args:
-        weight (Tensor): (O, I, K, K).
-        bias (Tensor | None): (O,).
-        mean (Tensor), var (Tensor): running statistics of the batch norm, (O,).
-        gamma (Tensor | None), beta (Tensor | None): weight and bias of the batch norm, (O,); None for 1 and 0.
-        eps (float): of the batch norm. Default: 1e-5, that of ``nn.BatchNorm2d``.
-
-    Returns:
-        tuple[Tensor, Tensor]: weight and bias.
+        weight: (O, I, K, K).
+        mean: running mean of the batch norm, (O,).
+        var: running variance, (O,).
+        gamma: weight of the batch norm, (O,).
+        beta: bias of the batch norm, (O,).
+        eps: of the batch norm; the default is that of ``nn.BatchNorm2d``.
     """
-    gain = (var + eps).rsqrt()
-    if gamma is not None:
-        gain = gain * gamma
-    shift = -mean * gain if bias is None else (bias - mean) * gain
-    return weight * gain.view(-1, 1, 1, 1), shift if beta is None else shift + beta
+    gain = (var + eps).rsqrt() * gamma
+    return weight * gain.view(-1, 1, 1, 1), -mean * gain + beta

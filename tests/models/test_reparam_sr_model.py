@@ -1,4 +1,4 @@
-"""The model class: training steps, EMA, checkpoints of every form, and the fused network that is tested and saved."""
+"""The model class: training steps, EMA, checkpoints in every form, testing and saving the fused network."""
 
 import math
 
@@ -11,6 +11,7 @@ from torch import nn
 
 from lkdn_basicsr import archs, checkpoints, reparam
 from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.models import reparam_sr_model
 
 NETWORK = dict(type='LKDN', num_feat=8, num_atten=8, num_block=1, upscale=2)
 TRAINING_FORM = dict(conv='BSConvU_rep', upsampler='pixelshuffle_rep')
@@ -55,7 +56,7 @@ def train(model, iterations):
         model.optimize_parameters(i)
 
 
-def test_saved_beside_the_checkpoint_is_the_fused_ema_network(opt, tmp_path):
+def test_fused_ema_network_is_saved_next_to_the_checkpoint(opt, tmp_path):
     model = build_model(opt)
     train(model, range(1, 4))
     model.save(0, 3)
@@ -82,7 +83,7 @@ def test_ema_is_the_running_mean_of_the_parameters(opt):
         torch.testing.assert_close(p, expected[name], rtol=0, atol=1e-7)  # float32 rounding of values below 1
 
 
-def test_ema_has_the_buffers_too(opt):
+def test_ema_includes_the_buffers(opt):
     if 'NetWithBuffers' not in ARCH_REGISTRY:
 
         @ARCH_REGISTRY.register()
@@ -97,10 +98,10 @@ def test_ema_has_the_buffers_too(opt):
     assert torch.equal(model.net_g_ema[1].running_mean, model.net_g[1].running_mean)
 
 
-@pytest.mark.parametrize('described', [{}, TRAINING_FORM], ids=['network fused', 'network in training form'])
+@pytest.mark.parametrize('arguments', [{}, TRAINING_FORM], ids=['network fused', 'network in training form'])
 @pytest.mark.parametrize('form', ['training', 'fused'])
 @pytest.mark.parametrize('wrapping', ['flat', 'params', 'params_ema', 'DataParallel'])
-def test_any_checkpoint_is_tested_in_a_network_of_either_form(opt, tmp_path, described, form, wrapping):
+def test_any_checkpoint_is_tested_in_a_network_of_either_form(opt, tmp_path, arguments, form, wrapping):
     torch.manual_seed(0)
     network = build_network(dict(NETWORK, **TRAINING_FORM)).eval()
     state = network.state_dict() if form == 'training' else reparam.fuse(network).state_dict()
@@ -109,7 +110,7 @@ def test_any_checkpoint_is_tested_in_a_network_of_either_form(opt, tmp_path, des
     key = wrapping.replace('DataParallel', 'params')
     torch.save(state if wrapping == 'flat' else {key: state}, tmp_path / 'net.pth')
 
-    opt.update(is_train=False, network_g=dict(NETWORK, **described))
+    opt.update(is_train=False, network_g=dict(NETWORK, **arguments))
     opt['path'].update(
         pretrain_network_g=str(tmp_path / 'net.pth'), param_key_g=None if wrapping == 'flat' else 'params_ema'
     )
@@ -130,7 +131,7 @@ def test_flat_checkpoint_starts_training_with_ema(opt, tmp_path):
         assert all(torch.equal(value, network.state_dict()[key]) for key, value in loaded.state_dict().items())
 
 
-def test_fused_checkpoint_cannot_start_training_with_branches(opt, tmp_path):
+def test_fused_checkpoint_cannot_start_training_in_training_form(opt, tmp_path):
     torch.save(reparam.fuse(build_network(opt['network_g'])).state_dict(), tmp_path / 'net.pth')
     opt['path'].update(pretrain_network_g=str(tmp_path / 'net.pth'), param_key_g=None)
     with pytest.raises(InputError, match='net.pth is fused'):
@@ -138,24 +139,24 @@ def test_fused_checkpoint_cannot_start_training_with_branches(opt, tmp_path):
 
 
 @pytest.mark.parametrize('strict', [True, False])
-def test_checkpoint_of_another_network_is_refused_with_the_difference(opt, tmp_path, strict):
+def test_checkpoint_of_another_network_is_reported_with_the_difference(opt, tmp_path, strict):
     torch.save({'params': nn.Conv2d(3, 3, 1).state_dict()}, tmp_path / 'net.pth')
     opt['path'].update(pretrain_network_g=str(tmp_path / 'net.pth'), strict_load_g=strict)
     with pytest.raises(InputError, match='net.pth .*fea_conv.pw.weight'):
         build_model(opt)
 
 
-def test_warm_up_ends_at_the_full_rate_and_milestones_inside_it_count(opt):
+def test_warm_up_ends_at_the_full_rate_and_milestones_during_it_count(opt):
     opt['train'].update(warmup_iter=4, scheduler=dict(type='MultiStepLR', milestones=[2, 6], gamma=0.5))
     model, rates = build_model(opt), []
     for i in range(1, 10):
         train(model, [i])
         rates += model.get_current_learning_rate()
-    # Milestone n halves from iteration n + 1 on, as in BasicSR; warm-up is a factor of i / 4 before iteration 4.
+    # Milestone n halves from iteration n + 1, as in BasicSR; warm-up is a factor of i / 4 before iteration 4.
     assert rates == pytest.approx([1e-3 * f for f in (1 / 4, 2 / 4, 3 / 8, 1 / 2, 1 / 2, 1 / 2, 1 / 4, 1 / 4, 1 / 4)])
 
 
-def test_loss_that_is_not_finite_stops_before_it_reaches_the_weights(opt):
+def test_losses_that_are_not_finite_stop_the_run_before_the_step(opt):
     model = build_model(opt)
     before = {key: value.clone() for key, value in model.net_g.state_dict().items()}
     data = batch()
@@ -166,7 +167,14 @@ def test_loss_that_is_not_finite_stops_before_it_reaches_the_weights(opt):
     assert all(torch.equal(value, before[key]) for key, value in model.net_g.state_dict().items())
 
 
-def test_bytes_become_floats_on_the_device(opt):
+def test_losses_are_checked_once_per_iteration(opt, monkeypatch):
+    checked = []
+    monkeypatch.setattr(reparam_sr_model, 'check_finite', lambda losses, iteration: checked.append(iteration))
+    train(build_model(opt), [1, 2])
+    assert checked == [1, 2]
+
+
+def test_uint8_is_converted_on_the_device(opt):
     model = build_model(opt)
     data = {key: (value * 255).round() for key, value in batch().items()}
     model.feed_data({key: value.byte() for key, value in data.items()})
@@ -180,7 +188,7 @@ def test_every_optimizer_works_by_its_class_name(opt, name):
     model = build_model(opt)
     train(model, [1, 2])
     assert type(model.optimizer_g).__name__ == name
-    assert opt['train']['optim_g']['type'] == model.opt['train']['optim_g']['type'] == name  # nothing taken out
+    assert opt['train']['optim_g']['type'] == model.opt['train']['optim_g']['type'] == name  # not removed
 
 
 def test_resumed_state_continues_the_optimizer_and_the_schedule(opt, tmp_path):

@@ -1,4 +1,4 @@
-"""Adan: the authors' trajectories, and what torch promises of an optimizer."""
+"""Adan: the trajectories of the authors' code, and the interface of an optimizer in torch."""
 
 import copy
 import json
@@ -11,7 +11,7 @@ from lkdn_basicsr.optim import Adan
 
 
 def problem():
-    """The problem of the golden trajectories: parameters, and a function that gives the loss."""
+    """The problem of the golden trajectories: parameters, and a function that returns the loss."""
 
     def series(function, factor, *shape):
         return torch.from_numpy(function(factor * np.arange(np.prod(shape), dtype=np.float64)).reshape(shape))
@@ -35,7 +35,7 @@ def run(optimizer, loss, steps):
 
 @pytest.mark.parametrize('foreach', [True, False])
 @pytest.mark.parametrize('case', ['default', 'recipe', 'wd', 'wd_noprox', 'clip'])
-def test_trajectory_is_the_official_one(shared, case, foreach):
+def test_trajectory_equals_the_official_one(shared, case, foreach):
     arguments = json.loads((shared / 'golden/adan.json').read_text())[case]
     params, loss = problem()
     optimizer = Adan(params, foreach=foreach, **arguments)
@@ -50,7 +50,7 @@ def test_trajectory_is_the_official_one(shared, case, foreach):
 
 
 def by_hand(params, loss, steps, lr, betas, eps, weight_decay):
-    """Algorithm 1 of the paper with bias correction, written down with numpy."""
+    """Algorithm 1 of the paper with bias correction, in NumPy."""
     b1, b2, b3 = betas
     state = [[np.zeros(p.shape)] * 3 + [None] for p in params]
     for k in range(1, steps + 1):
@@ -65,7 +65,7 @@ def by_hand(params, loss, steps, lr, betas, eps, weight_decay):
 
 
 @pytest.mark.parametrize('foreach', [True, False])
-def test_step_is_that_of_the_paper(foreach):
+def test_step_equals_that_of_the_paper(foreach):
     settings = dict(lr=0.01, betas=(0.9, 0.8, 0.95), eps=1e-6, weight_decay=0.1)
     params, loss = problem()
     run(Adan(params, foreach=foreach, **settings), loss, 20)
@@ -76,7 +76,7 @@ def test_step_is_that_of_the_paper(foreach):
 
 
 @pytest.mark.parametrize('foreach', [True, False])
-def test_parameter_groups_have_settings_of_their_own(foreach):
+def test_parameter_groups_have_their_own_settings(foreach):
     groups = [
         dict(lr=0.02, betas=(0.9, 0.8, 0.95), eps=1e-4, weight_decay=0.3, no_prox=True),
         dict(lr=0.003, max_grad_norm=1e-3),
@@ -84,12 +84,12 @@ def test_parameter_groups_have_settings_of_their_own(foreach):
     params, loss = problem()
     run(Adan([dict(group, params=[p]) for group, p in zip(groups, params)], foreach=foreach), loss, 1)
     for i, group in enumerate(groups):  # the first step of a parameter is the same with its group's settings for all
-        alone, loss = problem()
-        run(Adan(alone, foreach=not foreach, **group), loss, 1)
-        torch.testing.assert_close(params[i], alone[i], rtol=0, atol=1e-15)
+        single, loss = problem()
+        run(Adan(single, foreach=not foreach, **group), loss, 1)
+        torch.testing.assert_close(params[i], single[i], rtol=0, atol=1e-15)
 
 
-def test_gradients_are_left_untouched():
+def test_gradients_are_not_modified():
     params, loss = problem()
     optimizer = Adan(params, max_grad_norm=1e-3)
     for _ in range(2):
@@ -122,7 +122,7 @@ RESTART = dict(lr=0.05, betas=(0.9, 0.8, 0.95), eps=1e-6, weight_decay=0.1)
 
 
 def restarts_by_hand(params, loss, steps, restart):
-    """The steps after which the condition of the paper holds, from a fresh optimizer after each; numpy's arithmetic."""
+    """The steps after which the condition of the paper is met, in NumPy, with a fresh optimizer after each."""
     found, since = [], None
     for number in range(1, steps + 1):
         if since is None:
@@ -144,10 +144,10 @@ def restarts_by_hand(params, loss, steps, restart):
 
 
 @pytest.mark.parametrize('foreach', [True, False])
-def test_restart_is_a_fresh_start_when_the_condition_of_the_paper_holds(foreach):
+def test_restart_is_a_fresh_start_when_the_condition_of_the_paper_is_met(foreach):
     expected, expected_loss = problem()
     restarts = restarts_by_hand(expected, expected_loss, 40, 0.15)
-    assert len(restarts) > 2 and len({b - a for a, b in zip(restarts, restarts[1:])}) > 1  # not a mere period
+    assert len(restarts) > 2 and len({b - a for a, b in zip(restarts, restarts[1:])}) > 1  # not periodic
 
     params, loss = problem()
     optimizer = Adan(params, foreach=foreach, restart=0.15, **RESTART)
@@ -161,7 +161,7 @@ def test_restart_is_a_fresh_start_when_the_condition_of_the_paper_holds(foreach)
         torch.testing.assert_close(p, q, rtol=0, atol=1e-12)  # float64 rounding over 40 steps
 
 
-def test_restart_is_of_all_groups_by_the_way_of_all():
+def test_restart_counts_and_resets_all_groups():
     params, loss = problem()
     together = Adan(params, restart=0.15, **RESTART)
     others, other_loss = problem()
@@ -192,7 +192,7 @@ def test_saved_state_continues_to_the_next_restart_exactly(tmp_path, steps):
     assert all(torch.equal(p, q) for p, q in zip(params, resumed))
 
 
-def test_state_from_before_there_were_restarts_is_loaded():
+def test_state_of_an_earlier_release_without_restart_is_loaded():
     params, loss = problem()
     optimizer = Adan(params)
     run(optimizer, loss, 2)
@@ -218,7 +218,7 @@ def test_closure_is_evaluated_with_gradients_and_its_loss_returned():
     assert values[-1] < 0.8 * values[0]
 
 
-def test_parameters_without_gradient_are_passed_over():
+def test_parameters_without_gradient_are_ignored():
     params, loss = problem()
     idle = torch.ones(3, requires_grad=True)
     run(Adan([*params, idle]), loss, 2)
@@ -238,12 +238,12 @@ def test_parameters_without_gradient_are_passed_over():
         dict(lr=float('nan')),
     ],
 )
-def test_settings_out_of_range_are_refused_by_name(settings):
+def test_invalid_settings_are_reported_by_name(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         Adan([torch.zeros(1)], **settings)
 
 
-def test_sparse_and_complex_gradients_are_refused():
+def test_sparse_and_complex_gradients_raise():
     embedding = torch.nn.Embedding(4, 2, sparse=True)
     embedding(torch.tensor([1])).sum().backward()
     with pytest.raises(RuntimeError, match='sparse or complex'):

@@ -1,16 +1,17 @@
-"""The optimizers of the paper's comparison, and the networks' variants, as option files name them."""
+"""Optimizers and variants of the networks, from option files."""
 
 import pytest
 import torch
 import yaml
 
 from lkdn_basicsr import archs, checkpoints
-from tests.training.test_run import home, run, write  # noqa: F401  home is a fixture
+from tests.support.runs import run, write
 
 BETAS = [0.98, 0.92, 0.99]
 
 
 def change(network=(), optimizer=()):
+    """Change options in ``train.yml``; return ``network_g``."""
     with open('train.yml') as file:
         options = yaml.safe_load(file)
     options['network_g'].update(network)
@@ -39,10 +40,10 @@ def change(network=(), optimizer=()):
     ],
     ids=lambda value: '-'.join(map(str, value.values())) if isinstance(value, dict) else '',
 )
-def test_optimizer_trains_and_goes_on_exactly(home, monkeypatch, optimizer, kept):  # noqa: F811
+def test_optimizer_trains_and_resumes_exactly(home, monkeypatch, optimizer, kept):
     change(optimizer=optimizer)
     assert run(monkeypatch, 'train', '-opt', 'train.yml') is None
-    whole = checkpoints.load('experiments/run/models/net_g_latest.pth')
+    expected = checkpoints.load('experiments/run/models/net_g_latest.pth')
     saved = checkpoints.load('experiments/run/training_states/4.state')['optimizers'][0]
     last = checkpoints.load('experiments/run/training_states/7.state')['optimizers'][0]
     assert all(set(state) == kept for state in saved['state'].values())
@@ -57,26 +58,27 @@ def test_optimizer_trains_and_goes_on_exactly(home, monkeypatch, optimizer, kept
     assert run(monkeypatch, 'train', '-opt', 'train.yml', '--auto_resume') is None
     resumed = checkpoints.load('experiments/run/models/net_g_latest.pth')
     for key in ('params', 'params_ema'):
-        assert all(torch.equal(value, whole[key][name]) for name, value in resumed[key].items())
+        assert all(torch.equal(value, expected[key][name]) for name, value in resumed[key].items())
 
 
-def test_batch_norm_and_notes_go_through_training_saving_and_resuming(home, monkeypatch):  # noqa: F811
+def test_batch_norm_and_network_entry_survive_training_saving_and_resuming(home, monkeypatch):
     network = change(network=dict(conv='BSConvU_dbb', attention='esa_cca', activation='silu'))
     assert run(monkeypatch, 'train', '-opt', 'train.yml') is None
-    whole = checkpoints.load('experiments/run/models/net_g_latest.pth')
-    assert whole['params_ema']['B1.c1_r.dw.kxk.1.num_batches_tracked'] == 7
+    expected = checkpoints.load('experiments/run/models/net_g_latest.pth')
+    assert expected['params_ema']['B1.c1_r.dw.kxk.1.num_batches_tracked'] == 7
     (home / 'experiments/run/training_states/7.state').unlink()
     assert run(monkeypatch, 'train', '-opt', 'train.yml', '--auto_resume') is None
     resumed = checkpoints.load('experiments/run/models/net_g_latest.pth')
     for key in ('params', 'params_ema'):
-        assert all(torch.equal(value, whole[key][name]) for name, value in resumed[key].items())
+        assert all(torch.equal(value, expected[key][name]) for name, value in resumed[key].items())
 
     cls, arguments = archs.config_from_state_dict(resumed)
-    assert dict(arguments, type=cls) == dict(arguments, **network)
+    assert resumed['network_g'] == {'type': cls, **arguments} == {**arguments, **network}
     trained = getattr(archs, cls)(**arguments)
     trained.load_state_dict(resumed['params_ema'])
     saved = checkpoints.load('experiments/run/models/net_g_latest_fused.pth')
     cls, arguments = archs.config_from_state_dict(saved)
+    assert saved['network_g'] == {'type': cls, **arguments}
     assert (arguments['conv'], arguments['attention'], arguments['activation']) == ('BSConvU', 'esa_cca', 'silu')
     fused = getattr(archs, cls)(**arguments)
     fused.load_state_dict(saved['params'])
@@ -87,31 +89,31 @@ def test_batch_norm_and_notes_go_through_training_saving_and_resuming(home, monk
 
 
 @pytest.mark.parametrize(
-    'network, said',
+    'network, message',
     [
-        (dict(attention='lsk'), 'attention: lsk is not known; it is one of lka, esa_cca, esa, cca, none'),
-        (dict(attention=None), 'attention: None is not known'),
+        (dict(attention='lsk'), 'attention is lsk, but must be one of lka, esa_cca, esa, cca, none'),
+        (dict(attention=None), 'attention is None, but must be one of lka'),
         (dict(activation=3), 'network_g:activation is 3, but must be text'),
-        (dict(lka_kernel=2), 'lka_dilation: 3 is more than lka_kernel, 2'),
-        (dict(lka_dilation=2.5), 'lka_dilation: 2.5 is not a whole number from 1 on'),
+        (dict(lka_kernel=2), 'lka_dilation is 3, but must be at most lka_kernel, 2'),
+        (dict(lka_dilation=2.5), 'lka_dilation is 2.5, but must be an integer of at least 1'),
         (dict(atention='esa'), 'network_g:atention is not an argument of LKDN; did you mean attention?'),
     ],
 )
-def test_wrong_variant_is_one_sentence(home, monkeypatch, network, said):  # noqa: F811
+def test_invalid_variant_is_reported_in_one_line(home, monkeypatch, network, message):
     change(network=network)
-    sentence = run(monkeypatch, 'train', '-opt', 'train.yml')
-    assert said in sentence and '\n' not in sentence and not (home / 'experiments').exists()
+    status = run(monkeypatch, 'train', '-opt', 'train.yml')
+    assert message in status and '\n' not in status and not (home / 'experiments').exists()
 
 
 @pytest.mark.parametrize(
-    'optimizer, said',
+    'optimizer, message',
     [
         (dict(type='Adan', lr=1e-3, restart=-1), 'restart must be 0 or more, not -1'),
         (dict(type='Adan', lr=1e-3, restart='often'), "train:optim_g:restart is 'often', but must be a number"),
         (dict(type='SGD', lr=1e-3, nesterov=True), 'train:optim_g is refused by SGD: Nesterov momentum requires'),
     ],
 )
-def test_wrong_optimizer_is_one_sentence(home, monkeypatch, optimizer, said):  # noqa: F811
+def test_invalid_optimizer_is_reported_in_one_line(home, monkeypatch, optimizer, message):
     change(optimizer=optimizer)
-    sentence = run(monkeypatch, 'train', '-opt', 'train.yml')
-    assert said in sentence and '\n' not in sentence and not (home / 'experiments').exists()
+    status = run(monkeypatch, 'train', '-opt', 'train.yml')
+    assert message in status and '\n' not in status and not (home / 'experiments').exists()
