@@ -15,14 +15,13 @@ from lkdn_basicsr.options.check_relations import check_relations
 from lkdn_basicsr.options.check_report import report
 from lkdn_basicsr.options.check_schema import check_schema
 from lkdn_basicsr.options.diff import RunOptions, differences_from_shipped
-from lkdn_basicsr.options.option_file import dump_yaml, force_options, load_yaml, read_option_file
+from lkdn_basicsr.options.option_file import dump_yaml, force_options, read_option_file
 from lkdn_basicsr.training import distributed as ranks
 from lkdn_basicsr.training.launch import init_distributed, meet_ranks, read_launch, seed_everything
 
 __all__ = [
     'parse_options',
     'build_parser',
-    'load_yaml',
     'read_option_file',
     'force_options',
     'dump_yaml',
@@ -71,6 +70,7 @@ def parse_options(root_path, is_train=True, argv=None):
     auto_resume = _resumes_by_itself(args, is_train)
 
     opt = RunOptions(source.opt)
+    opt.option_file = source.path
     opt.differences = differences_from_shipped(source, is_train)
     source.opt = opt
     opt['auto_resume'], opt['is_train'] = auto_resume, is_train
