@@ -14,9 +14,9 @@ from lkdn_basicsr.data.image_files import pair_names, probe_image
 from lkdn_basicsr.data.image_sources import FolderSource, Source, is_lmdb, lmdb_entries, read_meta_info
 from lkdn_basicsr.data.raw_store import is_raw_store
 from lkdn_basicsr.errors import InputError, hint, one_line
-from lkdn_basicsr.options.check_relations import PAIRED
 from lkdn_basicsr.options.option_file import Keys, OptionFile
 from lkdn_basicsr.options.registries import CONSTRUCTOR_ERRORS, registered
+from lkdn_basicsr.options.schema import PAIRED
 
 # Every byte of a smaller dataset is checked; of a larger one, headers and ends of files.
 READ_WHOLE_BELOW = 1 << 30

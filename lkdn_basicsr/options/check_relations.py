@@ -11,9 +11,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 
 from lkdn_basicsr.options.option_file import Keys, OptionFile
 from lkdn_basicsr.options.registries import registered
-from lkdn_basicsr.options.schema import CLOSED_MODELS
-
-PAIRED = ('PairedImageDataset', 'PairedCropDataset')
+from lkdn_basicsr.options.schema import CLOSED_MODELS, PAIRED
 
 
 def check_relations(option_file: OptionFile, is_train: bool) -> None:

@@ -18,16 +18,7 @@ from lkdn_basicsr.errors import hint, nearest, one_line
 from lkdn_basicsr.optim.lookup import optimizers
 from lkdn_basicsr.options.option_file import Keys, OptionFile, format_value
 from lkdn_basicsr.options.registries import CONSTRUCTOR_ERRORS, find_registered
-from lkdn_basicsr.options.schema import (
-    ABSENT,
-    CLOSED_MODELS,
-    KINDS,
-    OTHER_DATASETS,
-    REQUIRED,
-    SECTIONS,
-    Option,
-    option_like,
-)
+from lkdn_basicsr.options.schema import ABSENT, CLOSED_MODELS, KINDS, OTHER_DATASETS, PAIRED, REQUIRED, SECTIONS, Option
 
 SCHEDULERS = {
     'MultiStepLR': lr_scheduler.MultiStepRestartLR,
@@ -101,7 +92,7 @@ def _check_dataset(option_file: OptionFile, keys: Keys, dataset: dict[str, Any],
     if not for_training:
         return
     required = ['num_worker_per_gpu', 'batch_size_per_gpu']
-    if dataset['type'] in ('PairedImageDataset', 'PairedCropDataset'):
+    if dataset['type'] in PAIRED:
         required.append('gt_size')
         dataset.setdefault('use_hflip', True)
         dataset.setdefault('use_rot', True)
@@ -211,7 +202,7 @@ def _check_arguments(
         option = known.get(key)
         if key not in removed:
             default = named[key].default
-            option = option or option_like(key, default)
+            option = option or Option.like(key, default)
             _check_length(option_file, (*keys, key), options['type'], value, default)
         if option is not None:
             options[key] = _check_value(option_file, (*keys, key), option, value)

