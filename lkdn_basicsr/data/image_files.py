@@ -1,184 +1,268 @@
-"""ImagePair files as people have them: found, paired with their LR, looked at, and read as 8-bit RGB."""
+"""Image files: list them, pair HR with LR, probe them, and read them as 8-bit RGB."""
 
 import collections
+import contextlib
 import dataclasses
 import os
-import struct
 import warnings
 import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from lkdn_basicsr.errors import InputError
 
-PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
+_PNG_SIGNATURE, _PNG_END, _JPEG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82', b'\xff\xd9'
+_END_SIZE = 1024  # bytes at the end of a file that are searched for an end marker
 
 
 @dataclasses.dataclass
 class ImagePair:
-    """One HR picture and its LR pictures.
+    """One HR image and its LR images.
 
     Attributes:
-        name (str): File name of the HR picture without extension.
-        hr (str): Its path.
-        lr (dict[int, str]): Scale to path, for the scales whose LR pictures are given.
-        shape (tuple[int, int] | None): Height and width, once it was looked at.
+        name: File name of the HR image without extension.
+        hr: Path of the HR image.
+        lr: Scale to path, for the scales whose LR images exist.
+        shape: (height, width) of the HR image; (0, 0) until it is probed.
     """
 
     name: str
     hr: str
-    lr: dict
-    shape: tuple = None
+    lr: dict[int, str] = dataclasses.field(default_factory=dict)
+    shape: tuple[int, int] = (0, 0)
 
 
-def list_images(folder):
-    """Names without extension and paths of the pictures in a folder, sorted; hidden and other files are passed over.
+@dataclasses.dataclass(frozen=True)
+class Matches:
+    """What `pair_names` found.
+
+    Attributes:
+        pairs: (index of the GT name, index of the LQ name), in the order of the GT names.
+        missing: Indices of GT names that have no LQ name.
+        left_over: Indices of LQ names that have no GT name.
+    """
+
+    pairs: list[tuple[int, int]]
+    missing: list[int]
+    left_over: list[int]
+
+
+def list_images(folder: str) -> dict[str, str]:
+    """Return name without extension to path of the images in a folder, sorted; hidden and other files are ignored.
 
     Raises:
-        InputError: The folder is missing, holds no picture, or two with the same name.
+        InputError: The folder does not exist, contains no image, or contains two images with the same name.
     """
     if not os.path.isdir(folder):
         raise InputError(f'The folder {folder} does not exist; correct the path.')
     files = sorted(name for name in os.listdir(folder) if name.lower().endswith(SUFFIXES) and not name.startswith('.'))
     if not files:
-        raise InputError(f'The folder {folder} holds no picture ({", ".join(SUFFIXES)}); correct the path.')
+        raise InputError(f'The folder {folder} contains no image ({", ".join(SUFFIXES)}); correct the path.')
     names = [os.path.splitext(name)[0] for name in files]
-    twice = sorted(name for name, count in collections.Counter(names).items() if count > 1)
-    if twice:
+    duplicates = sorted(name for name, count in collections.Counter(names).items() if count > 1)
+    if duplicates:
         raise InputError(
-            f'The folder {folder} holds several pictures named {", ".join(twice)}, which would be one '
+            f'The folder {folder} contains several images named {", ".join(duplicates)}, which would be one '
             'entry of the store; rename or remove all but one.'
         )
     return {name: os.path.join(folder, file) for name, file in zip(names, files, strict=True)}
 
 
-def pair_images(hr_folder, lr_folders):
-    """The pictures of a folder with their LR pictures, which are named alike or with the scale behind: ``0001x4.png``.
+def pair_names(gt_names: Sequence[str], lq_names: Sequence[str], candidates: Callable[[str], Sequence[str]]) -> Matches:
+    """Pair GT names with LQ names.
+
+    An LQ name is used for one GT name only; a GT name that occurs twice gets the same LQ name twice.
 
     Args:
-        hr_folder (str): Folder of HR pictures.
-        lr_folders (dict[int, str]): Scale to folder of LR pictures, for the scales where they are given.
+        candidates: Returns the LQ names to try for a GT name, in order.
+    """
+    index = {name: i for i, name in enumerate(lq_names)}
+    owner: dict[str, str] = {}
+    pairs, missing = [], []
+    for i, gt_name in enumerate(gt_names):
+        for name in candidates(gt_name):
+            if name in index and owner.setdefault(name, gt_name) == gt_name:
+                pairs.append((i, index[name]))
+                break
+        else:
+            missing.append(i)
+    return Matches(pairs, missing, [i for name, i in index.items() if name not in owner])
+
+
+def pair_images(hr_folder: str, lr_folders: dict[int, str]) -> tuple[list[ImagePair], list[str], list[str]]:
+    """Pair the images of a folder with their LR images, which have the same name or end in the scale: ``0001x4.png``.
+
+    Args:
+        lr_folders: Scale to folder of LR images, for the scales where they exist.
 
     Returns:
-        tuple[list[ImagePair], list[str], list[str]]: The pictures by name; which LR pictures are missing, in words; and
-        which belong to no HR picture.
+        The images by name; sentences on LR images that are missing; and sentences on LR images without an HR image.
+
+    Raises:
+        InputError: See `list_images`.
     """
-    pictures = [ImagePair(name, path, {}) for name, path in list_images(hr_folder).items()]
+    images = [ImagePair(name, path) for name, path in list_images(hr_folder).items()]
     missing, left_over = [], []
     for scale, folder in lr_folders.items():
         found = list_images(folder)
-        for picture in pictures:
-            path = found.pop(f'{picture.name}x{scale}', None) or found.pop(picture.name, None)
-            if path:
-                picture.lr[scale] = path
-            else:
-                missing.append(f'{picture.hr} has no LR picture {picture.name}x{scale} in {folder}')
-        left_over += [f'{path} belongs to no HR picture of {hr_folder}' for path in found.values()]
-    return pictures, missing, left_over
+        paths = list(found.values())
+        names = [image.name for image in images]
+        matches = pair_names(names, list(found), lambda name, end=f'x{scale}': [name + end, name])  # type: ignore[misc]
+        for i, j in matches.pairs:
+            images[i].lr[scale] = paths[j]
+        missing += [f'{images[i].hr} has no LR image {names[i]}x{scale} in {folder}' for i in matches.missing]
+        left_over += [f'{paths[j]} belongs to no HR image of {hr_folder}' for j in matches.left_over]
+    return images, missing, left_over
 
 
-def probe_image(path):
-    """Height and width of a picture, after making sure that its file is whole and can become 8-bit RGB.
+def probe_image(path: str, decode: bool = True, any_mode: bool = False) -> tuple[int, int]:
+    """Check that an image file is intact and can become 8-bit RGB, and return its (height, width) as OpenCV reads it.
 
-    Grey and palette pictures can, and alpha can be dropped where it is opaque. All bytes of a PNG are checked against
-    its own checksums, which is several times faster than decoding it; other formats are decoded.
-
-    Raises:
-        InputError: Damaged, cut short, 16-bit, CMYK, or partly transparent.
-    """
-    try:
-        with open(path, 'rb') as file:
-            data = file.read()
-    except OSError as error:
-        raise InputError(f'{path} cannot be read ({error.strerror}); make it readable.') from None
-    if data.startswith(PNG_SIGNATURE):
-        return _look_at_png(path, data)
-    try:
-        with warnings.catch_warnings(action='ignore'), Image.open(path) as image:
-            image.load()
-            mode, (width, height) = image.mode, image.size
-            turned = image.getexif().get(0x0112, 1) >= 5
-    except Exception as error:  # Pillow's decoders raise anything from OSError to SyntaxError
-        raise InputError(f'{path} is damaged or no picture ({error}); get it again or remove it.') from None
-    if mode not in ('1', 'L', 'P', 'RGB', 'RGBA', 'LA', 'PA'):
-        raise InputError(f'{path} has pixels of type {mode}; convert it to 8-bit RGB.')
-    if mode in ('RGBA', 'LA', 'PA'):
-        _refuse_transparency(path, data)
-    # A picture lying on its side by its EXIF entry is stored upright, as OpenCV reads it.
-    return (width, height) if turned else (height, width)
-
-
-def _look_at_png(path, data):
-    try:
-        chunks = png_chunks(memoryview(data))
-    except ValueError as problem:
-        raise InputError(f'{path} {problem}; get it again or remove it.') from None
-    width, height, depth, colour = struct.unpack_from('>IIBB', data, 16)
-    if depth == 16:
-        raise InputError(f'{path} has 16 bits a channel; convert it to 8-bit RGB.')
-    if colour in (4, 6) or b'tRNS' in chunks:
-        _refuse_transparency(path, data)
-    return height, width
-
-
-def _refuse_transparency(path, data):
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is not None and image.ndim == 3 and image.shape[2] in (2, 4) and image[..., -1].min() < 255:
-        raise InputError(f'{path} is partly transparent, and what should show through is not known; flatten it to RGB.')
-
-
-def read_image(path, order='rgb'):
-    """Read a picture that `probe_image` passed.
+    Gray and palette images can become RGB, and alpha can be dropped where it is opaque. A PNG is checked against its
+    own checksums, which is several times faster than decoding it; other formats are decoded.
 
     Args:
-        path (str): The file.
-        order (str): ``'rgb'``, or ``'bgr'`` as OpenCV's own functions want it.
-
-    Returns:
-        ndarray: (H, W, 3) uint8.
+        decode: Check every byte. If False, read only the header and the end of the file, which still detects files
+            that are cut short.
+        any_mode: Accept 16-bit, CMYK and transparent images too.
 
     Raises:
-        InputError: It cannot be decoded after all.
+        InputError: The file is damaged or cut short, or, without ``any_mode``, is 16-bit, CMYK or partly transparent.
+    """
+    with _reading(path):
+        with open(path, 'rb') as file:
+            size = os.path.getsize(path)
+            if not size:
+                raise ValueError('the file is empty')
+            data = file.read() if decode else file.read(_END_SIZE)
+            file.seek(max(0, size - _END_SIZE))
+            tail = file.read()
+        is_png = data.startswith(_PNG_SIGNATURE)
+        if is_png and decode:
+            png_chunks(memoryview(data))
+        elif is_png and _PNG_END not in tail:
+            raise ValueError('the file is cut short')
+        with Image.open(path) as image:
+            mode, shape = image.mode, image.size[::-1]
+            # Asked for its EXIF data, Pillow would decode a PNG that has none.
+            exif = {} if is_png and 'exif' not in image.info else image.getexif()
+            is_rotated = exif.get(ExifTags.Base.Orientation, 1) >= 5
+            has_alpha = mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info
+            if not is_png and (decode or not _has_end(image, tail, size)):
+                image.draft('RGB', (1, 1))  # a JPEG is then parsed completely, but at an eighth of its resolution
+                image.load()
+    if not any_mode:
+        if is_png and data[24] == 16:
+            raise InputError(f'{path} has 16 bits per channel; convert it to 8-bit RGB.')
+        if mode not in ('1', 'L', 'P', 'RGB', 'RGBA', 'LA', 'PA'):
+            raise InputError(f'{path} has pixels of type {mode}; convert it to 8-bit RGB.')
+        if has_alpha:
+            _refuse_transparency(path)
+    # In which formats the EXIF orientation counts depends on the version of OpenCV.
+    return read_image(path).shape[:2] if is_rotated else shape
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Raise whatever a decoder raises as InputError, and lift Pillow's limit on the number of pixels."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # large images are not an attack
+    try:
+        with warnings.catch_warnings(action='ignore'):
+            yield
+    except UnidentifiedImageError:
+        raise InputError(f'{path} is damaged or not an image; get it again or remove it.') from None
+    except FileNotFoundError:
+        raise InputError(f'{path} does not exist; correct the path.') from None
+    except PermissionError as error:
+        raise InputError(f'{path} cannot be read ({error.strerror}); make it readable.') from None
+    except Exception as error:  # Pillow's decoders raise anything from OSError to SyntaxError
+        raise InputError(f'{path} is damaged or not an image ({error}); get it again or remove it.') from None
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _has_end(image: Image.Image, tail: bytes, size: int) -> bool:
+    """Return whether a file's own structure shows that its end is there; False where only decoding can tell."""
+    if image.format == 'JPEG':
+        return tail.endswith(_JPEG_END)
+    if image.format == 'TIFF':
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        return any(
+            all(start + length <= size for start, length in zip(tags[offsets], tags[counts], strict=True))
+            for offsets, counts in ((273, 279), (324, 325))  # strips, tiles
+            if offsets in tags and counts in tags
+        )
+    return False
+
+
+def _refuse_transparency(path: str) -> None:
+    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is not None and image.ndim == 3 and image.shape[2] in (2, 4) and image[..., -1].min() < 255:
+        raise InputError(f'{path} is partly transparent, and the background is not known; flatten it to RGB.')
+
+
+def read_image(path: str, order: Literal['rgb', 'bgr'] = 'rgb') -> np.ndarray:
+    """Read an image file.
+
+    Args:
+        order: ``'bgr'`` is the channel order of OpenCV's own functions.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        InputError: The file cannot be read or decoded.
     """
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise InputError(f'{path} cannot be read ({error.strerror}); make it readable.') from None
-    image = None
-    if data.size:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB if order == 'rgb' else cv2.IMREAD_COLOR)
+    return decode_image(data, path, order)
+
+
+def decode_image(data: np.ndarray, label: str, order: Literal['rgb', 'bgr'] = 'rgb') -> np.ndarray:
+    """Decode an image as BasicSR does, to 8 bits and three channels.
+
+    Args:
+        data: The bytes of the file, (n,) uint8.
+        label: What error messages call the image.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        InputError: The image cannot be decoded.
+    """
+    flag = cv2.IMREAD_COLOR_RGB if order == 'rgb' else cv2.IMREAD_COLOR
+    image = cv2.imdecode(data, flag) if data.size else None
     if image is None:
-        raise InputError(f'{path} is damaged or no picture; get it again or remove it.')
+        raise InputError(f'{label} is damaged or not an image; get it again, or remove it with its pair.')
     return image
 
 
-def png_chunks(data):
-    """The kinds of a PNG's chunks, after all of its bytes were compared with the checksums in it.
-
-    Args:
-        data (memoryview): The whole file.
-
-    Returns:
-        list[bytes]: ``[b'IHDR', ..., b'IEND']``.
+def png_chunks(data: memoryview) -> list[bytes]:
+    """Compare all bytes of a PNG with its own checksums, and return the types of its chunks: ``[b'IHDR', …, b'IEND']``.
 
     Raises:
-        ValueError: What is wrong, to be read behind the file's name: ``'is cut short'``, ...
+        ValueError: The file is not a PNG, cut short, or damaged.
     """
-    if data[:8] != PNG_SIGNATURE:
-        raise ValueError('is no PNG')
-    position, kinds = 8, []
-    while position < len(data) and kinds[-1:] != [b'IEND']:
-        length, kind = int.from_bytes(data[position : position + 4], 'big'), bytes(data[position + 4 : position + 8])
-        end = position + 12 + length
+    if data[:8] != _PNG_SIGNATURE:
+        raise ValueError('it is not a PNG')
+    position = 8
+    types: list[bytes] = []
+    while position < len(data) and types[-1:] != [b'IEND']:
+        end = position + 12 + int.from_bytes(data[position : position + 4], 'big')
         if end > len(data):
-            raise ValueError('is cut short')
+            raise ValueError('it is cut short')
         if zlib.crc32(data[position + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], 'big'):
-            raise ValueError('is damaged, by its own checksums')
-        kinds.append(kind)
+            raise ValueError('its checksums do not match')
+        types.append(bytes(data[position + 4 : position + 8]))
         position = end
-    if kinds[:1] != [b'IHDR'] or kinds[-1:] != [b'IEND'] or b'IDAT' not in kinds:
-        raise ValueError('is cut short')
-    return kinds
+    if types[:1] != [b'IHDR'] or types[-1:] != [b'IEND'] or b'IDAT' not in types:
+        raise ValueError('it is cut short')
+    return types

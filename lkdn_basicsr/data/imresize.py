@@ -1,10 +1,11 @@
 """MATLAB's bicubic ``imresize``, pixel for pixel.
 
-The LR pictures of DIV2K, Flickr2K and the benchmark sets come from it, so a PSNR that is to be compared with a paper
-needs these very pixels.
+The LR images of DIV2K, Flickr2K and the benchmarks were made with it, so a PSNR is comparable with that of a paper only
+if the LR pixels are exactly these.
 """
 
 import math
+from typing import Literal
 
 import numpy as np
 
@@ -12,29 +13,29 @@ import numpy as np
 HALF = np.nextafter(0.5, 0)
 
 
-def imresize(image, scale, edges='mirror'):
+def imresize(image: np.ndarray, scale: float, edges: Literal['mirror', 'repeat'] = 'mirror') -> np.ndarray:
     """Resize as MATLAB's ``imresize(image, scale, 'bicubic')`` does, antialiased when shrinking.
 
-    One axis after the other, rows first. uint8 pictures are rounded (half away from zero) and clipped after each axis,
-    as MATLAB does; floats are not rounded, and may leave the range of the input.
+    One axis after the other, rows first. uint8 images are rounded (half away from zero) and clipped after each axis, as
+    in MATLAB; floats are not rounded, and may leave the range of the input.
 
     Args:
-        image (ndarray): (H, W) or (H, W, C), uint8, float32 or float64.
-        scale (float): Size of the output over size of the input, above 0: ``1 / 4`` shrinks, ``2`` enlarges.
-        edges (str): What lies beyond the border: ``'mirror'`` as in MATLAB of today, ``'repeat'`` for the border pixel
-            again, as in old versions (the usual LR pictures of Set5, Set14 and B100).
+        image: (H, W) or (H, W, C), uint8, float32 or float64.
+        scale: Size of the output over size of the input, above 0: ``1 / 4`` shrinks, ``2`` enlarges.
+        edges: How the image continues beyond its border: ``'mirror'`` as in current MATLAB, or ``'repeat'`` for the
+            border pixel, as in old versions (the usual LR images of Set5, Set14 and B100).
 
     Returns:
         ndarray: (ceil(H * scale), ceil(W * scale)[, C]), dtype of the input.
 
     Raises:
-        TypeError: The picture has another dtype.
+        TypeError: The image has another dtype.
         ValueError: It is empty or not two- or three-dimensional, the scale is not positive, or ``edges`` is unknown.
     """
     if image.dtype not in (np.uint8, np.float32, np.float64):
-        raise TypeError(f'imresize takes uint8, float32 or float64 pictures, not {image.dtype}; convert it first.')
+        raise TypeError(f'imresize takes uint8, float32 or float64 images, not {image.dtype}; convert it first.')
     if image.ndim not in (2, 3) or 0 in image.shape:
-        raise ValueError(f'imresize takes (H, W) or (H, W, C) pictures with pixels, not the shape {image.shape}.')
+        raise ValueError(f'imresize takes non-empty (H, W) or (H, W, C) images, not the shape {image.shape}.')
     if not 0 < scale < math.inf:
         raise ValueError(f'The scale of imresize must be a positive number, not {scale}.')
     if edges not in ('mirror', 'repeat'):
@@ -47,18 +48,18 @@ def imresize(image, scale, edges='mirror'):
     return np.ascontiguousarray(image)
 
 
-def _cubic(x):
+def _cubic(x: np.ndarray) -> np.ndarray:
     x = np.abs(x)
     inner = 1.5 * x**3 - 2.5 * x**2 + 1
     outer = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
     return inner * (x <= 1) + outer * ((x > 1) & (x <= 2))
 
 
-def _taps(length, scale, edges):
-    """Which input rows make each output row, and with which weights: two arrays (output rows, taps)."""
+def _taps(length: int, scale: float, edges: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the input rows that make each output row, and their weights: two arrays (output rows, taps)."""
     shrink = min(scale, 1)
     width = 4 / shrink
-    # MATLAB's formulae, in its order and counting from 1: another order rounds otherwise in the last bit.
+    # MATLAB's formulae, in its order and counting from 1: another order rounds differently in the last bit.
     centre = np.arange(1, math.ceil(length * scale) + 1) / scale + 0.5 * (1 - 1 / scale)
     left = np.floor(centre - width / 2)
     rows = left[:, None] + np.arange(math.ceil(width) + 2)
@@ -73,7 +74,7 @@ def _taps(length, scale, edges):
     return np.minimum(rows, 2 * length - 1 - rows), weights
 
 
-def _resize_rows(image, scale, edges):
+def _resize_rows(image: np.ndarray, scale: float, edges: str) -> np.ndarray:
     """Resize a (rows, columns) array along its first axis.
 
     Products are added tap after tap, as MATLAB adds them: where the exact sum is half an integer, another order of
@@ -81,8 +82,8 @@ def _resize_rows(image, scale, edges):
     """
     rows, weights = _taps(len(image), scale, edges)
     is_uint8 = image.dtype == np.uint8
-    # Weights that are multiples of 2^-12 (x1/2, x1/4, x2, x4) times bytes fit the 24 bits of a float32: nothing is ever
-    # rounded, so the half as wide numbers give the same sums in half the time.
+    # Weights that are multiples of 2^-12 (x1/2, x1/4, x2, x4) times bytes fit the 24 bits of a float32: nothing is
+    # rounded, so float32 gives the same results as float64 in half the time.
     lossless = is_uint8 and not np.any(weights * 4096 % 1) and np.abs(weights).sum(axis=1).max() * 255 < 4096
     dtype = np.float32 if lossless else np.float64
     weights = weights.astype(dtype)[:, :, None]

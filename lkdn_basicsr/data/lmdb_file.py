@@ -1,15 +1,17 @@
-"""Where in an LMDB file the values lie, read from its B-tree.
+"""Where the values of an LMDB file are, read from its B-tree.
 
-py-lmdb cannot tell without harm: it touches every page of each value it returns, to fault them in while it does not
-hold the interpreter's lock, so that asking for the place of every picture would read the whole store. It also refuses
-to open a file twice in a process, forked children included. The format is LMDB 0.9's, unchanged since 2013 (``lmdb.h``
-and ``mdb.c`` of OpenLDAP describe it): pages of little-endian numbers, of which only those of the tree are read here.
+py-lmdb cannot report this without side effects: it touches every page of each value that it returns, so asking for the
+place of every image would read the complete store. It also refuses to open a file twice in a process, forked children
+included. The format is that of LMDB 0.9, unchanged since 2013 and described by ``lmdb.h`` and ``mdb.c`` of OpenLDAP:
+pages of little-endian numbers, of which only those of the tree are read here.
 """
 
+import dataclasses
 import os
 import struct
+from typing import BinaryIO
 
-META = struct.Struct('<16x2I16x48xI2H5QQQ')  # magic, version, the main tree, last page, transaction
+META = struct.Struct('<16x2I16x48xI2H5QQQ')  # magic, version, main tree (entries, root last), last page, transaction
 PAGE = struct.Struct('<Q2x3H')  # number, flags, end of the pointers to nodes, begin of the nodes
 NODE = struct.Struct('<4H')  # size (two halves) or child (three), flags, size of the key
 MAGIC, VERSION, NO_PAGE = 0xBEEFC0DE, 1, (1 << 64) - 1
@@ -17,46 +19,81 @@ BRANCH, LEAF, OVERFLOW = 1, 2, 4
 BIG = 1  # flag of a node whose value has pages of its own
 
 
-def locate(file_name):
-    """The place of every value in an LMDB's ``data.mdb``.
+@dataclasses.dataclass(frozen=True)
+class LmdbInfo:
+    """What the current meta page of an LMDB file states.
 
-    Args:
-        file_name (str): The file. It must not be written to at the same time.
+    Attributes:
+        page_size: Bytes.
+        entries: Number of entries.
+        root: Page number of the root of the tree.
+        last_page: Number of the last page in use.
+    """
 
-    Returns:
-        tuple[dict[bytes, tuple[int, int]], int]: Key, in ascending order, to begin and size of its value; and the size
-        of a page; all in bytes. Every value lies within the file.
+    page_size: int
+    entries: int
+    root: int
+    last_page: int
+
+
+def read_info(path: str) -> LmdbInfo:
+    """Read the meta pages of an LMDB's ``data.mdb``.
 
     Raises:
-        ValueError: It is no LMDB file, cut short, or damaged in its tree.
+        ValueError: It is not an LMDB file, or it is cut short.
         OSError: It cannot be read.
     """
-    with open(file_name, 'rb') as file:
-        size = os.path.getsize(file_name)
+    with open(path, 'rb') as file:
+        return _read_info(file)
+
+
+def locate(path: str) -> tuple[dict[bytes, tuple[int, int]], int]:
+    """Find every value in an LMDB's ``data.mdb``, which must not be written to at the same time.
+
+    Returns:
+        Key, in ascending order, to begin and size of its value; and the size of a page. All sizes are in bytes, and
+        every value is inside the file.
+
+    Raises:
+        ValueError: It is not an LMDB file, cut short, or its tree is damaged.
+        OSError: It cannot be read.
+    """
+    with open(path, 'rb') as file:
         try:
-            return _locate(file.fileno(), size)
+            return _locate(file)
         except (struct.error, RecursionError):
             raise ValueError('its B-tree is damaged') from None
 
 
-def _locate(descriptor, size):
-    # The first page tells how large pages are; the newer of the first two is the one that counts.
-    page_size = struct.unpack_from('<I', os.pread(descriptor, 48, 0).ljust(48, b'\0'), 40)[0]
-    if page_size not in (1 << n for n in range(9, 17)):
-        raise ValueError('it is no LMDB file')
-    metas = [META.unpack(os.pread(descriptor, META.size, place)) for place in (0, page_size)]
-    if any(meta[:2] != (MAGIC, VERSION) for meta in metas):
-        raise ValueError('it is no LMDB file')
-    *_, root, last, _ = max(metas, key=lambda meta: meta[-1])
-    if (last + 1) * page_size > size:
-        raise ValueError('it is cut short')
-    places, visited = {}, set()
+def _read_info(file: BinaryIO) -> LmdbInfo:
+    def read(place: int, size: int) -> bytes:
+        file.seek(place)
+        return file.read(size).ljust(size, b'\0')
 
-    def visit(number):
-        if number > last or number in visited:
+    # The first page contains the page size; of the first two pages the one with the newer transaction is current.
+    (page_size,) = struct.unpack_from('<I', read(0, 48), 40)
+    if page_size not in (1 << n for n in range(9, 17)):
+        raise ValueError('it is not an LMDB file')
+    metas = [META.unpack(read(place, META.size)) for place in (0, page_size)]
+    if any(meta[:2] != (MAGIC, VERSION) for meta in metas):
+        raise ValueError('it is not an LMDB file')
+    *_, entries, root, last, _ = max(metas, key=lambda meta: meta[-1])
+    if (last + 1) * page_size > os.fstat(file.fileno()).st_size:
+        raise ValueError('it is cut short')
+    return LmdbInfo(page_size, entries, root, last)
+
+
+def _locate(file: BinaryIO) -> tuple[dict[bytes, tuple[int, int]], int]:
+    info = _read_info(file)
+    places: dict[bytes, tuple[int, int]] = {}
+    visited: set[int] = set()
+
+    def visit(number: int) -> None:
+        if number > info.last_page or number in visited:
             raise ValueError('its B-tree is damaged')
         visited.add(number)
-        page = os.pread(descriptor, page_size, number * page_size)
+        file.seek(number * info.page_size)
+        page = file.read(info.page_size)
         found, flags, lower, _ = PAGE.unpack_from(page)
         if found != number or flags & (BRANCH | LEAF | OVERFLOW) not in (BRANCH, LEAF):
             raise ValueError('its B-tree is damaged')
@@ -67,13 +104,13 @@ def _locate(descriptor, size):
                 continue
             begin, length = node + NODE.size + key_size, low | high << 16
             key = page[node + NODE.size : begin]
-            place = number * page_size + begin
+            place = number * info.page_size + begin
             if top & BIG:
-                place = struct.unpack_from('<Q', page, begin)[0] * page_size + PAGE.size
-            if place + length > (last + 1) * page_size:
+                place = struct.unpack_from('<Q', page, begin)[0] * info.page_size + PAGE.size
+            if place + length > (info.last_page + 1) * info.page_size:
                 raise ValueError('its B-tree is damaged')
             places[key] = place, length
 
-    if root != NO_PAGE:
-        visit(root)
-    return places, page_size
+    if info.root != NO_PAGE:
+        visit(info.root)
+    return places, info.page_size

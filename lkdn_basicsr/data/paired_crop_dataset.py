@@ -1,6 +1,8 @@
-"""``PairedCropDataset``: LQ/GT pairs for training and testing, as bytes, with draws that carry no state."""
+"""``PairedCropDataset``: LQ/GT pairs for training and testing, as uint8, with stateless random crops."""
 
 import random
+from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,66 +17,46 @@ from lkdn_basicsr.data.sampler import crop_and_flips
 from lkdn_basicsr.errors import InputError
 
 
-def _turned(image, hflip, vflip, rot90):
-    """BasicSR's ``augment`` for given flags: (h, w, 3) uint8, any row stride, to a contiguous array of its own.
-
-    Of equal ways the one that OpenCV does fastest: rows are swapped rather than the pixels in them.
-    """
-    if rot90:
-        image = cv2.transpose(cv2.flip(image, 0) if vflip else image)
-        return cv2.flip(image, 0, image) if hflip else image
-    if hflip or vflip:
-        return cv2.flip(image, -1 if hflip and vflip else 1 if hflip else 0)
-    return image.copy()
-
-
-def _planes(image):
-    """(h, w, 3) uint8, contiguous, to a (3, h, w) uint8 tensor; four times faster by OpenCV than by numpy."""
-    planes = np.empty((3, *image.shape[:2]), np.uint8)
-    cv2.split(image, list(planes))
-    return torch.from_numpy(planes)
-
-
 @DATASET_REGISTRY.register()
 class PairedCropDataset(Dataset):
-    """LQ/GT pairs out of raw stores, BasicSR's PNG LMDBs or plain folders.
+    """LQ/GT pairs from raw stores, BasicSR's PNG LMDBs or plain folders.
 
-    In training a sample is a random crop, flipped and turned as BasicSR's ``PairedImageDataset`` does. A raw store
-    holds whole pictures; the data set enumerates the sub-images that BasicSR's extraction would cut from them, so an
-    index is one such window, and the crop is drawn inside it. In an LMDB or folder an index is one picture, as in
-    BasicSR. In validation an index is a whole picture, the GT cut to the LQ's size times ``scale``.
+    In training a sample is a random crop, flipped and transposed as in BasicSR's ``PairedImageDataset``. A raw store
+    contains complete images; the dataset enumerates the sub-images that BasicSR's extraction would cut from them, so an
+    index is one such window, and the crop is drawn inside it. In an LMDB or folder an index is one image, as in
+    BasicSR. In validation an index is a complete image, and the GT is cropped to the size of the LQ times ``scale``.
 
-    The crop is a pure function of (seed, position) of the ``SampleIndex`` that ``StreamSampler`` gives as the index. A
-    plain ``int`` works too: the position is then drawn from Python's ``random``, which BasicSR seeds in each worker.
+    The crop is a pure function of (seed, position) of the ``SampleIndex`` that ``StreamSampler`` yields. A plain
+    ``int`` works too: the position is then drawn from Python's ``random``, which BasicSR seeds in each worker.
 
     Args:
-        opt (dict): With BasicSR's names:
+        opt: With BasicSR's names:
 
             dataroot_gt, dataroot_lq (str): Raw stores, LMDBs or folders.
-            scale (int), phase (str): 'train' or else; BasicSR fills both in.
-            io_backend (dict): ``type: raw``, ``lmdb`` or ``disk``. A raw store is recognised whatever the type.
-            meta_info_file (str): File that lists the GT pictures to use. Default: all.
-            filename_tmpl (str): Name of the LQ picture, without extension, for that of the GT. Default: '{}'.
+            scale (int), phase (str): 'train', 'val' or 'test'; BasicSR sets both.
+            io_backend (dict): ``type: raw``, ``lmdb`` or ``disk``. A raw store is detected whatever the type.
+            meta_info_file (str): File that lists the GT images to use. Default: all.
+            filename_tmpl (str): Name of the LQ image, without extension, for that of the GT. Default: '{}'.
             gt_size (int): Side of the GT crop in training; a multiple of ``scale``.
             use_hflip, use_rot (bool): Random horizontal flips; random vertical flips and transpositions.
                 Default: False.
-            crop_size, step, thresh (int): The windows of raw stores, in GT pixels. Default: 480, 240, 0. Of a picture
-                less high or wide than ``crop_size`` the whole height or width is used.
-            float32 (bool): Samples as BasicSR's ``PairedImageDataset`` gives them, float32 in [0, 1], for model classes
-                that do not turn bytes to float themselves. Default: False.
-            mean, std (list[float]), color (str): Normalisation, and 'y' for the luma alone, as in BasicSR; either gives
+            crop_size, step, thresh (int): The windows of raw stores, in GT pixels. Default: 480, 240, 0. An image
+                smaller than ``crop_size`` has one window over its complete height or width.
+            float32 (bool): Samples as in BasicSR's ``PairedImageDataset``, float32 in [0, 1], for model classes that
+                do not convert uint8 themselves. Default: False.
+            mean, std (list[float]), color (str): Normalization, and 'y' for luma only, as in BasicSR; either gives
                 float32 samples.
 
     Samples are dictionaries: ``lq`` (3, h, w) and ``gt`` (3, h * scale, w * scale), uint8 RGB tensors (float32, and one
-    channel for 'y', where asked for); ``lq_path`` and ``gt_path``, file names or keys.
+    channel for 'y', where requested); ``lq_path`` and ``gt_path``, file names or keys.
 
     Raises:
-        InputError: An option or a picture is wrong; what can be known without decoding pictures is checked at once.
+        InputError: An option or an image is invalid; everything that does not need decoding is checked at once.
     """
 
-    def __init__(self, opt):
+    def __init__(self, opt: dict[str, Any]) -> None:
         self.opt = opt
-        self.scale = opt['scale']
+        self.scale: int = opt['scale']
         self.train = opt['phase'] == 'train'
         self.mean, self.std, self.luma = opt.get('mean'), opt.get('std'), opt.get('color') == 'y'
         self.floats = bool(opt.get('float32') or self.luma or self.mean or self.std)
@@ -91,32 +73,34 @@ class PairedCropDataset(Dataset):
         # In training: (n, 5) int32: pair, then top, left, height and width of its window in LQ pixels.
         self.windows = self._enumerate_windows() if self.train and isinstance(self.gt, RawSource) else None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.pairs) if self.windows is None else len(self.windows)
 
-    def __getitem__(self, index):
-        lq, gt, (i_gt, i_lq) = self._crop(index) if self.train else self._whole(index)
-        if self.floats:
-            lq, gt = self._to_float(lq), self._to_float(gt)
-        return {'lq': lq, 'gt': gt, 'lq_path': self.lq.labels[i_lq], 'gt_path': self.gt.labels[i_gt]}
-
-    def _whole(self, index):
-        pair = self.pairs[index].tolist()
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        i_pair, *window = [index] if self.windows is None else self.windows[index].tolist()
+        pair = self.pairs[i_pair].tolist()
         gt, lq = self.gt.image(pair[0]), self.lq.image(pair[1])
-        self._check_pair(pair, gt.shape, lq.shape)
-        gt = gt[: lq.shape[0] * self.scale, : lq.shape[1] * self.scale]
-        return _planes(np.ascontiguousarray(lq)), _planes(np.ascontiguousarray(gt)), pair
-
-    def _crop(self, index):
-        if self.windows is None:
-            pair = self.pairs[index].tolist()
-            gt, lq = self.gt.image(pair[0]), self.lq.image(pair[1])
+        if not window:  # sizes of raw stores are known, and were checked when the dataset was created
             self._check_pair(pair, gt.shape, lq.shape)
-            top, left, (height, width) = 0, 0, lq.shape[:2]
+            window = [0, 0, *lq.shape[:2]]
+        if self.train:
+            lq, gt = self._crop(index, lq, gt, *window)
         else:
-            i_pair, top, left, height, width = self.windows[index].tolist()
-            pair = self.pairs[i_pair].tolist()
-            gt, lq = self.gt.image(pair[0]), self.lq.image(pair[1])
+            gt = np.ascontiguousarray(gt[: lq.shape[0] * self.scale, : lq.shape[1] * self.scale])
+        lq_planes, gt_planes = _planes(np.ascontiguousarray(lq)), _planes(gt)
+        if self.floats:
+            lq_planes, gt_planes = self._to_float(lq_planes), self._to_float(gt_planes)
+        return {
+            'lq': lq_planes,
+            'gt': gt_planes,
+            'lq_path': self.lq.labels[pair[1]],
+            'gt_path': self.gt.labels[pair[0]],
+        }
+
+    def _crop(
+        self, index: int, lq: np.ndarray, gt: np.ndarray, top: int, left: int, height: int, width: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return a random crop of a pair inside a window in LQ pixels, flipped and transposed."""
         seed, position = getattr(index, 'seed', 0), getattr(index, 'position', None)
         if position is None:
             position = random.getrandbits(64)
@@ -127,9 +111,9 @@ class PairedCropDataset(Dataset):
         lq = lq[top : top + size, left : left + size]
         top, left, size = top * scale, left * scale, size * scale
         gt = gt[top : top + size, left : left + size]
-        return _planes(_turned(lq, *flips)), _planes(_turned(gt, *flips)), pair
+        return _augment(lq, *flips), _augment(gt, *flips)
 
-    def _to_float(self, planes):
+    def _to_float(self, planes: torch.Tensor) -> torch.Tensor:
         planes = planes.float() / 255
         if self.luma:
             planes = torch.from_numpy(rgb2ycbcr(planes.permute(1, 2, 0).numpy(), y_only=True))[None]
@@ -137,10 +121,10 @@ class PairedCropDataset(Dataset):
             normalize(planes, self.mean or [0.0], self.std or [1.0], inplace=True)
         return planes
 
-    def _check_pair(self, pair, gt_shape, lq_shape):
-        """Raises where the sizes of a pair, (height, width, …), do not belong together or are too small."""
+    def _check_pair(self, pair: Sequence[int], gt_shape: Sequence[int], lq_shape: Sequence[int]) -> None:
+        """Raise InputError if the sizes of a pair, (height, width, …), do not match or are too small."""
         (gt_h, gt_w), (lq_h, lq_w) = gt_shape[:2], lq_shape[:2]
-        # A test picture that is not a multiple of the scale loses its rest, as in BasicSR; in training it is refused.
+        # A GT that is not a multiple of the scale is cropped in validation, as in BasicSR, and refused in training.
         slack = 1 if self.train else self.scale
         gt, lq = self.gt.describe(pair[0]), self.lq.describe(pair[1])
         if not (0 <= gt_h - lq_h * self.scale < slack and 0 <= gt_w - lq_w * self.scale < slack):
@@ -154,8 +138,8 @@ class PairedCropDataset(Dataset):
                 'pair, or lower gt_size.'
             )
 
-    def _check_sizes(self):
-        """Checks all pairs by the sizes that indices and headers state; a doubtful pair is decoded to make sure."""
+    def _check_sizes(self) -> None:
+        """Check all pairs by the sizes in indices and headers; where these do not fit, decode the pair to be sure."""
         gt, lq = self.gt.sizes(self.pairs[:, 0]), self.lq.sizes(self.pairs[:, 1])
         rest = gt - lq * self.scale
         doubtful = (lq < 0) | (gt < 0) | (rest < 0) | (rest >= (1 if self.train else self.scale))
@@ -165,7 +149,7 @@ class PairedCropDataset(Dataset):
             pair = self.pairs[i].tolist()
             self._check_pair(pair, self.gt.image(pair[0]).shape, self.lq.image(pair[1]).shape)
 
-    def _enumerate_windows(self):
+    def _enumerate_windows(self) -> np.ndarray:
         crop_size, step, thresh = (
             self.opt.get(key, default) for key, default in (('crop_size', 480), ('step', 240), ('thresh', 0))
         )
@@ -178,8 +162,8 @@ class PairedCropDataset(Dataset):
                 f'crop_size: {crop_size} is less than gt_size: {self.lq_size * scale}; raise the one or '
                 'lower the other.'
             )
-        windows = []
-        origins = {}
+        windows: list[tuple[int, ...]] = []
+        origins: dict[int, np.ndarray] = {}
         for i, size in enumerate(self.gt.sizes(self.pairs[:, 0]).tolist()):
             for length in size:
                 if length not in origins:
@@ -190,21 +174,41 @@ class PairedCropDataset(Dataset):
         return np.array(windows, np.int32)
 
 
-def sub_image_origins(length, crop_size=480, step=240, thresh=0):
-    """Where the sub-images of one axis begin.
+def _augment(image: np.ndarray, hflip: bool, vflip: bool, rot90: bool) -> np.ndarray:
+    """BasicSR's ``augment`` for given flags: (H, W, 3) uint8, any row stride, to a new contiguous array.
+
+    Of equivalent operations the one that OpenCV does fastest: rows are swapped rather than the pixels in them.
+    """
+    if rot90:
+        image = cv2.transpose(cv2.flip(image, 0) if vflip else image)
+        return cv2.flip(image, 0, image) if hflip else image
+    if hflip or vflip:
+        return cv2.flip(image, -1 if hflip and vflip else 1 if hflip else 0)
+    return image.copy()
+
+
+def _planes(image: np.ndarray) -> torch.Tensor:
+    """Convert (H, W, 3) uint8, contiguous, to (3, H, W); OpenCV is four times faster than numpy here."""
+    planes = np.empty((3, *image.shape[:2]), np.uint8)
+    cv2.split(image, list(planes))
+    return torch.from_numpy(planes)
+
+
+def sub_image_origins(length: int, crop_size: int = 480, step: int = 240, thresh: int = 0) -> np.ndarray:
+    """Return where the sub-images of one axis begin.
 
     One begins every ``step`` pixels, and one more flush with the far edge where more than ``thresh`` pixels would be
-    left over. The windows of a picture are the pairs of its row origins (outer) and column origins (inner); numbered
-    from 1 in that order they are BasicSR's ``_s001``, ``_s002``, ...
+    left over. The windows of an image are the pairs of its row origins (outer) and column origins (inner); numbered
+    from 1 in that order they are BasicSR's ``_s001``, ``_s002``, …
 
     Args:
-        length (int): Height or width of the picture, in pixels.
-        crop_size (int): Side of a window. A picture shorter than it has no window.
-        step (int): Distance between neighbouring windows.
-        thresh (int): A remainder of this many pixels, or fewer, is dropped.
+        length: Height or width of the image, in pixels.
+        crop_size: Side of a window. An image shorter than it has no window.
+        step: Distance between neighboring windows.
+        thresh: A remainder of this many pixels, or fewer, is dropped.
 
     Returns:
-        ndarray: Origins, ascending, int64; empty where ``length < crop_size``.
+        Origins, ascending, int64; empty where ``length < crop_size``.
     """
     origins = np.arange(0, length - crop_size + 1, step, dtype=np.int64)
     if len(origins) and length - (origins[-1] + crop_size) > thresh:

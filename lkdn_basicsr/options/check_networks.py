@@ -1,105 +1,104 @@
-"""Whether the networks can be built, and whether the checkpoints named under ``path`` are there and fit them."""
+"""Check that the networks can be built, and that the checkpoints in ``path`` exist and fit them."""
 
 import os
 import warnings
+from typing import Any
 
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
+from torch import nn
 
 from lkdn_basicsr import checkpoints
 from lkdn_basicsr.errors import InputError, one_line
+from lkdn_basicsr.options.option_file import Keys, OptionFile
 from lkdn_basicsr.options.registries import CONSTRUCTOR_ERRORS, registered
 
 
-def build_network(options):
-    """Builds a network for its shapes alone: without memory for its weights, where its code allows that.
+def build_network(options: dict[str, Any]) -> nn.Module:
+    """Build a network for its shapes only: on the meta device, or on the CPU if its class cannot be built there.
 
     Args:
-        options (dict): ``type`` and arguments, as in ``network_g``.
-
-    Returns:
-        nn.Module: On the meta device, or on the CPU.
+        options: ``type`` and arguments, as in ``network_g``.
     """
     cls = registered(ARCH_REGISTRY)[options['type']]
     arguments = {name: value for name, value in options.items() if name != 'type'}
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # the network is built once more to be used, and warns then
+        warnings.simplefilter('ignore')  # they are shown when the network that is used is built
         try:
             with torch.device('meta'):
                 return cls(**arguments)
-        except CONSTRUCTOR_ERRORS:  # some, as SwinIR, compute with the numbers in their own tensors when they are built
+        except CONSTRUCTOR_ERRORS:  # some constructors, as SwinIR's, read values of the tensors that they create
             return cls(**arguments)
 
 
-def check_networks(source):
-    """Builds every network of the options.
+def check_networks(option_file: OptionFile) -> None:
+    """Build every network.
 
     Args:
-        source (OptionFile): Options that :func:`check_schema` has passed.
+        option_file: Options that :func:`check_schema` has checked.
 
     Raises:
         InputError: A network refuses its arguments.
     """
-    for key, options in source.opt.items():
+    for key, options in option_file.opt.items():
         if key.startswith('network_') and isinstance(options, dict):
             try:
                 build_network(options)
-            except CONSTRUCTOR_ERRORS as err:
-                raise source.error((key,), f'is refused by {options["type"]}: {one_line(err)}') from err
+            except CONSTRUCTOR_ERRORS as error:
+                raise option_file.error((key,), f'is refused by {options["type"]}: {one_line(error)}') from error
 
 
-def check_checkpoints(source, is_train, resuming, fetch=True):
-    """Checks the files that ``path`` names; official weights that are missing are fetched.
+def check_checkpoints(option_file: OptionFile, is_train: bool, resuming: bool, fetch: bool = True) -> None:
+    """Check the files that ``path`` names; download official weights that are missing.
 
     Args:
-        source (OptionFile): Options that :func:`check_schema` has passed.
-        is_train (bool): Whether the options are to train by.
-        resuming (bool): Whether training goes on from a state, so that the pretrained weights are not read.
-        fetch (bool): Whether to download official weights that are missing; if not, that is noted. Default: True.
+        option_file: Options that :func:`check_schema` has checked.
+        is_train: Whether they are for training.
+        resuming: Whether training resumes from a state, so that the pretrained weights are not read.
+        fetch: Whether to download; if not, a note is added to ``option_file.notes``.
 
     Raises:
-        InputError: A file is missing, damaged, no checkpoint, or of another network; a test names none.
+        InputError: A file is missing, damaged, not a checkpoint, or of another network; a test names none.
     """
-    path = source.opt['path']
+    path = option_file.opt['path']
     state = path.get('resume_state')
     if is_train and state is not None:
-        _load(source, ('path', 'resume_state'), state)
+        _load(option_file, ('path', 'resume_state'), state)
     if not is_train and path.get('pretrain_network_g') is None:
-        raise source.error(('path',), 'has no pretrain_network_g, so there is nothing to test; give a checkpoint')
-    for network, options in source.opt.items():
+        raise option_file.error(('path',), 'has no pretrain_network_g, so there is nothing to test; give a checkpoint')
+    for network, options in option_file.opt.items():
         key = f'pretrain_{network}'
         file = path.get(key)
         if resuming or not network.startswith('network_') or file is None:
             continue
         suffix = network.removeprefix('network_')
         if not fetch and not os.path.exists(file) and os.path.basename(file) in checkpoints.OFFICIAL_SHA256:
-            source.notes.append(f"{file} is not there and will be downloaded from the authors' repository.")
+            option_file.notes.append(f"{file} does not exist and will be downloaded from the authors' repository.")
             continue
         try:
             checkpoints.ensure(file)
-        except InputError as err:
-            raise source.error(('path', key), f'is {file}, which is not there: {one_line(err)}') from err
-        checkpoint = _load(source, ('path', key), file)
+        except InputError as error:
+            raise option_file.error(('path', key), f'is {file}, which does not exist: {one_line(error)}') from error
         reason = checkpoints.describe_mismatch(
             build_network(options),
-            checkpoint,
+            _load(option_file, ('path', key), file),
             path.get(f'param_key_{suffix}', 'params'),
             path.get(f'strict_load_{suffix}', True),
             is_train,
-            source.opt['model_type'],
-            ema=is_train and source.opt['train'].get('ema_decay', 0) > 0,
+            option_file.opt['model_type'],
+            ema=is_train and option_file.opt['train'].get('ema_decay', 0) > 0,
         )
         if reason:
-            raise source.error(('path', key), f'is {file}, which does not fit {network}: {reason}')
+            raise option_file.error(('path', key), f'is {file}, which does not fit {network}: {reason}')
 
 
-def _load(source, keys, file):
+def _load(option_file: OptionFile, keys: Keys, file: str) -> Any:
     if not os.path.exists(file):
-        raise source.error(keys, f'is {file}, which does not exist; correct the path or copy the file there')
+        raise option_file.error(keys, f'is {file}, which does not exist; correct the path or copy the file there')
     if not os.path.isfile(file) or os.path.getsize(file) == 0:
-        what = 'an empty file' if os.path.isfile(file) else 'a folder'
-        raise source.error(keys, f'is {file}, which is {what}; give a checkpoint')
+        kind = 'an empty file' if os.path.isfile(file) else 'a folder'
+        raise option_file.error(keys, f'is {file}, which is {kind}; give a checkpoint')
     try:
         return checkpoints.load(file)
-    except InputError as err:
-        raise source.error(keys, f'is unusable: {one_line(err)}') from err
+    except InputError as error:
+        raise option_file.error(keys, f'is unusable: {one_line(error)}') from error

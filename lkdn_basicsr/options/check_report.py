@@ -1,23 +1,25 @@
-"""``--check``: what would be trained or tested, opened and built, and nothing written."""
+"""``--check``: report what would be trained or tested; opens the data, builds the networks, writes nothing."""
+
+from collections.abc import Iterator
 
 from basicsr.data import build_dataset
 
-from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.errors import InputError, one_line
 from lkdn_basicsr.options.check_networks import build_network
+from lkdn_basicsr.options.option_file import RunOptions
 
 
-def report(opt):
-    """Opens the data sets, reads one sample of each, and builds the networks.
+def report(opt: RunOptions) -> Iterator[str]:
+    """Open the datasets, read one sample of each, build the networks, and yield a line for each.
 
     Args:
-        opt (RunOptions): What ``parse_options`` has checked.
-
-    Yields:
-        str: A line for each thing.
+        opt: The result of ``parse_options``.
 
     Raises:
         InputError: A sample cannot be read.
     """
+    if opt.option_file:
+        yield f'option file: {opt.option_file}'
     yield from opt.notes
     for phase, options in opt['datasets'].items():
         dataset = build_dataset(options)
@@ -25,14 +27,14 @@ def report(opt):
             sample = dataset[0]
         except InputError:
             raise
-        except Exception as error:  # a data set of someone else
+        except Exception as error:  # a dataset class of another plugin may raise anything
             raise InputError(
-                f'datasets:{phase}: the first sample cannot be read ({error}); look at its files'
+                f'datasets:{phase}: the first sample cannot be read ({one_line(error)}); check its files'
             ) from error
-        pictures = len(getattr(dataset, 'pairs', dataset))
-        of = '' if pictures == len(dataset) else f', {len(dataset)} sub-images'
-        sides = ', '.join(f'{key} {"x".join(map(str, sample[key].shape))}' for key in ('lq', 'gt') if key in sample)
-        yield f'datasets:{phase}: {options["name"]}, {pictures} pictures{of}; a sample is {sides}'
+        images = len(getattr(dataset, 'pairs', dataset))
+        sub_images = '' if images == len(dataset) else f', {len(dataset)} sub-images'
+        shapes = ', '.join(f'{key} {"x".join(map(str, sample[key].shape))}' for key in ('lq', 'gt') if key in sample)
+        yield f'datasets:{phase}: {options["name"]}, {images} images{sub_images}; a sample is {shapes}'
     for key, options in opt.items():
         if key.startswith('network_') and isinstance(options, dict):
             count = sum(parameter.numel() for parameter in build_network(options).parameters())

@@ -1,45 +1,27 @@
-"""What is in effect: the options as an option file, and how they differ from the file of that name that we ship."""
+"""How options differ from each other and from the shipped option file."""
 
 import json
-import logging
 import os
-from collections import OrderedDict
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.options.check_schema import check_schema
-from lkdn_basicsr.options.option_file import read_option_file
+from lkdn_basicsr.options.option_file import OptionFile, read_option_file, shipped_option_file
 
-SHIPPED = Path(__file__).resolve().parents[2] / 'options'  # beside the package in a clone; not there when installed
-
-
-class RunOptions(OrderedDict):
-    """The options of a run, for BasicSR a dictionary.
-
-    Attributes:
-        effective (str): They, as the text of an option file that starts the same run.
-        notes (list[str]): What is otherwise than it was written; for the log.
-        differences (list[str]): How they differ from the shipped file of the same name.
-        seed_is_drawn (bool): Whether the file gives no ``manual_seed``; a resume goes on with the one of its state.
-    """
-
-    effective, notes, differences, seed_is_drawn = '', (), (), False
+NOT_SET = 'not set'
 
 
-def differences_from_shipped(source, is_train):
-    """How options differ from the shipped option file of the same file name.
+def differences_from_shipped(option_file: OptionFile, is_train: bool) -> list[str]:
+    """Return how options differ from the shipped option file of the same name, a line each; [] if there is none.
 
     Args:
-        source (OptionFile): That ``check_schema`` has passed.
-        is_train (bool): Whether they are to train by.
-
-    Returns:
-        list[str]: A line for each; none where no such file is shipped.
+        option_file: Options that ``check_schema`` has checked.
     """
-    path = SHIPPED / os.path.basename(source.path)
-    if not path.is_file():
+    path = shipped_option_file(os.path.basename(option_file.path))
+    if path is None:
         return []
     try:
         shipped = read_option_file(path)
@@ -47,35 +29,17 @@ def differences_from_shipped(source, is_train):
     except InputError:
         return []
     return [
-        f'{name}: {_shown(ours)} (shipped: {_shown(theirs)})' for name, ours, theirs in changes(source.opt, shipped.opt)
+        f'{name}: {_format(value)} (shipped: {_format(shipped_value)})'
+        for name, value, shipped_value in changes(option_file.opt, shipped.opt)
     ]
 
 
-def _shown(value):
+def _format(value: Any) -> str:
     return value if value == NOT_SET else json.dumps(value, ensure_ascii=False)
 
 
-def record_effective(opt):
-    """Write the options in effect beside the log file, and the notes on them into the log.
-
-    Args:
-        opt (dict): What ``parse_options`` gave, when BasicSR has opened its log; elsewhere nothing is done.
-    """
-    logger = logging.getLogger('basicsr')
-    files = [handler.baseFilename for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
-    if not files or not isinstance(opt, RunOptions):
-        return
-    path = Path(files[0]).with_suffix('.yml')
-    path.write_text(opt.effective, encoding='utf-8')
-    for note in opt.notes:
-        logger.warning(note)
-    logger.info(f'The options in effect are in {path}.')
-    if opt.differences:
-        logger.info('Differences from the shipped option file:' + ''.join(f'\n\t{line}' for line in opt.differences))
-
-
-def plain(value):
-    """Options or metrics as plain dictionaries, lists, numbers and texts, which load without running code."""
+def plain(value: Any) -> Any:
+    """Return options or metrics as plain dicts, lists, numbers and strings, which load without running code."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -85,28 +49,22 @@ def plain(value):
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-NOT_SET = 'not set'
-
-
-def changes(before, after):
-    """In which settings two sets of options differ.
-
-    Args:
-        before, after (dict): options, with blocks of options in them.
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the options in which two sets of options differ.
 
     Yields:
-        tuple[str, object, object]: name, as ``train:optim_g:lr``, and both values; ``NOT_SET`` where there is none.
+        Name, as ``train:optim_g:lr``, and both values; ``NOT_SET`` where an option is missing.
     """
-    before, after = dict(_flat(before)), dict(_flat(after))
-    for name in [*before, *(name for name in after if name not in before)]:
+    before, after = dict(_flatten(before)), dict(_flatten(after))
+    for name in before | after:
         old, new = before.get(name, NOT_SET), after.get(name, NOT_SET)
         if old != new:
             yield name, old, new
 
 
-def _flat(options, prefix=''):
+def _flatten(options: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
     for key, value in options.items():
         if isinstance(value, dict) and value:
-            yield from _flat(value, f'{prefix}{key}:')
+            yield from _flatten(value, f'{prefix}{key}:')
         else:
             yield f'{prefix}{key}', value

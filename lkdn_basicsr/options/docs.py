@@ -1,69 +1,80 @@
-"""``python -m lkdn_basicsr.options.docs > docs/options.md``: all options, from the table that checks them."""
+"""Write all options as a page of docs, from the table that checks them.
 
-from lkdn_basicsr.options.schema import ABSENT, CLOSED_MODELS, OTHER_DATASETS, REQUIRED, SECTIONS
+``python -m lkdn_basicsr.options.docs > docs/options.md``
+"""
+
+from lkdn_basicsr.options.schema import ABSENT, CLOSED_MODELS, OTHER_DATASETS, REQUIRED, SECTIONS, Option
 
 _HEAD = f"""# Options
 
-Made from the table that checks option files (`lkdn_basicsr/options/schema.py`) by
-`python -m lkdn_basicsr.options.docs > docs/options.md`; change the table, not this page.
+This page is made from the table that checks option files, `lkdn_basicsr/options/schema.py`, by
+`python -m lkdn_basicsr.options.docs > docs/options.md`. To change it, change the table.
 
-An option file is YAML, read as plain data: no tags that run code, no key twice, `1e-3` a number. A key that is not
-known is refused with its line and the nearest name. `*` in a name stands for a name of your choice, or for the name of
-a network. Arguments of networks, losses, metrics, optimizers and schedulers are those of the class or function that
-`type` names, and are checked against its signature. Where `model_type` is not one of {', '.join(CLOSED_MODELS)}, keys
-of that model are let through at the top and in `train` and `val`.
+**File.** `-opt train_LKDN_x4.yml` and `-opt options/train_LKDN_x4.yml` name a file in the current folder.
+If there is none, the option file of that name that comes with the package is used. `--check` prints which file it is.
 
-A file that begins with `base: ../train_LKDN_x4.yml` says only what differs from that file, which may have a base too;
-the path is relative to the file that it stands in. A block is merged with the block of that name in the base, key by
-key; anything else (a value, a list, `~`) takes the place of what the base has. A block that names another `type` than
-the base's takes nothing from it, so that Adam does not get Adan's three `betas`. Runs write down the merged options.
+**Syntax.** An option file is YAML, and is read as plain data. Tags that run code are refused. A key that is given
+twice is refused. `1e-3` is a number. An unknown key is refused, with its line and the nearest known name. `*` in a name
+below is a name of your choice, or the name of a network.
 
-`--force_yml a:b=value` sets a key that the file or a base of it has, by the same rules; `~` as the value of a data set
-leaves it out.
+**Arguments.** In a block with a `type` (network, loss, metric, optimizer, scheduler) the other keys are the arguments
+of that class or function. They are checked against its signature. Models other than
+{', '.join(CLOSED_MODELS)} may have options of their own at the top and in
+`train` and `val`; these are not checked.
+
+**Base.** A file with the line `base: ../train_LKDN_x4.yml` contains only what differs from that file. The path is
+relative to the file that has this line. The base may have a base as well. A block is merged with the block of that name
+in the base, key by key. Anything else (a value, a list, `~`) replaces what the base has. A block whose `type` differs
+from the base's replaces it: Adam does not get Adan's three `betas`. A run writes the merged options to a file next to
+its log.
+
+**Command line.** `--force_yml a:b=value` sets an option that the file or its base has; the value is read as YAML.
+`datasets:test_2=~` leaves a dataset out.
 """
+_KINDS = {
+    'null': '`~`',
+    'auto': '`auto`',
+    'ints': 'list of int',
+    'numbers': 'list of numbers',
+    'texts': 'list of texts',
+}
 
 
-def render():
-    """The page, as Markdown text."""
+def render() -> str:
+    """Return the page, as Markdown."""
     parts = [_HEAD]
-    for section, rows in SECTIONS.items():
+    for section, options in SECTIONS.items():
         parts.append(f'\n## {f"`{section}`" if section else "At the top"}\n')
         parts.append('| key | type | default | values | |\n|---|---|---|---|---|')
-        parts += [f'| `{row.key}` | {_kind(row)} | {_default(row)} | {_valid(row)} | {row.text} |' for row in rows]
-    parts.append('\n## Other data sets of BasicSR\n')
-    parts.append('The keys of `datasets.*`, and these:\n')
+        parts += [
+            f'| `{option.key}` | {_kind(option)} | {_default(option)} | {_valid(option)} | {option.text} |'
+            for option in options
+        ]
+    parts.append('\n## Other datasets of BasicSR\n')
+    parts.append('Besides the options of `datasets.*`:\n')
     parts += [f'- `{name}`: {", ".join(f"`{key}`" for key in keys.split())}' for name, keys in OTHER_DATASETS.items()]
     return '\n'.join(parts) + '\n'
 
 
-def _kind(row):
-    names = {
-        'null': '`~`',
-        'auto': '`auto`',
-        'ints': 'list of int',
-        'numbers': 'list of numbers',
-        'texts': 'list of texts',
-    }
-    return ' or '.join(names.get(kind, kind) for kind in row.kind.split(' | '))
+def _kind(option: Option) -> str:
+    return ' or '.join(_KINDS.get(kind, kind) for kind in option.kind.split(' | '))
 
 
-def _default(row):
-    if row.default is REQUIRED:
+def _default(option: Option) -> str:
+    if option.default is REQUIRED:
         return 'required'
-    if row.default is ABSENT or row.default == {}:
+    if option.default is ABSENT or option.default == {}:
         return ''
-    words = {None: '~', True: 'true', False: 'false'}
-    if isinstance(row.default, dict):
-        return ', '.join(f'`{key}: {value}`' for key, value in row.default.items())
-    return f'`{words[row.default] if row.default is None or isinstance(row.default, bool) else row.default}`'
+    if isinstance(option.default, dict):
+        return ', '.join(f'`{key}: {value}`' for key, value in option.default.items())
+    word = {'None': '~', 'True': 'true', 'False': 'false'}.get(str(option.default), option.default)
+    return f'`{word}`'
 
 
-def _valid(row):
-    if row.valid is None:
-        return ''
-    return (
-        ', '.join(f'`{name}`' for name in row.valid) if isinstance(row.valid, tuple) else row.valid.replace('inf', '∞')
-    )
+def _valid(option: Option) -> str:
+    if isinstance(option.valid, tuple):
+        return ', '.join(f'`{name}`' for name in option.valid)
+    return (option.valid or '').replace('inf', '∞')
 
 
 if __name__ == '__main__':

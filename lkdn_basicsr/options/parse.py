@@ -11,8 +11,8 @@ from lkdn_basicsr.options.check_data import check_data
 from lkdn_basicsr.options.check_networks import check_checkpoints, check_networks
 from lkdn_basicsr.options.check_relations import check_relations
 from lkdn_basicsr.options.check_schema import check_schema
-from lkdn_basicsr.options.diff import RunOptions, differences_from_shipped
-from lkdn_basicsr.options.option_file import OptionFile, force_options, read_option_file
+from lkdn_basicsr.options.diff import differences_from_shipped
+from lkdn_basicsr.options.option_file import OptionFile, RunOptions, force_options, read_option_file
 
 
 def parse_options(args: Namespace, root_path: str, is_train: bool) -> OptionFile:
@@ -35,6 +35,7 @@ def parse_options(args: Namespace, root_path: str, is_train: bool) -> OptionFile
     check_schema(option_file, is_train)
     check_relations(option_file, is_train)
     opt = RunOptions(option_file.opt)
+    opt.option_file = option_file.path
     opt.differences = differences_from_shipped(option_file, is_train)
     opt['auto_resume'], opt['is_train'] = args.auto_resume, is_train
     option_file.opt = opt

@@ -1,126 +1,135 @@
-"""YAML as plain data: a safe loader that knows the line of every key, and a dumper that it understands."""
+"""YAML as plain data: a safe loader that records the line of every key, and a dumper whose output it reads back."""
 
 import re
 from collections import OrderedDict
+from typing import Any
 
 import yaml
 
 from lkdn_basicsr.errors import InputError
 
-MAX_ENTRIES = 10_000  # aliases of aliases can stand for billions of entries
-_PLAIN_TAGS = {f'tag:yaml.org,2002:{name}' for name in ('str', 'int', 'float', 'bool', 'null', 'seq', 'map', 'merge')}
-_MAP_TAG = yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG
+MAX_NODES = 20_000  # nested aliases can expand to billions of nodes
+Lines = dict[tuple[str, ...], int]
+_TAG = 'tag:yaml.org,2002:'
+_PLAIN_TAGS = {_TAG + name for name in ('str', 'int', 'float', 'bool', 'null', 'seq', 'map', 'merge')}
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with ``1e-3`` a number, dates left as text, and mappings in the order of the file."""
+    """SafeLoader that reads ``1e-3`` as a number and dates as text, and keeps mappings in the order of the file."""
 
-    def construct_ordered(self, node):
+    def construct_ordered(self, node: yaml.MappingNode) -> OrderedDict[str, Any]:
         self.flatten_mapping(node)
         return OrderedDict(
             (self.construct_object(key), self.construct_object(value, deep=True)) for key, value in node.value
         )
 
 
-# add_constructor and add_implicit_resolver copy the tables of the parent before they change them.
-_Loader.add_constructor(_MAP_TAG, _Loader.construct_ordered)
-# YAML 1.1 wants a point and a signed exponent in a float, so that 1e-3 and 5e3 were text.
+# add_constructor and add_implicit_resolver copy the tables of the parent class before they change them.
+_Loader.add_constructor(_TAG + 'map', _Loader.construct_ordered)
+# YAML 1.1 requires a point and a signed exponent in a float, so that PyYAML reads 1e-3 and 5e3 as text.
 _Loader.add_implicit_resolver(
-    'tag:yaml.org,2002:float', re.compile(r'^[-+]?(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$'), list('-+.0123456789')
+    _TAG + 'float', re.compile(r'^[-+]?(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$'), list('-+.0123456789')
 )
 _Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, regexp)
-        for tag, regexp in resolvers
-        if tag not in ('tag:yaml.org,2002:timestamp', 'tag:yaml.org,2002:value')
-    ]
+    first: [(tag, regexp) for tag, regexp in resolvers if tag not in (_TAG + 'timestamp', _TAG + 'value')]
     for first, resolvers in _Loader.yaml_implicit_resolvers.items()
 }
 
 
 class _Dumper(yaml.SafeDumper):
-    def ignore_aliases(self, data):
+    def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
-_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers  # so that the text '1e-3' gets its quotes
+_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers  # so that the text '1e-3' is quoted
 _Dumper.add_representer(OrderedDict, lambda dumper, data: dumper.represent_dict(data.items()))
 _Dumper.add_representer(tuple, lambda dumper, data: dumper.represent_list(data))
 
 
-def construct(text, source):
-    """Parses one YAML document.
+def load(text: str, source: str) -> tuple[Any, Lines]:
+    """Read one YAML document: compose its nodes, check them, record the lines of the keys, construct the value.
 
     Args:
-        text (str): The document.
-        source (str): What begins the messages: the file, or the argument.
+        source: What the messages begin with: the file, or the command-line argument.
 
     Returns:
-        tuple[object, dict[tuple[str], int]]: Its value, and the line of each of its keys, by the path of the key.
+        The value, and the line of each key by the path of the key.
 
     Raises:
-        InputError: It is not YAML, or asks for anything but plain data; a key is there twice, or is not text.
+        InputError: The text is not YAML, contains tags of other than plain data, or has a key that is not text or is
+            given twice.
     """
     try:
         loader = _Loader(text)
-        node = loader.get_single_node()
-        lines = {}
-        if node is not None:
-            _walk(node, (), lines, source, [0], ())
-        return (None if node is None else loader.construct_document(node)), lines
-    except yaml.reader.ReaderError as err:
-        raise InputError(f'{source} is not an option file: character {err.position} cannot be in YAML text') from err
-    except yaml.MarkedYAMLError as err:
-        mark = err.problem_mark or err.context_mark
+        root = loader.get_single_node()
+        if root is None:
+            return None, {}
+        _check_nodes(root, source)
+        lines = _key_lines(root, (), source)  # before the constructor, which replaces `<<` by what is merged
+        return loader.construct_document(root), lines
+    except yaml.reader.ReaderError as error:
+        raise InputError(f'{source} is not an option file: character {error.position} is invalid in YAML') from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
         line = f', line {mark.line + 1}:' if mark else ''
-        raise InputError(f'{source}{line} is not YAML ({err.problem or err.context}); correct that line') from err
-    except RecursionError as err:
-        raise InputError(f'{source} is not an option file: it is nested too deeply') from err
+        raise InputError(f'{source}{line} is not YAML ({error.problem or error.context}); correct that line') from error
+    except RecursionError as error:
+        raise InputError(f'{source} is not an option file: it is nested too deeply') from error
     except InputError:
         raise
-    except ValueError as err:  # as in !!int abc
+    except ValueError as error:  # as in !!int abc
         raise InputError(
-            f'{source} holds a value that does not fit its tag ({err}); correct or remove the tag'
-        ) from err
+            f'{source} has a value that does not fit its tag ({error}); correct or remove the tag'
+        ) from error
 
 
-def _walk(node, keys, lines, source, count, parents):
-    """Records the line of every key, and refuses duplicate keys, keys that are not text, and tags that ask for code."""
-    line = node.start_mark.line + 1
-    count[0] += 1
-    if count[0] > MAX_ENTRIES or id(node) in parents:
-        raise InputError(f'{source}, line {line}: is not an option file: aliases make it endless or very large')
-    if node.tag not in _PLAIN_TAGS:
-        tag = node.tag.replace('tag:yaml.org,2002:', '!!')
-        raise InputError(
-            f'{source}, line {line}: the tag {tag} is not allowed; an option file holds only plain text, '
-            'numbers, booleans, lists and mappings'
-        )
+def dump(data: Any) -> str:
+    """Return plain data as a YAML document, in its order."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+
+
+def _check_nodes(root: yaml.Node, source: str) -> None:
+    """Refuse tags of other than plain data, and documents that their aliases make very large or endless."""
+    nodes = [root]
+    for node in nodes:  # grows while it is read; a node is appended once for each alias
+        if node.tag not in _PLAIN_TAGS:
+            tag = node.tag.replace(_TAG, '!!')
+            raise InputError(
+                f'{_line(source, node)}: the tag {tag} is not allowed; an option file contains only plain text, '
+                'numbers, booleans, lists and mappings'
+            )
+        if isinstance(node, yaml.MappingNode):
+            nodes += [child for pair in node.value for child in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+        if len(nodes) > MAX_NODES:
+            raise InputError(f'{_line(source, node)} is not an option file: aliases make it endless or very large')
+
+
+def _key_lines(node: yaml.Node, keys: tuple[str, ...], source: str) -> Lines:
+    """Return the lines of the keys below ``node``, whose own path is ``keys``; refuse keys that are wrong."""
+    lines: Lines = {}
+    merged: Lines = {}
     if isinstance(node, yaml.SequenceNode):
         for child in node.value:
-            _walk(child, keys, {}, source, count, (*parents, id(node)))
+            _key_lines(child, keys, source)  # only checked: what is in a list has no path
     elif isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key_node, child in node.value:
-            key_line = key_node.start_mark.line + 1
-            if key_node.tag == 'tag:yaml.org,2002:merge':
-                _walk(child, keys, lines, source, count, (*parents, id(node)))
+        for key, child in node.value:
+            path = (*keys, key.value)
+            if key.tag == _TAG + 'merge':
+                merged |= _key_lines(child, keys, source)
                 continue
-            if key_node.tag != 'tag:yaml.org,2002:str':
-                name = key_node.value if isinstance(key_node, yaml.ScalarNode) else 'a list or mapping'
+            if key.tag != _TAG + 'str':
+                name = repr(key.value) if isinstance(key, yaml.ScalarNode) else 'that is a list or mapping'
+                raise InputError(f'{_line(source, key)}: the key {name} is not text; put it in quotes or correct it')
+            if path in lines:
                 raise InputError(
-                    f'{source}, line {key_line}: the key {name!r} is not text; put it in quotes or correct it'
+                    f'{_line(source, key)}: {":".join(path)} is given a second time; remove one of the two'
                 )
-            key = key_node.value
-            if key in seen:
-                raise InputError(
-                    f'{source}, line {key_line}: {":".join((*keys, key))} is given a second time; remove one of the two'
-                )
-            seen.add(key)
-            lines[(*keys, key)] = key_line
-            _walk(child, (*keys, key), lines, source, count, (*parents, id(node)))
+            lines[path] = key.start_mark.line + 1
+            lines |= _key_lines(child, path, source)
+    return merged | lines
 
 
-def dump(data):
-    """Plain data as the text of a YAML document, in its order."""
-    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+def _line(source: str, node: yaml.Node) -> str:
+    return f'{source}, line {node.start_mark.line + 1}'

@@ -1,339 +1,254 @@
-"""Every option: its type, its default, its range, and what it is for.
+"""Every option: its type, default, range and meaning.
 
-This one table checks option files (``check.py``) and writes ``docs/options.md`` (``docs.py``); a new option is a row.
-
-- ``key`` may end in ``*``: ``pretrain_network_*`` stands for one key for each network.
-- ``kind`` names types of ``KINDS``, separated by ``|``.
-- ``default``: REQUIRED, ABSENT (the key stays away), or the value that is filled in.
-- ``valid``: an interval such as ``(0, 1]`` for numbers (each one of a list), or a tuple of names; None for no bound.
+``check_schema.py`` checks option files against this table, and ``docs.py`` makes ``docs/options.md`` from it. To add an
+option, add an entry.
 """
 
-from collections import namedtuple
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
-from lkdn_basicsr.options.option_file import is_finite
-
-Option = namedtuple('Option', 'key kind default valid text')
-
-
-class _Mark(str):
-    """A default that is not a value."""
+REQUIRED, ABSENT = object(), object()  # defaults: the file must have the option; an option that is missing stays so
 
 
-REQUIRED, ABSENT = _Mark('required'), _Mark('none')
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An entry of the table.
+
+    Attributes:
+        key: May contain ``*``: ``pretrain_network_*`` is one option for each network.
+        kind: Names in ``KINDS``, separated by ``|``.
+        text: Meaning, for the docs and for the message about a missing option.
+        default: REQUIRED, ABSENT, or the value that is filled in.
+        valid: An interval such as ``(0, 1]`` (of a list: for each number), or the allowed names; None for no limit.
+    """
+
+    key: str
+    kind: str
+    text: str
+    default: Any = ABSENT
+    valid: str | tuple[str, ...] | None = None
+
+    @classmethod
+    def like(cls, key: str, default: Any) -> 'Option':
+        """Return an option for an argument that is not in the table, of the type of its default."""
+        if isinstance(default, bool):
+            return cls(key, 'bool', '')
+        if _is_finite(default):
+            return cls(key, 'number | null', '')
+        return cls(key, 'text | null' if isinstance(default, str) else 'any', '')
 
 
-def _is_int(value):
-    return is_finite(value) and float(value).is_integer()  # `!!float 5e3` is how the official files write 5000
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A type of option."""
+
+    accepts: Callable[[Any], bool]
+    description: str
 
 
-def _is_list(check):
-    return lambda value: isinstance(value, list | tuple) and all(check(v) for v in value)
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-KINDS = {  # name in the table: (check, its words in a message)
-    'int': (_is_int, 'a whole number'),
-    'number': (is_finite, 'a number'),
-    'bool': (lambda value: isinstance(value, bool), 'true or false'),
-    'text': (lambda value: isinstance(value, str) and value.strip() != '', 'text'),
-    'ints': (_is_list(_is_int), 'a list of whole numbers'),
-    'numbers': (_is_list(is_finite), 'a list of numbers'),
-    'texts': (_is_list(lambda value: isinstance(value, str)), 'a list of names'),
-    'options': (lambda value: isinstance(value, dict), 'a block of options'),
-    'auto': (lambda value: value == 'auto', 'auto'),
-    'null': (lambda value: value is None, '~ (nothing)'),
-    'any': (lambda value: True, 'anything'),
+def _is_int(value: Any) -> bool:
+    return _is_finite(value) and float(value).is_integer()  # the official files write 5000 as `!!float 5e3`
+
+
+def _is_list(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list | tuple) and all(map(accepts, value))
+
+
+KINDS = {
+    'int': Kind(_is_int, 'a whole number'),
+    'number': Kind(_is_finite, 'a number'),
+    'bool': Kind(lambda value: isinstance(value, bool), 'true or false'),
+    'text': Kind(lambda value: isinstance(value, str) and value.strip() != '', 'text'),
+    'ints': Kind(_is_list(_is_int), 'a list of whole numbers'),
+    'numbers': Kind(_is_list(_is_finite), 'a list of numbers'),
+    'texts': Kind(_is_list(lambda value: isinstance(value, str)), 'a list of names'),
+    'options': Kind(lambda value: isinstance(value, dict), 'a block of options'),
+    'auto': Kind(lambda value: value == 'auto', 'auto'),
+    'null': Kind(lambda value: value is None, '~ (nothing)'),
+    'any': Kind(lambda value: True, 'anything'),
 }
 
-_LOADER = (
+
+_AUGMENTATION = (
     Option(
-        'gt_size',
-        'int',
-        ABSENT,
-        '[1, inf)',
-        'Training: side of the ground-truth patch in pixels; a multiple of `scale`. Required in the training set.',
+        'gt_size', 'int', 'Side of patches in HR pixels, a multiple of `scale`; training needs it.', valid='[1, inf)'
     ),
-    Option('use_hflip', 'bool', ABSENT, None, 'Training: flip at random. Default in the training set: true.'),
-    Option(
-        'use_rot', 'bool', ABSENT, None, 'Training: rotate by 90 degrees at random. Default in the training set: true.'
-    ),
+    Option('use_hflip', 'bool', 'Random horizontal flips in training. Default there: true.'),
+    Option('use_rot', 'bool', 'Random vertical flips and transposition in training. Default there: true.'),
 )
-_PICTURES = (
-    Option(
-        'mean', 'numbers | null', ABSENT, None, 'Subtracted from the pictures, one value for each channel (0 to 1).'
-    ),
-    Option('std', 'numbers | null', ABSENT, None, 'Divides the pictures, one value for each channel (0 to 1).'),
-    Option('color', 'text | null', ABSENT, ('y', 'rgb'), '`y`: train and test on the luma channel alone.'),
-    Option('meta_info_file', 'text | null', ABSENT, None, 'Text file naming the pictures to use, one a line.'),
+_IMAGES = (
+    Option('mean', 'numbers | null', 'Subtracted from the images, one value for each channel (0 to 1).'),
+    Option('std', 'numbers | null', 'The images are divided by this, one value for each channel (0 to 1).'),
+    Option('color', 'text | null', '`y`: train and test on the luma channel only.', valid=('y', 'rgb')),
+    Option('meta_info_file', 'text | null', 'Text file with the names of the images to use, one in a line.'),
 )
 _PAIRED = (
-    Option('dataroot_gt', 'text', REQUIRED, None, 'Folder or store of the ground truth (HR).'),
-    Option('dataroot_lq', 'text', REQUIRED, None, 'Folder or store of the low-quality pictures (LR).'),
-    Option(
-        'filename_tmpl',
-        'text',
-        ABSENT,
-        None,
-        "Name of the LR picture from the name of its HR picture, without the extension: `'{}x4'` pairs 0001.png "
-        "with 0001x4.png. Default: `'{}'`.",
-    ),
-    *_PICTURES,
-    *_LOADER,
-)
-_LOSS = (
-    Option('type', 'text', REQUIRED, None, 'Name in the loss registry, as `L1Loss`. The other keys are its arguments.'),
-    Option('loss_weight', 'number', ABSENT, '[0, inf)', 'Factor of the loss.'),
-    Option('reduction', 'text', ABSENT, ('mean', 'sum'), 'How the values of all pixels become one.'),
+    Option('dataroot_gt', 'text', 'Folder or store of the ground truth (HR).', REQUIRED),
+    Option('dataroot_lq', 'text', 'Folder or store of the low-quality images (LR).', REQUIRED),
+    Option('filename_tmpl', 'text', "Name of the LR image of an HR image: `'{}x4'` for 0001x4.png. Default: `'{}'`."),
+    *_IMAGES,
+    *_AUGMENTATION,
 )
 
-# section: its rows. `*` in a section stands for a name that the option file chooses.
-SECTIONS = {
+# Section: its options. `*` in a section is a name that the option file chooses.
+SECTIONS: dict[str, tuple[Option, ...]] = {
     '': (
+        Option('base', 'text', 'Option file that this one is based on; the path is relative to this file.'),
         Option(
-            'base', 'text', ABSENT, None, 'Option file that this one differs from; the path is relative to this file.'
+            'name', 'text', 'Name of the run and its folder; `debug…` makes a short run, as `--debug` does.', REQUIRED
         ),
-        Option(
-            'name',
-            'text',
-            REQUIRED,
-            None,
-            'Name of the run; its folder is experiments/NAME or results/NAME. A name that begins with `debug` '
-            'makes a short run, as `--debug` does.',
-        ),
-        Option('model_type', 'text', REQUIRED, None, 'Name in the model registry: `ReparamSRModel`, `SRModel`, …'),
-        Option('scale', 'int', ABSENT, '[1, inf)', 'Upscaling factor. Required with paired data.'),
-        Option(
-            'num_gpu',
-            'int | auto',
-            'auto',
-            '[0, inf)',
-            'GPUs of a run without a launcher; 0 is the CPU, and so is any number on a machine without GPUs.',
-        ),
-        Option('manual_seed', 'int | null', None, '[0, 4294900000]', 'Seed of the run. Default: drawn at random.'),
-        Option('find_unused_parameters', 'bool', ABSENT, None, 'Passed to DistributedDataParallel.'),
+        Option('model_type', 'text', 'Name in the model registry: `ReparamSRModel`, `SRModel`, …', REQUIRED),
+        Option('scale', 'int', 'Upscaling factor. Required with paired data.', valid='[1, inf)'),
+        Option('num_gpu', 'int | auto', 'Number of GPUs without a launcher; 0 is the CPU.', 'auto', '[0, inf)'),
+        Option('manual_seed', 'int | null', 'Seed of the run. Default: drawn at random.', None, '[0, 4294900000]'),
+        Option('find_unused_parameters', 'bool', 'Passed to DistributedDataParallel.'),
         Option(
             'datasets',
             'options',
+            '`train`, `val`, `val_2`, …, or for tests `test`, `test_1`, …; `~` leaves one out.',
             REQUIRED,
-            None,
-            'Data sets: `train`, `val`, `val_2`, … for training, `test`, `test_1`, … for a test. One that is `~` '
-            'is left out.',
         ),
-        Option('network_g', 'options', REQUIRED, None, 'The network.'),
-        Option('path', 'options', {}, None, 'Checkpoints to start from.'),
-        Option('train', 'options', ABSENT, None, 'Training. Required when training.'),
-        Option('val', 'options | null', ABSENT, None, 'Validation and test. Without it training does not validate.'),
-        Option('logger', 'options', {}, None, 'What is logged and saved, and how often.'),
-        Option('dist_params', 'options | null', ABSENT, None, 'Distributed training.'),
+        Option('network_g', 'options', 'The network.', REQUIRED),
+        Option('path', 'options', 'Checkpoints to start from.', {}),
+        Option('train', 'options', 'Training. Required for training.'),
+        Option('val', 'options | null', 'Validation and test. Without it, training does not validate.'),
+        Option('logger', 'options', 'What is logged and saved, and how often.', {}),
+        Option('dist_params', 'options | null', 'Distributed training.'),
     ),
     'datasets.*': (
-        Option('name', 'text', REQUIRED, None, 'Name of the data set in the log and in the results folder.'),
-        Option(
-            'type',
-            'text',
-            REQUIRED,
-            None,
-            'Name in the data set registry: `PairedCropDataset`, `PairedImageDataset`, `SingleImageDataset`, …',
-        ),
-        Option('io_backend', 'options', {'type': 'disk'}, None, 'How pictures are stored.'),
-        Option('scale', 'int', ABSENT, '[1, inf)', 'Only where the file has no `scale` at its top.'),
-        Option(
-            'num_worker_per_gpu',
-            'int',
-            ABSENT,
-            '[0, 1024]',
-            'Worker processes that load data, for each rank or GPU. Required in the training set.',
-        ),
-        Option(
-            'batch_size_per_gpu',
-            'int',
-            ABSENT,
-            '[1, inf)',
-            'Patches in a batch, for each rank or GPU. Required in the training set.',
-        ),
-        Option('dataset_enlarge_ratio', 'number', ABSENT, '(0, inf)', 'Times each picture counts in an epoch.'),
+        Option('name', 'text', 'Name of the dataset in the log and in the results folder.', REQUIRED),
+        Option('type', 'text', 'Name in the dataset registry: `PairedCropDataset`, `PairedImageDataset`, …', REQUIRED),
+        Option('io_backend', 'options', 'How the images are stored.', {'type': 'disk'}),
+        Option('scale', 'int', 'Only in files without `scale` at the top.', valid='[1, inf)'),
+        Option('num_worker_per_gpu', 'int', 'Workers of each rank or GPU; training needs it.', valid='[0, 1024]'),
+        Option('batch_size_per_gpu', 'int', 'Batch size of each rank or GPU; training needs it.', valid='[1, inf)'),
+        Option('dataset_enlarge_ratio', 'number', 'How many times an epoch contains each image.', valid='(0, inf)'),
         Option(
             'prefetch_mode',
             'text | null',
-            ABSENT,
-            ('cpu', 'cuda'),
-            '`cuda` copies the next batch ahead and needs `pin_memory: true`; it becomes `~` on a CPU.',
+            '`cuda` copies the next batch ahead and needs `pin_memory: true`; on a CPU it becomes `~`.',
+            valid=('cpu', 'cuda'),
         ),
-        Option('num_prefetch_queue', 'int', ABSENT, '[1, inf)', 'Batches ahead with `prefetch_mode: cpu`.'),
-        Option('pin_memory', 'bool', ABSENT, None, 'Page-locked batches; false on a CPU.'),
-        Option('persistent_workers', 'bool', ABSENT, None, 'Keep workers over epochs; needs at least one worker.'),
+        Option('num_prefetch_queue', 'int', 'Batches loaded ahead with `prefetch_mode: cpu`.', valid='[1, inf)'),
+        Option('pin_memory', 'bool', 'Page-locked batches; false on a CPU.'),
+        Option('persistent_workers', 'bool', 'Keep the workers between epochs; needs at least one worker.'),
     ),
     'datasets.* (PairedCropDataset)': (
         *_PAIRED,
-        Option(
-            'crop_size',
-            'int',
-            ABSENT,
-            '[1, inf)',
-            'Raw stores: side of the sub-images, in HR pixels, out of which patches are drawn. Default: 480.',
-        ),
-        Option(
-            'step', 'int', ABSENT, '[1, inf)', 'Raw stores: distance of the sub-images, in HR pixels. Default: 240.'
-        ),
-        Option(
-            'thresh',
-            'int',
-            ABSENT,
-            '[0, inf)',
-            'Raw stores: a rest of a picture that is no wider than this gets no sub-image. Default: 0.',
-        ),
-        Option(
-            'float32',
-            'bool',
-            ABSENT,
-            None,
-            'Pictures as floats in [0, 1], for models other than ReparamSRModel. Default: false.',
-        ),
+        Option('crop_size', 'int', 'Raw stores: side of the sub-images, in HR pixels. Default: 480.', valid='[1, inf)'),
+        Option('step', 'int', 'Raw stores: distance between sub-images, in HR pixels. Default: 240.', valid='[1, inf)'),
+        Option('thresh', 'int', 'Raw stores: widest remainder that gets no sub-image. Default: 0.', valid='[0, inf)'),
+        Option('float32', 'bool', 'Images as floats in [0, 1], for models other than ReparamSRModel.'),
     ),
     'datasets.* (PairedImageDataset)': _PAIRED,
     'datasets.* (SingleImageDataset)': (
-        Option('dataroot_lq', 'text', REQUIRED, None, 'Folder or LMDB of the pictures.'),
-        *_PICTURES,
+        Option('dataroot_lq', 'text', 'Folder or LMDB of the images.', REQUIRED),
+        *_IMAGES,
     ),
     'datasets.*.io_backend': (
         Option(
             'type',
             'text',
+            'Folders of image files, LMDBs, a memcached server, or (PairedCropDataset) raw stores.',
             'disk',
             ('disk', 'lmdb', 'memcached', 'raw'),
-            'Folders of pictures, an LMDB, a memcached server, or (PairedCropDataset) a raw store.',
         ),
-        Option('server_list_cfg', 'text', ABSENT, None, 'memcached: its server list.'),
-        Option('client_cfg', 'text', ABSENT, None, 'memcached: its client configuration.'),
-        Option('sys_path', 'text | null', ABSENT, None, 'memcached: where its Python module lies.'),
+        Option('server_list_cfg', 'text', 'memcached: its server list.'),
+        Option('client_cfg', 'text', 'memcached: its client configuration.'),
+        Option('sys_path', 'text | null', 'memcached: folder of its Python module.'),
     ),
     'network_*': (
-        Option(
-            'type',
-            'text',
-            REQUIRED,
-            None,
-            'Name in the architecture registry: `LKDN`, `LKDN_S`, `MSRResNet`, … The other keys are its arguments.',
-        ),
+        Option('type', 'text', 'Name in the architecture registry: `LKDN`, `LKDN_S`, `MSRResNet`, …', REQUIRED),
     ),
     'path': (
+        Option('pretrain_network_*', 'text | null', 'Checkpoint of that network. Required for `network_g` in a test.'),
+        Option('param_key_*', 'text | null', '`params` (default), `params_ema`, or `~` for a file of weights only.'),
+        Option('strict_load_*', 'bool', 'Refuse a checkpoint that does not fit exactly. Default: true.'),
+        Option('resume_state', 'text | null', 'Training state (`.state`) to resume from.'),
         Option(
-            'pretrain_network_*',
-            'text | null',
-            ABSENT,
-            None,
-            'Checkpoint to start from, for the network of that name. Required in a test for `network_g`.',
+            'resume_override', 'bool', 'Resume with optimizer, schedule, warm-up and seed of this file. Default: false.'
         ),
-        Option(
-            'param_key_*',
-            'text | null',
-            ABSENT,
-            None,
-            'Which weights of the checkpoint: `params`, `params_ema`, or `~` for a file that holds nothing but '
-            'weights. Default: `params`.',
-        ),
-        Option('strict_load_*', 'bool', ABSENT, None, 'Refuse a checkpoint that does not fit exactly. Default: true.'),
-        Option('resume_state', 'text | null', ABSENT, None, 'Training state (`.state`) to go on from.'),
-        Option(
-            'resume_override',
-            'bool',
-            ABSENT,
-            None,
-            'On a resume, the optimizer settings, schedule, warm-up and seed of the option file replace those of '
-            'the checkpoint. Default: false.',
-        ),
-        Option('ignore_resume_networks', 'texts | null', ABSENT, None, 'Networks that a resume does not load.'),
+        Option('ignore_resume_networks', 'texts | null', 'Networks that a resume does not load.'),
     ),
     'train': (
-        Option('total_iter', 'int', REQUIRED, '[1, inf)', 'Iterations to train.'),
+        Option('total_iter', 'int', 'Iterations to train.', REQUIRED, '[1, inf)'),
         Option(
-            'warmup_iter',
-            'int',
-            -1,
-            '[-1, inf)',
-            'Iterations over which the learning rate rises; -1 for none. Less than `total_iter` and than the '
-            'first milestone.',
+            'warmup_iter', 'int', 'Iterations of warm-up, before the first milestone; -1 for none.', -1, '[-1, inf)'
         ),
-        Option('ema_decay', 'number', 0, '[0, 1)', 'Decay of the moving average of the weights; 0 for none.'),
-        Option('optim_g', 'options', REQUIRED, None, 'The optimizer.'),
-        Option('scheduler', 'options', REQUIRED, None, 'The learning rate over time.'),
-        Option('pixel_opt', 'options | null', ABSENT, None, 'Loss on pixels. At least one loss is needed.'),
-        Option('perceptual_opt', 'options | null', ABSENT, None, 'Loss on VGG features.'),
+        Option('ema_decay', 'number', 'Decay of the moving average of the weights; 0 for none.', 0, '[0, 1)'),
+        Option('optim_g', 'options', 'The optimizer.', REQUIRED),
+        Option('scheduler', 'options', 'The learning-rate schedule.', REQUIRED),
+        Option('pixel_opt', 'options | null', 'Loss on pixels. At least one loss is needed.'),
+        Option('perceptual_opt', 'options | null', 'Loss on VGG features.'),
     ),
     'train.optim_*': (
-        Option('type', 'text', REQUIRED, None, '`Adan`, or a class of torch.optim. The other keys are its arguments.'),
-        Option('lr', 'number', REQUIRED, '(0, inf)', 'Learning rate.'),
-        Option('weight_decay', 'number', ABSENT, '[0, inf)', 'Weight decay.'),
-        Option('betas', 'numbers', ABSENT, '[0, 1)', 'Decay of the running means: two for Adam, three for Adan.'),
+        Option('type', 'text', '`Adan`, or a class of torch.optim.', REQUIRED),
+        Option('lr', 'number', 'Learning rate.', REQUIRED, '(0, inf)'),
+        Option('weight_decay', 'number', 'Weight decay.', valid='[0, inf)'),
+        Option('betas', 'numbers', 'Decay of the running means: two for Adam, three for Adan.', valid='[0, 1)'),
     ),
     'train.scheduler': (
-        Option(
-            'type',
-            'text',
-            REQUIRED,
-            None,
-            '`MultiStepLR`, `MultiStepRestartLR` or `CosineAnnealingRestartLR`. The other keys are its arguments.',
-        ),
-        Option(
-            'milestones', 'ints', ABSENT, '[1, inf)', 'MultiStep: iterations, in rising order, at which the rate falls.'
-        ),
-        Option('gamma', 'number', ABSENT, '(0, inf)', 'MultiStep: factor at a milestone.'),
-        Option('restarts', 'ints', ABSENT, '[0, inf)', 'MultiStep: iterations at which the rate is set again.'),
-        Option('restart_weights', 'numbers', ABSENT, '[0, inf)', 'Factor of the first rate at each restart.'),
-        Option('periods', 'ints', ABSENT, '[1, inf)', 'Cosine: length of each period; together at least `total_iter`.'),
-        Option('eta_min', 'number', ABSENT, '[0, inf)', 'Cosine: lowest rate.'),
+        Option('type', 'text', '`MultiStepLR`, `MultiStepRestartLR` or `CosineAnnealingRestartLR`.', REQUIRED),
+        Option('milestones', 'ints', 'MultiStep: iterations at which the rate falls, ascending.', valid='[1, inf)'),
+        Option('gamma', 'number', 'MultiStep: factor at a milestone.', valid='(0, inf)'),
+        Option('restarts', 'ints', 'MultiStep: iterations at which the schedule restarts.', valid='[0, inf)'),
+        Option('restart_weights', 'numbers', 'Factor of the first rate at each restart.', valid='[0, inf)'),
+        Option('periods', 'ints', 'Cosine: length of each period; in total at least `total_iter`.', valid='[1, inf)'),
+        Option('eta_min', 'number', 'Cosine: lowest rate.', valid='[0, inf)'),
     ),
-    'train.*_opt': _LOSS,
+    'train.*_opt': (
+        Option('type', 'text', 'Name in the loss registry: `L1Loss`, …', REQUIRED),
+        Option('loss_weight', 'number', 'Factor of the loss.', valid='[0, inf)'),
+        Option('reduction', 'text', 'How the values of all pixels are reduced to one.', valid=('mean', 'sum')),
+    ),
     'val': (
-        Option('val_freq', 'int', 5000, '[1, inf)', 'Training: iterations between validations.'),
-        Option('save_img', 'bool', False, None, 'Save the pictures.'),
-        Option('suffix', 'text | null', None, None, 'Test: end of the saved names. Default: the name of the run.'),
-        Option('pbar', 'bool', ABSENT, None, 'Show a progress bar.'),
-        Option('metrics', 'options | null', ABSENT, None, 'What to measure; each under a name of your choice.'),
+        Option('val_freq', 'int', 'Training: iterations between validations.', 5000, '[1, inf)'),
+        Option('save_img', 'bool', 'Save the images.', False),
+        Option('suffix', 'text | null', 'Test: end of the names of saved images. Default: the name of the run.', None),
+        Option('pbar', 'bool', 'Show a progress bar.'),
+        Option('metrics', 'options | null', 'Metrics, each under a name of your choice.'),
     ),
     'val.metrics.*': (
-        Option(
-            'type',
-            'text',
-            REQUIRED,
-            None,
-            'Name in the metric registry: `calculate_psnr`, `calculate_ssim`, `calculate_niqe`, … The other keys '
-            'are its arguments.',
-        ),
-        Option('better', 'text', ABSENT, ('higher', 'lower'), 'Which of two values is better. Default: higher.'),
-        Option('crop_border', 'int', ABSENT, '[0, inf)', 'Pixels left out at each edge; usually `scale`.'),
-        Option('test_y_channel', 'bool', ABSENT, None, 'Measure the luma channel alone, as papers do.'),
+        Option('type', 'text', 'Name in the metric registry: `calculate_psnr`, `calculate_ssim`, …', REQUIRED),
+        Option('better', 'text', 'Which of two values is better. Default: higher.', valid=('higher', 'lower')),
+        Option('crop_border', 'int', 'Pixels ignored at each edge; usually `scale`.', valid='[0, inf)'),
+        Option('test_y_channel', 'bool', 'Measure on the luma channel only, as papers do.'),
     ),
     'logger': (
-        Option('print_freq', 'int', 100, '[1, inf)', 'Iterations between lines in the log.'),
-        Option('save_checkpoint_freq', 'int', 5000, '[1, inf)', 'Iterations between checkpoints.'),
+        Option('print_freq', 'int', 'Iterations between lines in the log.', 100, '[1, inf)'),
+        Option('save_checkpoint_freq', 'int', 'Iterations between checkpoints.', 5000, '[1, inf)'),
         Option(
             'keep_checkpoints',
             'int | null',
-            ABSENT,
-            '[1, inf)',
-            'Keep this many of the newest checkpoints, and net_g_best. Default: all.',
+            'How many of the newest checkpoints are kept; net_g_best is kept as well. Default: all.',
+            valid='[1, inf)',
         ),
-        Option('use_tb_logger', 'bool', False, None, 'Write TensorBoard files to tb_logger/NAME.'),
-        Option('wandb', 'options | null', ABSENT, None, 'Weights & Biases.'),
+        Option('use_tb_logger', 'bool', 'Write TensorBoard files to tb_logger/NAME.', False),
+        Option('wandb', 'options | null', 'Weights & Biases.'),
     ),
     'logger.wandb': (
-        Option('project', 'text | null', None, None, 'Project; needs `use_tb_logger: true`. Default: not used.'),
-        Option('resume_id', 'text | null', None, None, 'Run to go on with.'),
-        Option('entity', 'text | null', ABSENT, None, 'Team or user.'),
+        Option('project', 'text | null', 'Project; needs `use_tb_logger: true`. Default: not used.', None),
+        Option('resume_id', 'text | null', 'Run to resume.', None),
+        Option('entity', 'text | null', 'Team or user.'),
     ),
     'dist_params': (
-        Option('backend', 'text', ABSENT, ('nccl', 'gloo', 'mpi'), 'Default: nccl on GPUs. On a CPU always gloo.'),
-        Option('port', 'int', ABSENT, '[1, 65535]', 'slurm: port of the first node. torchrun has its own.'),
-        Option(
-            'timeout', 'number', ABSENT, '(0, inf)', "Seconds after which a silent rank is given up. Default: torch's."
-        ),
+        Option('backend', 'text', 'Default: nccl on GPUs. On a CPU always gloo.', valid=('nccl', 'gloo', 'mpi')),
+        Option('port', 'int', 'slurm: port of the first node. torchrun uses its own.', valid='[1, 65535]'),
+        Option('timeout', 'number', "Seconds to wait for a silent rank. Default: torch's.", valid='(0, inf)'),
     ),
 }
 
-# Models whose `train` and top-level keys are all in the table; others may have keys of their own.
+PAIRED = ('PairedImageDataset', 'PairedCropDataset')
+# Models whose top-level and `train` options are all in the table; other models may have options of their own.
 CLOSED_MODELS = ('SRModel', 'SwinIRModel', 'ReparamSRModel')
 
-# Keys of the other data sets that BasicSR ships, beside those of `datasets.*`; only their names are checked.
+# Options of BasicSR's other datasets besides those of `datasets.*`; only their names are checked.
 _VIDEO = (
     'dataroot_gt dataroot_lq meta_info_file num_frame cache_data padding gt_size use_hflip use_rot interval_list '
     'random_reverse flip_sequence'

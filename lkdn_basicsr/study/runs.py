@@ -17,8 +17,8 @@ from lkdn_basicsr.options.check_data import check_data
 from lkdn_basicsr.options.check_networks import check_checkpoints, check_networks
 from lkdn_basicsr.options.check_relations import check_relations
 from lkdn_basicsr.options.check_schema import check_schema
-from lkdn_basicsr.options.diff import RunOptions, changes, plain
-from lkdn_basicsr.options.option_file import OptionFile, dump_yaml, force_options, read_option_file
+from lkdn_basicsr.options.diff import changes, plain
+from lkdn_basicsr.options.option_file import OptionFile, RunOptions, dump_yaml, force_options, read_option_file
 from lkdn_basicsr.options.parse import set_derived_options, set_num_gpu
 
 MIN_CURVE_POINTS = 20

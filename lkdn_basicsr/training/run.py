@@ -31,8 +31,7 @@ from lkdn_basicsr.data.sampler import SeededDataset, StreamSampler
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.files import write_file
 from lkdn_basicsr.options.check_report import report
-from lkdn_basicsr.options.diff import RunOptions
-from lkdn_basicsr.options.option_file import OptionFile, dump_yaml, read_option_file
+from lkdn_basicsr.options.option_file import OptionFile, RunOptions, dump_yaml, read_option_file
 from lkdn_basicsr.options.parse import check_files, parse_options
 from lkdn_basicsr.options.registries import registered
 from lkdn_basicsr.training import resume, state

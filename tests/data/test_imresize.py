@@ -10,7 +10,7 @@ from lkdn_basicsr.data import imresize
 SET5 = Path(__file__).parents[2] / '../shared/data/Set5'
 
 
-def picture(shape, seed=0):
+def pixels(shape, seed=0):
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
@@ -57,16 +57,16 @@ def resize_slowly(image, scale, edges):
 @pytest.mark.parametrize('edges', ['mirror', 'repeat'])
 @pytest.mark.parametrize('scale', [1 / 2, 1 / 3, 1 / 4, 1 / 8, 2, 3, 4, 0.7, 1.6])
 def test_uint8_pixels_are_those_of_the_definition(scale, edges):
-    image = picture((25, 18, 3))
+    image = pixels((25, 18, 3))
     result = imresize(image, scale, edges)
     assert result.dtype == np.uint8 and result.flags.c_contiguous
-    # Half an integer is met exactly by dyadic weights only; elsewhere no sum of this picture lies within 1e-9 of one.
+    # Only dyadic weights give exact half integers; elsewhere no sum of this image is within 1e-9 of one.
     np.testing.assert_array_equal(result, resize_slowly(image, scale, edges))
 
 
 @pytest.mark.parametrize('scale', [1 / 4, 1 / 3, 2.5])
 def test_floats_are_neither_rounded_nor_clipped(scale):
-    image = picture((14, 23, 3)) / 255
+    image = pixels((14, 23, 3)) / 255
     result = imresize(image, scale)
     assert result.dtype == np.float64
     # A dozen additions of numbers below 2: rounding error stays below 1e-14.
@@ -83,7 +83,7 @@ def test_an_impulse_shows_the_cubic_kernel():
 
 
 def test_halves_are_rounded_up_after_each_axis():
-    # The mean of 0 and 1 is half an integer, exactly; the second picture would be 0.25 if only the end were rounded.
+    # The mean of 0 and 1 is half an integer, exactly; the second image would be 0.25 if only the end were rounded.
     assert imresize(np.array([[1, 0], [1, 0]], np.uint8), 1 / 2, 'repeat').tolist() == [[1]]
     assert imresize(np.array([[1, 0], [0, 0]], np.uint8), 1 / 2, 'repeat').tolist() == [[1]]
 
@@ -99,48 +99,48 @@ def test_overshoot_is_clipped_between_the_axes():
 
 
 def test_the_edges_differ_only_at_the_border():
-    image = picture((64, 64))
+    image = pixels((64, 64))
     mirrored, repeated = imresize(image, 1 / 4), imresize(image, 1 / 4, 'repeat')
     assert (mirrored[2:-2, 2:-2] == repeated[2:-2, 2:-2]).all()
     assert (mirrored != repeated).any()
 
 
-def test_pictures_smaller_than_the_kernel_are_mirrored_again_and_again():
+def test_images_smaller_than_the_kernel_are_mirrored_repeatedly():
     for shape in [(1, 1, 3), (2, 5, 3), (3, 1, 3)]:
-        np.testing.assert_array_equal(imresize(picture(shape), 1 / 4), resize_slowly(picture(shape), 1 / 4, 'mirror'))
+        np.testing.assert_array_equal(imresize(pixels(shape), 1 / 4), resize_slowly(pixels(shape), 1 / 4, 'mirror'))
 
 
-def test_grey_colour_and_strided_pictures_agree():
-    image = picture((37, 150, 3))
-    whole = imresize(image, 1 / 3)
-    assert whole.shape == (13, 50, 3)
+def test_gray_color_and_strided_images_agree():
+    image = pixels((37, 150, 3))
+    resized = imresize(image, 1 / 3)
+    assert resized.shape == (13, 50, 3)
     for channel in range(3):
-        np.testing.assert_array_equal(imresize(image[..., channel], 1 / 3), whole[..., channel])
-    np.testing.assert_array_equal(imresize(image[..., :1], 1 / 3), whole[..., :1])
-    np.testing.assert_array_equal(imresize(image[:, :, ::-1], 1 / 3), whole[:, :, ::-1])
+        np.testing.assert_array_equal(imresize(image[..., channel], 1 / 3), resized[..., channel])
+    np.testing.assert_array_equal(imresize(image[..., :1], 1 / 3), resized[..., :1])
+    np.testing.assert_array_equal(imresize(image[:, :, ::-1], 1 / 3), resized[:, :, ::-1])
 
 
 def test_tiles_do_not_show():
-    image = picture((200, 1100, 3))
+    image = pixels((200, 1100, 3))
     np.testing.assert_array_equal(imresize(image, 1 / 4)[:, 20:40], imresize(image[:, 40:200], 1 / 4)[:, 10:30])
     np.testing.assert_array_equal(imresize(image, 1 / 4)[20:40], imresize(image[40:], 1 / 4)[10:30])
 
 
-def test_what_is_not_a_picture_is_refused():
+def test_invalid_images_and_arguments_are_refused():
     with pytest.raises(TypeError, match='uint16'):
         imresize(np.zeros((4, 4), np.uint16), 2)
     with pytest.raises(ValueError, match='positive'):
-        imresize(picture((4, 4)), 0)
+        imresize(pixels((4, 4)), 0)
     with pytest.raises(ValueError, match='shape'):
         imresize(np.zeros((0, 4), np.uint8), 2)
     with pytest.raises(ValueError, match='edges'):
-        imresize(picture((4, 4)), 2, 'wrap')
+        imresize(pixels((4, 4)), 2, 'wrap')
 
 
 @pytest.mark.skipif(not SET5.is_dir(), reason='needs ../shared/data/Set5')
 def test_set5_is_reproduced_bit_for_bit():
-    pictures = sorted((SET5 / 'GTmod4').iterdir())
-    assert len(pictures) == 5
-    for path in pictures:
+    images = sorted((SET5 / 'GTmod4').iterdir())
+    assert len(images) == 5
+    for path in images:
         gt, lq = cv2.imread(str(path)), cv2.imread(str(SET5 / 'LRbicx4' / path.name))
         np.testing.assert_array_equal(imresize(gt, 1 / 4, 'repeat'), lq)

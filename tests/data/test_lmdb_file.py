@@ -4,11 +4,11 @@ import random
 import lmdb
 import pytest
 
-from lkdn_basicsr.data.lmdb_file import locate
+from lkdn_basicsr.data.lmdb_file import locate, read_info
 
 
 def make(path, rounds, seed=0):
-    """An LMDB with values of all sizes, written and overwritten in several transactions; returns what it holds."""
+    """An LMDB with values of all sizes, written and overwritten in several transactions; return its content."""
     rng = random.Random(seed)
     with lmdb.open(path, map_size=1 << 28, lock=False) as environment:
         for n in range(rounds):
@@ -23,10 +23,11 @@ def make(path, rounds, seed=0):
 
 
 @pytest.mark.parametrize('rounds', [0, 1, 12])
-def test_values_lie_where_lmdb_reads_them(tmp_path, rounds):
+def test_values_are_where_lmdb_reads_them(tmp_path, rounds):
     expected = make(str(tmp_path), rounds)
     places, page = locate(tmp_path / 'data.mdb')
     assert page == os.sysconf('SC_PAGESIZE') and list(places) == sorted(expected)
+    assert read_info(tmp_path / 'data.mdb').entries == len(expected)
     data = (tmp_path / 'data.mdb').read_bytes()
     assert {key: data[begin : begin + size] for key, (begin, size) in places.items()} == expected
 
@@ -42,20 +43,21 @@ def test_the_tree_may_be_deep(tmp_path):
     assert [data[begin : begin + size] for begin, size in places.values()] == [b'%d' % n for n in range(3000)]
 
 
+@pytest.mark.slow
 def test_other_files_short_files_and_damaged_trees_end_in_a_value_error(tmp_path):
     make(str(tmp_path), 3)
     path = tmp_path / 'data.mdb'
-    whole = path.read_bytes()
-    for damaged in (b'', b'no', bytes(10000), whole[:100], whole[:5000], whole[:-1]):
+    content = path.read_bytes()
+    for damaged in (b'', b'no', bytes(10000), content[:100], content[:5000], content[:-1]):
         path.write_bytes(damaged)
         with pytest.raises(ValueError):
             locate(path)
     rng = random.Random(0)
-    for _ in range(500):  # any flip: either noticed, or all places are still in the file
-        place = rng.randrange(len(whole))
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << rng.randrange(8)]) + whole[place + 1 :])
+    for _ in range(500):  # any flip: either detected, or all places are still in the file
+        place = rng.randrange(len(content))
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :])
         try:
             places, _ = locate(path)
         except ValueError:
             continue
-        assert all(begin + size <= len(whole) for begin, size in places.values())
+        assert all(begin + size <= len(content) for begin, size in places.values())

@@ -15,8 +15,8 @@ from basicsr.data.transforms import augment
 from basicsr.utils.lmdb_util import LmdbMaker
 from torch.utils.data import DataLoader
 
-from lkdn_basicsr.data.paired_crop_dataset import PairedCropDataset
-from lkdn_basicsr.data.prepare.stores import prepare_folder
+from lkdn_basicsr.data.paired_crop_dataset import PairedCropDataset, sub_image_origins
+from lkdn_basicsr.data.prepare.stores import StoreOptions, prepare_folder
 from lkdn_basicsr.data.sampler import SampleIndex, StreamSampler
 from lkdn_basicsr.errors import InputError
 
@@ -24,59 +24,59 @@ SCALE, GT_SIZE, CROP_SIZE, STEP = 2, 16, 24, 12
 WINDOWS = {'crop_size': CROP_SIZE, 'step': STEP}
 
 
-def coordinate_picture(number, height, width):
-    """(height, width, 3) uint8: every pixel tells its row, its column, and the picture's number."""
+def coordinate_image(number, height, width):
+    """Return (height, width, 3) uint8 in which every pixel is its row, its column, and the number of the image."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([rows, columns, np.full_like(rows, number)], axis=2).astype(np.uint8)
 
 
-def make_pictures(sizes=((30, 42), (26, 24), (36, 33))):
-    """LQ pictures of coordinates, and GT pictures in which each of their pixels is SCALE x SCALE pixels large."""
-    lq = {f'{i:04d}': coordinate_picture(i, *size) for i, size in enumerate(sizes)}
-    return {name: picture.repeat(SCALE, 0).repeat(SCALE, 1) for name, picture in lq.items()}, lq
+def make_images(sizes=((30, 42), (26, 24), (36, 33))):
+    """Return GT and LQ images of coordinates; in GT each pixel of the LQ is SCALE x SCALE pixels large."""
+    lq = {f'{i:04d}': coordinate_image(i, *size) for i, size in enumerate(sizes)}
+    return {name: image.repeat(SCALE, 0).repeat(SCALE, 1) for name, image in lq.items()}, lq
 
 
-def make_raw(root, pictures):
+def make_raw(root, images):
     parts = root.with_suffix('.parts')
     parts.mkdir()
-    make_folder(parts / 'pictures', pictures)
-    (store,) = prepare_folder(str(parts), str(parts / 'pictures'), scales=(), workers=1)
+    make_folder(parts / 'images', images)
+    (store,) = prepare_folder(str(parts), str(parts / 'images'), options=StoreOptions(scales=(), workers=1))
     os.rename(store, root)
 
 
-def make_folder(root, pictures, suffix=''):
+def make_folder(root, images, suffix=''):
     root.mkdir()
-    for name, picture in pictures.items():
-        cv2.imwrite(str(root / f'{name}{suffix}.png'), picture[..., ::-1])
+    for name, image in images.items():
+        cv2.imwrite(str(root / f'{name}{suffix}.png'), image[..., ::-1])
 
 
-def make_lmdb(root, pictures):
+def make_lmdb(root, images):
     maker = LmdbMaker(str(root), map_size=2**24)
-    for name, picture in pictures.items():
-        maker.put(cv2.imencode('.png', picture[..., ::-1])[1].tobytes(), name, picture.shape)
+    for name, image in images.items():
+        maker.put(cv2.imencode('.png', image[..., ::-1])[1].tobytes(), name, image.shape)
     maker.close()
 
 
-def sub_images(pictures, crop_size, step):
+def sub_images(images, crop_size, step):
     """The sub-images that BasicSR's extract_subimages.py cuts, with threshold 0, under its names."""
     cut = {}
-    for name, picture in pictures.items():
+    for name, image in images.items():
         origins = []
-        for length in picture.shape[:2]:
+        for length in image.shape[:2]:
             origins.append(list(range(0, length - crop_size + 1, step)))
             if origins[-1][-1] + crop_size < length:
                 origins[-1].append(length - crop_size)
         for i, (top, left) in enumerate((top, left) for top in origins[0] for left in origins[1]):
-            cut[f'{name}_s{i + 1:03d}'] = picture[top : top + crop_size, left : left + crop_size]
+            cut[f'{name}_s{i + 1:03d}'] = image[top : top + crop_size, left : left + crop_size]
     return cut
 
 
 def make_pair(root, kind, gt, lq):
-    """Writes pictures (dictionaries by name) in one of the forms, and returns the data set options for them."""
+    """Write images (dictionaries by name) in one of the forms, and return the dataset options for them."""
     root.mkdir(exist_ok=True)
     suffix = '' if kind == 'folder' else '.lmdb'
-    for side, pictures in (('gt', gt), ('lq', lq)):
-        {'raw': make_raw, 'folder': make_folder, 'lmdb': make_lmdb}[kind](root / f'{side}{suffix}', pictures)
+    for side, images in (('gt', gt), ('lq', lq)):
+        {'raw': make_raw, 'folder': make_folder, 'lmdb': make_lmdb}[kind](root / f'{side}{suffix}', images)
     return {
         'name': 'pairs',
         'type': 'PairedCropDataset',
@@ -94,13 +94,13 @@ def train_opt(opt, **more):
 @pytest.fixture(scope='module')
 def raw(tmp_path_factory):
     """Options of a raw store pair."""
-    return make_pair(tmp_path_factory.mktemp('raw'), 'raw', *make_pictures())
+    return make_pair(tmp_path_factory.mktemp('raw'), 'raw', *make_images())
 
 
 @pytest.fixture(scope='module')
 def basicsr_lmdb(tmp_path_factory):
-    """Options of the PNG sub-image LMDBs that BasicSR makes of the same pictures."""
-    gt, lq = make_pictures()
+    """Options of the PNG sub-image LMDBs that BasicSR makes of the same images."""
+    gt, lq = make_images()
     return make_pair(
         tmp_path_factory.mktemp('png'),
         'lmdb',
@@ -110,7 +110,7 @@ def basicsr_lmdb(tmp_path_factory):
 
 
 def origin_and_flips(patch):
-    """ImagePair, top, left, hflip, vflip, rot90 of an LQ patch (3, size, size) of a coordinate picture."""
+    """Return image, top, left, hflip, vflip, rot90 of an LQ patch (3, size, size) of a coordinate image."""
     rows, columns, number = patch
     rot90 = rows[0, 0] != rows[0, -1]
     if rot90:
@@ -119,7 +119,7 @@ def origin_and_flips(patch):
     return (int(number[0, 0]), int(rows.min()), int(columns.min()), *map(int, flips))
 
 
-def draws(dataset, count, seed=0):
+def sample_indices(dataset, count, seed=0):
     return list(StreamSampler(len(dataset), seed, 1, ratio=-(-count // len(dataset)), total_iter=count))
 
 
@@ -135,14 +135,14 @@ def equal(sample, other):
     return all(torch.equal(sample[key], other[key]) for key in ('lq', 'gt'))
 
 
-# --- what a sample is -------------------------------------------------------------------------------------------------
+# --- what a sample is ---
 
 
 @pytest.mark.parametrize('kind', ['raw', 'lmdb', 'folder'])
 def test_training_samples_are_matching_crops_in_bytes(tmp_path, kind):
-    dataset = build_dataset(train_opt(make_pair(tmp_path / kind, kind, *make_pictures())))
-    for draw in draws(dataset, 50):
-        sample = dataset[draw]
+    dataset = build_dataset(train_opt(make_pair(tmp_path / kind, kind, *make_images())))
+    for index in sample_indices(dataset, 50):
+        sample = dataset[index]
         lq, gt = sample['lq'].numpy(), sample['gt'].numpy()
         assert lq.shape == (3, GT_SIZE // SCALE, GT_SIZE // SCALE) and lq.dtype == gt.dtype == np.uint8
         assert sample['lq'].is_contiguous() and sample['gt'].is_contiguous()
@@ -154,34 +154,34 @@ def test_training_samples_are_matching_crops_in_bytes(tmp_path, kind):
 
 
 def test_flips_give_the_pixels_of_basicsr(raw):
-    """All eight combinations, on crops that BasicSR's own ``augment`` turned by the same flags."""
-    dataset, pictures = PairedCropDataset(train_opt(raw)), make_pictures()[1]
-    turned = {}
-    while len(turned) < 8:
+    """All eight combinations, on crops that BasicSR's own ``augment`` flipped by the same flags."""
+    dataset, images = PairedCropDataset(train_opt(raw)), make_images()[1]
+    flipped = {}
+    while len(flipped) < 8:
         marker = np.zeros((1, 1, 3), np.uint8)
         state = random.getstate()
         _, flags = augment(marker, return_status=True)
-        turned[tuple(map(int, flags))] = state
+        flipped[tuple(map(int, flags))] = state
     seen = set()
-    for draw in draws(dataset, 100):
-        lq = dataset[draw]['lq'].numpy()
+    for index in sample_indices(dataset, 100):
+        lq = dataset[index]['lq'].numpy()
         number, top, left, *flags = origin_and_flips(lq)
-        crop = pictures[f'{number:04d}'][top : top + 8, left : left + 8].copy()
-        random.setstate(turned[tuple(flags)])
+        crop = images[f'{number:04d}'][top : top + 8, left : left + 8].copy()
+        random.setstate(flipped[tuple(flags)])
         assert np.array_equal(augment(crop), lq.transpose(1, 2, 0))
         seen.add(tuple(flags))
     assert len(seen) == 8
 
 
 @pytest.mark.parametrize('hflip, rot', [(False, False), (True, False), (False, True)])
-def test_flips_are_drawn_only_where_asked_for(raw, hflip, rot):
+def test_flips_are_drawn_only_where_enabled(raw, hflip, rot):
     dataset = PairedCropDataset(train_opt(raw, use_hflip=hflip, use_rot=rot))
-    flags = {origin_and_flips(dataset[draw]['lq'].numpy())[3:] for draw in draws(dataset, 100)}
+    flags = {origin_and_flips(dataset[index]['lq'].numpy())[3:] for index in sample_indices(dataset, 100)}
     assert flags == {(h, v, r) for h in range(hflip + 1) for v in range(rot + 1) for r in range(rot + 1)}
 
 
-def test_validation_gives_whole_pictures_in_any_form(tmp_path):
-    gt, lq = make_pictures()
+def test_validation_yields_complete_images_in_any_form(tmp_path):
+    gt, lq = make_images()
     forms = [
         PairedCropDataset({**make_pair(tmp_path / kind, kind, gt, lq), 'phase': 'val'})
         for kind in ('raw', 'lmdb', 'folder')
@@ -193,9 +193,9 @@ def test_validation_gives_whole_pictures_in_any_form(tmp_path):
             assert np.array_equal(dataset[i]['lq'].numpy().transpose(1, 2, 0), lq[name])
 
 
-def test_validation_cuts_gt_pictures_that_are_not_multiples_of_the_scale(tmp_path):
-    gt, lq = make_pictures()
-    gt = {name: np.pad(picture, ((0, 1), (0, 1), (0, 0))) for name, picture in gt.items()}
+def test_validation_crops_gt_images_that_are_not_multiples_of_the_scale(tmp_path):
+    gt, lq = make_images()
+    gt = {name: np.pad(image, ((0, 1), (0, 1), (0, 0))) for name, image in gt.items()}
     dataset = PairedCropDataset({**make_pair(tmp_path, 'folder', gt, lq), 'phase': 'val'})
     assert dataset[0]['gt'].shape == (3, 60, 84)
 
@@ -218,16 +218,16 @@ def test_float_samples_are_those_of_basicsr(tmp_path):
             torch.testing.assert_close(ours[key], theirs[key], rtol=0, atol=tolerance)
 
 
-# --- the same crops as BasicSR ----------------------------------------------------------------------------------------
+# --- the same crops as BasicSR ---
 
 
 def test_windows_are_the_sub_images_that_basicsr_cuts(raw, basicsr_lmdb):
-    """Index by index and draw by draw, a raw store gives what the PNG sub-image LMDB gives."""
+    """Index by index and sample by sample, a raw store gives what the PNG sub-image LMDB gives."""
     of_raw = PairedCropDataset(train_opt(raw, **WINDOWS))
     of_png = PairedCropDataset(train_opt(basicsr_lmdb))
     assert len(of_raw) == len(of_png)
-    for draw in draws(of_raw, 300):
-        assert equal(of_raw[draw], of_png[draw])
+    for index in sample_indices(of_raw, 300):
+        assert equal(of_raw[index], of_png[index])
 
 
 def crop_probabilities(dataset_of_basicsr, lq):
@@ -252,8 +252,9 @@ def chi_square(counts, probabilities, total):
     return sum((counts.get(key, 0) - total * p) ** 2 / (total * p) for key, p in probabilities.items())
 
 
+@pytest.mark.slow
 def test_crops_have_the_distribution_of_basicsr(tmp_path, raw, basicsr_lmdb):
-    """Sub-image, place and flips, against the exact distribution; BasicSR's own data set passes the same test."""
+    """Sub-image, place and flips, against the exact distribution; BasicSR's own dataset passes the same test."""
     random.seed(0)
     roots = {}
     for key in ('dataroot_gt', 'dataroot_lq'):  # copies, for lmdb opens an environment once in a process
@@ -261,31 +262,63 @@ def test_crops_have_the_distribution_of_basicsr(tmp_path, raw, basicsr_lmdb):
         shutil.copytree(basicsr_lmdb[key], roots[key])
     theirs = PairedImageDataset(train_opt(basicsr_lmdb, **roots, io_backend={'type': 'lmdb'}))
     ours = PairedCropDataset(train_opt(raw, **WINDOWS))
-    probabilities = crop_probabilities(theirs, make_pictures()[1])
+    probabilities = crop_probabilities(theirs, make_images()[1])
     total = 2 * len(probabilities) // len(ours) * len(ours)
     counts = ({}, {})
-    for draw in draws(ours, total):
-        key = origin_and_flips(ours[draw]['lq'].numpy())
+    for index in sample_indices(ours, total):
+        key = origin_and_flips(ours[index]['lq'].numpy())
         counts[0][key] = counts[0].get(key, 0) + 1
-        key = origin_and_flips((theirs[draw]['lq'].numpy() * 255).round())
+        key = origin_and_flips((theirs[index]['lq'].numpy() * 255).round())
         counts[1][key] = counts[1].get(key, 0) + 1
     freedom = len(probabilities) - 1
     assert len(counts[0]) > 0.8 * len(probabilities)
-    for of_one in counts:
+    for observed in counts:
         # Chi-square has mean `freedom` and deviation sqrt(2 * freedom): within five deviations. Below the mean too, for
         # indices are drawn without repetition.
-        assert abs(chi_square(of_one, probabilities, total) - freedom) < 5 * (2 * freedom) ** 0.5
+        assert abs(chi_square(observed, probabilities, total) - freedom) < 5 * (2 * freedom) ** 0.5
 
 
-def test_a_picture_smaller_than_a_window_is_one_window(tmp_path):
-    gt, lq = make_pictures([(8, 100), (12, 9)])
+def test_an_image_smaller_than_a_window_is_one_window(tmp_path):
+    gt, lq = make_images([(8, 100), (12, 9)])
     dataset = PairedCropDataset(train_opt(make_pair(tmp_path, 'raw', gt, lq), crop_size=160, step=40))
     assert dataset.windows[:, 0].tolist() == [0, 0, 1]  # 100 LQ columns: windows of 80 from 0 and from 20
-    origins = {origin_and_flips(dataset[draw]['lq'].numpy())[:3] for draw in draws(dataset, 3000)}
+    origins = {origin_and_flips(dataset[index]['lq'].numpy())[:3] for index in sample_indices(dataset, 3000)}
     assert origins == {(0, 0, left) for left in range(93)} | {(1, top, left) for top in range(5) for left in (0, 1)}
 
 
-# --- one stream for workers, ranks and restarts -----------------------------------------------------------------------
+# --- the windows of raw stores ---
+
+
+def origins_one_by_one(length, crop_size, step, thresh):
+    """Step while a complete window fits, then add one flush with the end if more than thresh is left."""
+    found = []
+    start = 0
+    while start + crop_size <= length:
+        found.append(start)
+        start += step
+    if found and length - found[-1] - crop_size > thresh:
+        found.append(length - crop_size)
+    return found
+
+
+@pytest.mark.parametrize('crop_size, step, thresh', [(480, 240, 0), (480, 240, 99), (48, 7, 3), (5, 9, 0)])
+def test_origins_follow_the_rule_for_every_length(crop_size, step, thresh):
+    for length in range(1, 4 * crop_size + 3):
+        origins = sub_image_origins(length, crop_size, step, thresh)
+        assert origins.dtype == np.int64
+        assert origins.tolist() == origins_one_by_one(length, crop_size, step, thresh)
+
+
+def test_a_2040_by_1356_image_has_the_40_windows_of_basicsr():
+    assert sub_image_origins(2040).tolist() == [0, 240, 480, 720, 960, 1200, 1440, 1560]
+    assert sub_image_origins(1356).tolist() == [0, 240, 480, 720, 876]
+
+
+def test_an_image_shorter_than_a_window_has_none():
+    assert sub_image_origins(479).tolist() == []
+
+
+# --- one stream for workers, ranks and restarts ---
 
 
 @pytest.mark.filterwarnings('ignore:This DataLoader will create 8 worker processes')
@@ -304,11 +337,11 @@ def test_a_thousand_samples_are_the_same_for_any_number_of_workers(raw, num_work
 
 def test_samples_depend_on_the_seed(raw):
     dataset = PairedCropDataset(train_opt(raw, **WINDOWS))
-    first, second = (samples_of(DataLoader(dataset, 10, sampler=draws(dataset, 100, seed))) for seed in (0, 1))
+    first, second = (samples_of(DataLoader(dataset, 10, sampler=sample_indices(dataset, 100, seed))) for seed in (0, 1))
     assert sum(a == b for a, b in zip(first, second, strict=True)) < 10
 
 
-def test_ranks_get_the_samples_of_one_rank(raw):
+def test_ranks_get_the_samples_observed_rank(raw):
     dataset = PairedCropDataset(train_opt(raw, **WINDOWS))
 
     def stream(world_size, rank):
@@ -319,26 +352,27 @@ def test_ranks_get_the_samples_of_one_rank(raw):
     assert [ranks[i % 4][i // 4] for i in range(len(one))] == one
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind, method', [('raw', 'spawn'), ('lmdb', 'forkserver')])
 def test_workers_may_be_spawned(tmp_path, kind, method):
-    dataset = PairedCropDataset(train_opt(make_pair(tmp_path, kind, *make_pictures())))
-    expected = samples_of(DataLoader(dataset, 4, sampler=draws(dataset, 8)))  # the map is open here as well
+    dataset = PairedCropDataset(train_opt(make_pair(tmp_path, kind, *make_images())))
+    expected = samples_of(DataLoader(dataset, 4, sampler=sample_indices(dataset, 8)))  # the map is open here as well
     context = multiprocessing.get_context(method)
-    loader = DataLoader(dataset, 4, sampler=draws(dataset, 8), num_workers=1, multiprocessing_context=context)
+    loader = DataLoader(dataset, 4, sampler=sample_indices(dataset, 8), num_workers=1, multiprocessing_context=context)
     assert samples_of(loader) == expected
 
 
-def test_a_pickled_data_set_carries_no_pictures(raw):
+def test_a_pickled_dataset_contains_no_images(raw):
     dataset = PairedCropDataset(train_opt(raw))
     dataset[0]
     copy = pickle.loads(pickle.dumps(dataset))
-    draw = SampleIndex(1, 99, 3)
-    assert equal(copy[draw], dataset[draw])
+    index = SampleIndex(1, 99, 3)
+    assert equal(copy[index], dataset[index])
     assert len(pickle.dumps(dataset)) < 10_000
 
 
 def test_plain_indices_draw_from_pythons_random(raw):
-    """As somebody else's sampler gives them; BasicSR seeds ``random`` in every worker."""
+    """As yielded by other samplers; BasicSR seeds ``random`` in every worker."""
     dataset = PairedCropDataset(train_opt(raw))
     random.seed(1)
     first = [dataset[0]['lq'] for _ in range(20)]
@@ -349,8 +383,8 @@ def test_plain_indices_draw_from_pythons_random(raw):
 
 @pytest.mark.parametrize('kind', ['raw', 'lmdb'])
 def test_training_and_validation_share_a_store(tmp_path, kind):
-    """lmdb refuses to open an environment twice in a process; LQ and GT may be the same one too."""
-    opt = make_pair(tmp_path, kind, *make_pictures())
+    """lmdb refuses to open an environment twice in a process; LQ and GT may also be the same one."""
+    opt = make_pair(tmp_path, kind, *make_images())
     train, val = PairedCropDataset(train_opt(opt)), PairedCropDataset({**opt, 'phase': 'val'})
     same = PairedCropDataset({**opt, 'phase': 'val', 'scale': 1, 'dataroot_lq': opt['dataroot_gt']})
     assert train[SampleIndex(0, 0, 0)]['gt'].shape == (3, 16, 16)
@@ -360,12 +394,12 @@ def test_training_and_validation_share_a_store(tmp_path, kind):
     assert next(iter(loader))['gt'].shape == (1, 3, 60, 84)
 
 
-# --- which pictures ---------------------------------------------------------------------------------------------------
+# --- which images ---
 
 
 @pytest.mark.parametrize('kind', ['raw', 'lmdb', 'folder'])
-def test_a_meta_info_file_chooses_pictures(tmp_path, kind):
-    opt = make_pair(tmp_path, kind, *make_pictures())
+def test_a_meta_info_file_selects_images(tmp_path, kind):
+    opt = make_pair(tmp_path, kind, *make_images())
     (tmp_path / 'meta.txt').write_text('0002.png (72,66,3)\n0000.png (60,84,3)\n')
     dataset = PairedCropDataset({**opt, 'phase': 'val', 'meta_info_file': str(tmp_path / 'meta.txt')})
     numbers = {int(dataset[i]['lq'][2, 0, 0]) for i in range(len(dataset))}
@@ -373,11 +407,11 @@ def test_a_meta_info_file_chooses_pictures(tmp_path, kind):
 
 
 def test_lq_files_are_found_by_the_template(tmp_path):
-    gt, lq = make_pictures()
+    gt, lq = make_images()
     make_folder(tmp_path / 'gt', gt)
     make_folder(tmp_path / 'lq', lq, 'x2')
     (tmp_path / 'gt' / '.DS_Store').write_bytes(b'')
-    (tmp_path / 'gt' / 'readme.txt').write_text('not a picture')
+    (tmp_path / 'gt' / 'readme.txt').write_text('not an image')
     dataset = PairedCropDataset(
         {
             'dataroot_gt': str(tmp_path / 'gt'),
@@ -391,17 +425,17 @@ def test_lq_files_are_found_by_the_template(tmp_path):
     assert dataset[0]['lq_path'] == str(tmp_path / 'lq' / '0000x2.png')
 
 
-def test_keys_that_differ_after_a_dot_are_different_pictures(tmp_path):
-    gt, lq = ({f'a.{name}': picture for name, picture in side.items()} for side in make_pictures())
+def test_keys_that_differ_after_a_dot_are_different_images(tmp_path):
+    gt, lq = ({f'a.{name}': image for name, image in side.items()} for side in make_images())
     dataset = PairedCropDataset({**make_pair(tmp_path, 'lmdb', gt, lq), 'phase': 'val'})
     assert [int(dataset[i]['gt'][2, 0, 0]) for i in range(3)] == [0, 1, 2]
 
 
-# --- mistakes ---------------------------------------------------------------------------------------------------------
+# --- invalid input ---
 
 
 def refuse(opt, *words):
-    """Asserts that the data set, or else one of its samples, is refused with one sentence that holds these words."""
+    """Assert that the dataset, or one of its samples, is refused in one line that contains these words."""
     with pytest.raises(InputError) as error:
         dataset = PairedCropDataset(opt)
         for i in range(len(dataset)):
@@ -418,10 +452,10 @@ def refuse_at_once(opt, *words):
 
 
 def test_missing_and_empty_folders_are_named(tmp_path):
-    opt = train_opt(make_pair(tmp_path / 'a', 'folder', *make_pictures()))
+    opt = train_opt(make_pair(tmp_path / 'a', 'folder', *make_images()))
     (tmp_path / 'empty').mkdir()
     refuse_at_once({**opt, 'dataroot_gt': str(tmp_path / 'none')}, 'dataroot_gt', str(tmp_path / 'none'))
-    refuse_at_once({**opt, 'dataroot_lq': str(tmp_path / 'empty')}, str(tmp_path / 'empty'), 'no picture')
+    refuse_at_once({**opt, 'dataroot_lq': str(tmp_path / 'empty')}, str(tmp_path / 'empty'), 'no image')
     refuse_at_once({key: value for key, value in opt.items() if key != 'dataroot_lq'}, 'dataroot_lq')
     refuse_at_once({**opt, 'io_backend': {'type': 'lmdb'}}, str(tmp_path / 'a' / 'gt'), 'LMDB')
     refuse_at_once({**opt, 'io_backend': {'type': 'raw'}}, str(tmp_path / 'a' / 'gt'))
@@ -430,10 +464,10 @@ def test_missing_and_empty_folders_are_named(tmp_path):
 
 
 @pytest.mark.parametrize('kind', ['raw', 'lmdb', 'folder'])
-def test_pictures_without_a_pair_are_named(tmp_path, kind):
-    gt, lq = make_pictures()
-    one_less = {name: picture for name, picture in lq.items() if name != '0001'}
-    renamed = {('other' if name == '0001' else name): picture for name, picture in lq.items()}
+def test_images_without_a_pair_are_named(tmp_path, kind):
+    gt, lq = make_images()
+    one_less = {name: image for name, image in lq.items() if name != '0001'}
+    renamed = {('other' if name == '0001' else name): image for name, image in lq.items()}
     refuse_at_once(train_opt(make_pair(tmp_path / 'a', kind, gt, one_less)), '0001', '3 GT and 2 LQ')
     refuse_at_once(train_opt(make_pair(tmp_path / 'b', kind, gt, renamed)), '0001', '3 GT and 3 LQ')
     del gt['0001']
@@ -442,13 +476,13 @@ def test_pictures_without_a_pair_are_named(tmp_path, kind):
 
 def test_a_template_without_a_place_for_the_name_is_refused(tmp_path):
     """'{x4}' is what the official option file of LKDN-S has."""
-    opt = train_opt(make_pair(tmp_path, 'folder', *make_pictures()))
+    opt = train_opt(make_pair(tmp_path, 'folder', *make_images()))
     for template in ('{x4}', 'x4', '{', '{1}'):
         refuse_at_once({**opt, 'filename_tmpl': template}, 'filename_tmpl', template)
 
 
 def test_mixed_forms_are_refused(tmp_path):
-    gt, lq = make_pictures()
+    gt, lq = make_images()
     raw, folder = make_pair(tmp_path / 'a', 'raw', gt, lq), make_pair(tmp_path / 'b', 'folder', gt, lq)
     refuse_at_once(train_opt({**raw, 'dataroot_lq': folder['dataroot_lq']}), folder['dataroot_lq'], 'same form')
 
@@ -456,48 +490,49 @@ def test_mixed_forms_are_refused(tmp_path):
 @pytest.mark.parametrize('phase', ['train', 'val'])
 @pytest.mark.parametrize('kind', ['raw', 'lmdb', 'folder'])
 def test_pairs_of_another_scale_are_named(tmp_path, kind, phase):
-    gt, lq = make_pictures()
+    gt, lq = make_images()
     lq['0001'] = lq['0001'][:-3]
     refuse_at_once(train_opt(make_pair(tmp_path, kind, gt, lq), phase=phase), '0001', '52x48', '23x24', 'scale')
 
 
 @pytest.mark.parametrize('kind', ['raw', 'lmdb', 'folder'])
-def test_pictures_smaller_than_the_patch_are_named(tmp_path, kind):
-    gt, lq = make_pictures([(30, 42), (7, 30)])
+def test_images_smaller_than_the_patch_are_named(tmp_path, kind):
+    gt, lq = make_images([(30, 42), (7, 30)])
     refuse_at_once(train_opt(make_pair(tmp_path, kind, gt, lq)), '0001', '14x60', 'gt_size 16')
 
 
 @pytest.mark.parametrize('damage', ['empty', 'cut', 'text', 'header', 'middle'])
 @pytest.mark.parametrize('phase', ['train', 'val'])
 def test_corrupt_files_are_named(tmp_path, phase, damage):
-    opt = train_opt(make_pair(tmp_path, 'folder', *make_pictures()), phase=phase)
+    opt = train_opt(make_pair(tmp_path, 'folder', *make_images()), phase=phase)
     path = tmp_path / 'lq' / '0001.png'
     data = path.read_bytes()
     damaged = {
         'empty': b'',
         'cut': data[: len(data) // 2],
-        'text': b'not a picture',
+        'text': b'not an image',
         'header': bytes(20) + data[20:],
         'middle': data[:60] + bytes(40) + data[100:],
     }
     path.write_bytes(damaged[damage])
-    # Only damage in the middle of a file needs the picture to be decoded; the rest is seen before training starts.
+    # Only damage in the middle of a file needs the image to be decoded; the rest is detected before training starts.
     (refuse if damage == 'middle' else refuse_at_once)(opt, str(path), 'damaged')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('num_workers', [0, 1])
-def test_mistakes_found_by_a_worker_are_told_as_one_sentence(tmp_path, num_workers):
-    dataset = PairedCropDataset(train_opt(make_pair(tmp_path, 'folder', *make_pictures())))
+def test_errors_in_a_worker_are_reported_in_one_line(tmp_path, num_workers):
+    dataset = PairedCropDataset(train_opt(make_pair(tmp_path, 'folder', *make_images())))
     for path in (tmp_path / 'lq').iterdir():
         path.write_bytes(b'overwritten after the start')
     with pytest.raises(InputError) as error:
         list(DataLoader(dataset, 1, num_workers=num_workers))
-    assert str(error.value).startswith(f'The picture {tmp_path}') and '\n' not in str(error.value)
+    assert str(error.value).startswith(str(tmp_path)) and '\n' not in str(error.value)
 
 
 @pytest.mark.parametrize('key, word', [(b'0001', 'damaged'), (b'0003', 'missing')])
 def test_corrupt_and_missing_entries_of_an_lmdb_are_named(tmp_path, key, word):
-    opt = train_opt(make_pair(tmp_path, 'lmdb', *make_pictures()))
+    opt = train_opt(make_pair(tmp_path, 'lmdb', *make_images()))
     with lmdb.open(opt['dataroot_lq']) as environment, environment.begin(write=True) as transaction:
         transaction.delete(b'0001')
         transaction.put(key, b'junk')
@@ -505,14 +540,14 @@ def test_corrupt_and_missing_entries_of_an_lmdb_are_named(tmp_path, key, word):
 
 
 def test_an_unfinished_lmdb_is_refused(tmp_path):
-    """As BasicSR's scripts leave one behind when they are killed or meet a bad picture."""
-    opt = train_opt(make_pair(tmp_path, 'lmdb', *make_pictures()))
+    """As BasicSR's scripts leave it when they are killed or fail at a damaged image."""
+    opt = train_opt(make_pair(tmp_path, 'lmdb', *make_images()))
     meta_info = tmp_path / 'lq.lmdb' / 'meta_info.txt'
     lines = meta_info.read_text()
     meta_info.write_text(lines + '0003.png (20,20,3) 1\n')
     refuse_at_once(opt, opt['dataroot_lq'], '3 of the 4')
     meta_info.write_text('')
-    refuse_at_once(opt, str(meta_info), 'names no pictures')
+    refuse_at_once(opt, str(meta_info), 'lists no images')
 
 
 @pytest.mark.parametrize(

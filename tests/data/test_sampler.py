@@ -7,26 +7,26 @@ import numpy as np
 import pytest
 import torch
 
-from lkdn_basicsr.data.sampler import SampleIndex, StreamSampler, stream_entries
+from lkdn_basicsr.data.sampler import SampleIndex, StreamSampler, crop_and_flips, random_words, stream_entries
 
 
-def as_tuples(draws):
-    return [(int(draw), draw.position, draw.seed) for draw in draws]
+def as_tuples(indices):
+    return [(int(index), index.position, index.seed) for index in indices]
 
 
-def whole_run(sampler):
-    """All draws of a run, as BasicSR's training loop asks for them: epochs ``start_epoch`` to ``total_epochs``."""
-    draws = []
+def complete_run(sampler):
+    """Return all indices of a run, as BasicSR's loop requests them: epochs ``start_epoch`` to ``total_epochs``."""
+    indices = []
     for epoch in range(sampler.start_epoch, (sampler.num_epochs - 1) + 1):
         sampler.set_epoch(epoch)
         of_epoch = list(sampler)
         assert len(of_epoch) == len(sampler)
-        draws += of_epoch
-    return draws
+        indices += of_epoch
+    return indices
 
 
-def batches(draws, size):
-    return [draws[i : i + size] for i in range(0, len(draws), size)]
+def batches(indices, size):
+    return [indices[i : i + size] for i in range(0, len(indices), size)]
 
 
 @pytest.mark.parametrize('num_samples', [1, 2, 3, 7, 64, 65, 1000, 4099])
@@ -36,12 +36,12 @@ def test_each_epoch_of_the_stream_is_a_permutation(num_samples):
 
 
 def test_the_order_never_changes_between_versions():
-    """A run that is resumed with a newer version must go on with the same samples."""
+    """A run that is resumed with a newer version must continue with the same samples."""
     assert stream_entries(np.arange(10, 20), 10, seed=0).tolist() == [6, 2, 5, 8, 7, 1, 4, 0, 3, 9]
     assert stream_entries([0, 10**12], 13_999_500, seed=2**63).tolist() == [10616690, 4857128]
 
 
-def test_epochs_and_seeds_have_orders_of_their_own():
+def test_epochs_and_seeds_have_different_orders():
     entries = stream_entries(np.arange(3000), 1000, seed=7).reshape(3, 1000)
     other = stream_entries(np.arange(1000), 1000, seed=8)
     straight = np.arange(1000)
@@ -62,7 +62,7 @@ def test_all_orders_are_equally_likely(num_samples, bound):
     assert sum((count - expected) ** 2 / expected for count in counts.values()) < bound
 
 
-def test_every_sample_comes_at_every_place_equally_often():
+def test_every_sample_is_at_every_position_equally_often():
     size, epochs = 50, 10000
     orders = stream_entries(np.arange(size * epochs), size, seed=2).reshape(epochs, size)
     counts = np.array([np.bincount(place, minlength=size) for place in orders.T])
@@ -71,25 +71,25 @@ def test_every_sample_comes_at_every_place_equally_often():
     assert ((counts - expected) ** 2 / expected).sum() < 2750
 
 
-def test_an_enlarged_epoch_holds_every_picture_equally_often():
+def test_an_enlarged_epoch_contains_every_image_equally_often():
     sampler = StreamSampler(10, seed=0, batch_size=5, ratio=4)
     assert Counter(map(int, sampler)) == Counter({i: 4 for i in range(10)})
 
 
-def test_a_fractional_ratio_draws_a_part_of_the_data_set():
-    draws = list(StreamSampler(10, seed=0, batch_size=2, ratio=0.6))
-    assert len(draws) == 6 and len(set(map(int, draws))) == 6
+def test_a_fractional_ratio_draws_a_part_of_the_dataset():
+    indices = list(StreamSampler(10, seed=0, batch_size=2, ratio=0.6))
+    assert len(indices) == 6 and len(set(map(int, indices))) == 6
 
 
-def test_draws_are_indices_that_know_seed_and_position():
-    draw = next(iter(StreamSampler(10, seed=3, batch_size=2)))
-    assert isinstance(draw, int) and list('abcdefghij')[draw]
-    assert (draw.position, draw.seed) == (0, 3)
+def test_a_sample_index_is_an_int_with_seed_and_position():
+    index = next(iter(StreamSampler(10, seed=3, batch_size=2)))
+    assert isinstance(index, int) and list('abcdefghij')[index]
+    assert (index.position, index.seed) == (0, 3)
 
 
-def test_draws_survive_the_way_to_a_worker():
-    draw = pickle.loads(pickle.dumps(SampleIndex(5, 2**40, 9)))
-    assert (type(draw), int(draw), draw.position, draw.seed) == (SampleIndex, 5, 2**40, 9)
+def test_a_sample_index_can_be_pickled():
+    index = pickle.loads(pickle.dumps(SampleIndex(5, 2**40, 9)))
+    assert (type(index), int(index), index.position, index.seed) == (SampleIndex, 5, 2**40, 9)
 
 
 @pytest.mark.parametrize(
@@ -105,23 +105,23 @@ def test_draws_survive_the_way_to_a_worker():
     ],
 )
 def test_a_run_has_exactly_total_iter_batches(dataset_size, batch_size, ratio, total_iter):
-    draws = whole_run(StreamSampler(dataset_size, 0, batch_size, ratio=ratio, total_iter=total_iter))
-    assert [draw.position for draw in draws] == list(range(total_iter * batch_size))
+    indices = complete_run(StreamSampler(dataset_size, 0, batch_size, ratio=ratio, total_iter=total_iter))
+    assert [index.position for index in indices] == list(range(total_iter * batch_size))
 
 
-def test_samples_that_do_not_fill_a_batch_are_drawn_next():
+def test_samples_that_do_not_fill_a_batch_are_in_the_next_epoch():
     """12 samples, batches of 5: BasicSR drops two of every epoch; here each comes five times in 60 positions."""
-    draws = whole_run(StreamSampler(12, 0, 5, total_iter=12))
-    assert Counter(map(int, draws)) == Counter({i: 5 for i in range(12)})
+    indices = complete_run(StreamSampler(12, 0, 5, total_iter=12))
+    assert Counter(map(int, indices)) == Counter({i: 5 for i in range(12)})
 
 
 @pytest.mark.parametrize('world_size', [2, 3, 4])
-def test_ranks_are_dealt_the_stream_of_one_rank(world_size):
+def test_the_stream_of_one_rank_is_sharded(world_size):
     total_iter = 30
-    one = batches(as_tuples(whole_run(StreamSampler(50, 1, 12, ratio=3, total_iter=total_iter))), 12)
+    one = batches(as_tuples(complete_run(StreamSampler(50, 1, 12, ratio=3, total_iter=total_iter))), 12)
     ranks = [
         batches(
-            as_tuples(whole_run(StreamSampler(50, 1, 12 // world_size, world_size, rank, 3, total_iter))),
+            as_tuples(complete_run(StreamSampler(50, 1, 12 // world_size, world_size, rank, 3, total_iter))),
             12 // world_size,
         )
         for rank in range(world_size)
@@ -130,10 +130,10 @@ def test_ranks_are_dealt_the_stream_of_one_rank(world_size):
 
 
 @pytest.mark.parametrize('start_iter', [0, 1, 6, 7, 8, 20, 29, 30])
-def test_a_resumed_run_goes_on_in_the_middle_of_an_epoch(start_iter):
+def test_a_resumed_run_continues_in_the_middle_of_an_epoch(start_iter):
     args = {'dataset_size': 29, 'seed': 1, 'batch_size': 4, 'total_iter': 30}
-    undisturbed = as_tuples(whole_run(StreamSampler(**args)))
-    assert as_tuples(whole_run(StreamSampler(**args, start_iter=start_iter))) == undisturbed[start_iter * 4 :]
+    uninterrupted = as_tuples(complete_run(StreamSampler(**args)))
+    assert as_tuples(complete_run(StreamSampler(**args, start_iter=start_iter))) == uninterrupted[start_iter * 4 :]
 
 
 def test_an_epoch_can_be_iterated_twice():
@@ -146,7 +146,7 @@ def test_a_loader_yields_the_batches_of_the_sampler():
     sampler = StreamSampler(29, 1, 4, total_iter=30)
     loader = torch.utils.data.DataLoader(range(29), 4, sampler=sampler, drop_last=True)
     assert len(loader) == 7
-    assert torch.cat(list(loader)).tolist() == [int(draw) for draw in sampler]
+    assert torch.cat(list(loader)).tolist() == list(map(int, sampler))
 
 
 def test_fewer_samples_than_a_batch_are_refused():
@@ -157,11 +157,38 @@ def test_fewer_samples_than_a_batch_are_refused():
 def test_fourteen_million_samples_cost_no_memory():
     tracemalloc.start()
     sampler = StreamSampler(139_995, 0, 64, ratio=100, total_iter=1_000_000)
-    draws = iter(sampler)
+    indices = iter(sampler)
     for _ in range(10_000):
-        next(draws)
+        next(indices)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(sampler) == 13_999_488
     # A list of 14 million integers would be 112 MB; the blocks of positions are a few hundred kB.
     assert peak < 4e6
+
+
+def test_crops_never_change_between_versions():
+    """A run that is resumed with a newer version must continue with the same crops."""
+    assert random_words(b'test', 0, 0, 2) == (17778955967525898223, 13608717468237111814)
+    assert crop_and_flips(10, 1234567, 73, 98) == (39, 71, True, False, True)
+
+
+def test_seed_position_and_purpose_each_change_the_words():
+    words = [
+        random_words(purpose, seed, position, 1)[0]
+        for purpose in (b'a', b'b')
+        for seed in (0, 1, 2**63)
+        for position in (0, 1, 2**40)
+    ]
+    assert len(set(words)) == len(words)
+
+
+def test_crops_and_flips_are_uniform():
+    tops, lefts, draws = 5, 3, 24000
+    counts = np.zeros((tops, lefts, 2, 2, 2))
+    for position in range(draws):
+        top, left, hflip, vflip, rot90 = crop_and_flips(3, position, tops, lefts)
+        counts[top, left, int(hflip), int(vflip), int(rot90)] += 1
+    expected = draws / counts.size
+    # 120 equally likely cells: chi-square with 119 degrees of freedom stays under 202 with probability 1 - 3e-6.
+    assert ((counts - expected) ** 2 / expected).sum() < 202

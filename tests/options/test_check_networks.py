@@ -7,7 +7,7 @@ import torch
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.options.check_networks import build_network
 from lkdn_basicsr.options.parse import parse_options
-from tests.support.option_files import small_network, test_options, train_options, write_options, write_pictures
+from tests.support.option_files import small_network, test_options, train_options, write_options, write_pairs
 
 
 class Planted:
@@ -17,9 +17,9 @@ class Planted:
 
 @pytest.fixture
 def parse(tmp_path, monkeypatch):
-    """Parses a test of ``net.pth``, made from what is given; a dict of path options may follow."""
+    """Write ``net.pth`` and parse a test file that names it; keywords are options of ``path``."""
     monkeypatch.chdir(tmp_path)
-    write_pictures(tmp_path)
+    write_pairs(tmp_path)
 
     def parse(content, **path):
         file = tmp_path / 'net.pth'
@@ -43,24 +43,26 @@ def test_forms_that_load(parse):
     parse({'params': {**weights, 'extra': torch.zeros(1)}}, strict_load_g=False)
 
 
-def test_files_that_are_refused(parse, tmp_path):
-    torch.save({'params': small_network().state_dict()}, tmp_path / 'whole.pth')
-    whole = (tmp_path / 'whole.pth').read_bytes()
-    for content in (
-        b'',
-        b'hello',
-        whole[:100],
-        whole[: len(whole) // 2],
-        whole[:-10],
-        pickle.dumps([1]),
-        [1, 2],
-        {'other': {}},
-        {'params': {'a.weight': torch.zeros(3)}},
-        {'params': 3},
-    ):
-        with pytest.raises(InputError, match=r'x\.yml, line \d+: path:pretrain_network_g is .*') as caught:
-            parse(content)
-        assert '\n' not in str(caught.value) and 'net.pth' in str(caught.value)
+@pytest.mark.parametrize(
+    'damage', [lambda data: data[:100], lambda data: data[: len(data) // 2], lambda data: data[:-10]]
+)
+def test_files_cut_short_are_refused(parse, tmp_path, damage):
+    torch.save({'params': small_network().state_dict()}, tmp_path / 'intact.pth')
+    refused(parse, damage((tmp_path / 'intact.pth').read_bytes()))
+
+
+@pytest.mark.parametrize(
+    'content',
+    [b'', b'hello', pickle.dumps([1]), [1, 2], {'other': {}}, {'params': {'a.weight': torch.zeros(3)}}, {'params': 3}],
+)
+def test_files_that_are_not_checkpoints_are_refused(parse, content):
+    refused(parse, content)
+
+
+def refused(parse, content):
+    with pytest.raises(InputError, match=r'x\.yml, line \d+: path:pretrain_network_g is .*net\.pth') as caught:
+        parse(content)
+    assert '\n' not in str(caught.value)
 
 
 def test_code_in_a_checkpoint_is_not_run(parse, tmp_path):
@@ -70,7 +72,7 @@ def test_code_in_a_checkpoint_is_not_run(parse, tmp_path):
     assert not (tmp_path / 'planted').exists()
 
 
-def test_a_folder_is_no_checkpoint(parse, tmp_path):
+def test_a_folder_is_not_a_checkpoint(parse, tmp_path):
     (tmp_path / 'net.pth').mkdir()
     with pytest.raises(InputError, match='net.pth'):
         parse(None)
@@ -83,7 +85,7 @@ def test_not_one_tensor_fits(parse):
 
 @pytest.mark.parametrize('auto_resume', [True, False])
 def test_pretrained_weights_matter_only_when_training_starts(tmp_path, auto_resume):
-    write_pictures(tmp_path)
+    write_pairs(tmp_path)
     states = tmp_path / 'experiments' / 'small' / 'training_states'
     states.mkdir(parents=True)
     torch.save({'iter': 5}, states / '5.state')
@@ -102,16 +104,16 @@ def test_pretrained_weights_matter_only_when_training_starts(tmp_path, auto_resu
     [
         {'type': 'LKDN_S', 'num_feat': 8, 'num_atten': 8, 'num_block': 1},
         {'type': 'SwinIR', 'embed_dim': 12, 'depths': [1], 'num_heads': [2], 'window_size': 4},
-        {
-            'type': 'ECBSR',
-            'num_in_ch': 1,
-            'num_out_ch': 1,
-            'num_block': 1,
-            'num_channel': 4,
-            'with_idt': True,
-            'act_type': 'prelu',
-            'scale': 2,
-        },
+        dict(
+            type='ECBSR',
+            num_in_ch=1,
+            num_out_ch=1,
+            num_block=1,
+            num_channel=4,
+            with_idt=True,
+            act_type='prelu',
+            scale=2,
+        ),
     ],
     ids=lambda options: options['type'],
 )
@@ -122,9 +124,9 @@ def test_networks_build_with_or_without_memory(options):
     assert names == {'cpu'} or torch.equal(state, torch.get_rng_state())
 
 
-def test_one_flipped_bit_is_seen(parse, tmp_path):
-    torch.save({'params': small_network().state_dict()}, tmp_path / 'whole.pth')
-    data = bytearray((tmp_path / 'whole.pth').read_bytes())
+def test_one_flipped_bit_is_detected(parse, tmp_path):
+    torch.save({'params': small_network().state_dict()}, tmp_path / 'intact.pth')
+    data = bytearray((tmp_path / 'intact.pth').read_bytes())
     start = data.index(small_network().state_dict()['conv_first.weight'].numpy().tobytes())
     data[start + 5] ^= 1
     with pytest.raises(InputError, match='path:pretrain_network_g is unusable'):

@@ -1,7 +1,26 @@
+"""Reading option files: by name, with their bases, and with --force_yml."""
+
 import pytest
 
 from lkdn_basicsr.errors import InputError
-from lkdn_basicsr.options.option_file import dump_yaml, force_options, load_yaml, read_option_file
+from lkdn_basicsr.options import option_file as module
+from lkdn_basicsr.options.check_schema import check_schema
+from lkdn_basicsr.options.option_file import dump_yaml, find_option_file, force_options, read_option_file
+from lkdn_basicsr.options.parse import parse_options
+from tests.support.option_files import TRAIN, train_options, write_options, write_pairs
+
+BASE = """name: base
+scale: 4
+datasets:
+  train: {gt_size: 192, dataroot: a}
+  val: {dataroot: b}
+train:
+  optim_g:
+    type: Adan
+    lr: 5e-3
+    betas: [0.98, 0.92, 0.99]
+  milestones: [1, 2]
+"""
 
 
 @pytest.fixture
@@ -14,110 +33,107 @@ def write(tmp_path):
     return write
 
 
-def test_numbers_as_people_write_them(write):
-    opt = load_yaml(
-        write('a: 1e-3\nb: 5e3\nc: -1E-4\nd: !!float 2e-5\ne: .5\nf: 1.\ng: 2.5e+3\nh: [1e-4, 3]\ni: 1_000\n')
-    )
-    assert list(opt.values()) == [1e-3, 5e3, -1e-4, 2e-5, 0.5, 1.0, 2500.0, [1e-4, 3], 1000]
+@pytest.fixture
+def files(tmp_path):
+    """Write ``name=text`` to options/name.yml, or options/table/name.yml for a derived file; return the last path."""
+    (tmp_path / 'options/table').mkdir(parents=True)
 
+    def files(**texts):
+        for name, text in texts.items():
+            path = tmp_path / 'options' / ('table' if name == 'derived' else '') / f'{name}.yml'
+            path.write_text(text)
+        return str(path)
 
-def test_what_only_looks_like_a_number_stays_text(write):
-    assert list(load_yaml(write('a: e5\nb: 1e\nc: x1e5\nd: "1e5"\ne: 2023-01-01\n')).values()) == [
-        'e5',
-        '1e',
-        'x1e5',
-        '1e5',
-        '2023-01-01',
-    ]
-
-
-def test_order_anchors_and_merges(write):
-    opt = load_yaml(write('z: &base {b: 1, a: 2}\ny:\n  <<: *base\n  a: 3\nx: *base\n'))
-    assert list(opt) == ['z', 'y', 'x'] and list(opt['z']) == ['b', 'a']
-    assert opt['y'] == {'b': 1, 'a': 3} and opt['x'] == {'b': 1, 'a': 2}
+    return files
 
 
 def test_lines_of_keys(write):
-    source = read_option_file(write('# comment\na: 1\nb:\n  c:\n    d: 2\n'))
-    assert source.where('b', 'c', 'd').endswith('x.yml, line 5: b:c:d')
-    assert source.where('b', 'c', 'missing').endswith('x.yml, line 4: b:c:missing')
+    option_file = read_option_file(write('# comment\na: 1\nb:\n  c:\n    d: 2\n'))
+    assert option_file.where('b', 'c', 'd').endswith('x.yml, line 5: b:c:d')
+    assert option_file.where('b', 'c', 'missing').endswith('x.yml, line 4: b:c:missing')
 
 
 @pytest.mark.parametrize(
-    'text, said',
+    'text, reason',
     [
-        ('a: 1\nb: 2\na: 3\n', 'line 3: a is given a second time'),
-        ('a:\n  b: 1\n  c: 2\n  b: 3\n', 'line 4: a:b is given a second time'),
-        ('a: {b: 1, b: 2}\n', 'a:b is given a second time'),
         ('', 'is empty'),
         ('# only a comment\n', 'is empty'),
-        ('- a\n- b\n', 'holds one list'),
-        ('hello\n', 'holds one str'),
+        ('- a\n- b\n', 'is one list'),
+        ('hello\n', 'is one str'),
         ('a: [1, 2\n', 'is not YAML'),
-        ('a: 1\n\tb: 2\n', 'line 2: is not YAML'),
-        ('a: b: c\n', 'line 1: is not YAML'),
-        ('a: 1\n---\nb: 2\n', 'is not YAML'),
-        ('a: *nowhere\n', 'is not YAML'),
-        ('1: a\n', "the key '1' is not text"),
-        ('[a, b]: c\n', 'is not text'),
-        ('a: !!int abc\n', 'does not fit its tag'),
-        ('a: !!float x\n', 'does not fit its tag'),
-        ('a: &a [*a]\n', 'aliases make it endless'),
         (b'\x80\x04\x95\xff\xfe', 'is not UTF-8'),
         ('a: "ä"'.encode('latin-1'), 'is not UTF-8'),
-        (b'a: 1\x00\x01', 'cannot be in YAML text'),
         ('a: 1'.encode('utf-16'), 'is not UTF-8'),
-        ('[' * 3000, 'nested too deeply'),
         (b'a' * (1 << 21), 'too large'),
     ],
 )
-def test_files_that_are_no_option_files(write, text, said):
+def test_files_that_are_not_option_files(write, text, reason):
     path = write(text)
     with pytest.raises(InputError) as caught:
-        load_yaml(path)
-    assert said in str(caught.value) and path in str(caught.value) and '\n' not in str(caught.value)
-
-
-def test_aliases_of_aliases_are_not_expanded(write):
-    text = 'a0: &a0 [x, x]\n' + ''.join(f'a{i}: &a{i} [{", ".join([f"*a{i - 1}"] * 9)}]\n' for i in range(1, 12))
-    with pytest.raises(InputError, match='aliases make it endless or very large'):
-        load_yaml(write(text))
-
-
-@pytest.mark.parametrize(
-    'value',
-    [
-        '!!python/object/apply:os.system ["touch PLANTED"]',
-        '!!python/object/new:subprocess.Popen [["touch", "PLANTED"]]',
-        '!!python/name:os.system',
-        '!!python/tuple [1, 2]',
-        '!!binary aGVsbG8=',
-        '!own {a: 1}',
-    ],
-)
-def test_no_tag_runs_code(write, tmp_path, monkeypatch, value):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r'x\.yml, line 2: the tag .* is not allowed'):
-        load_yaml(write(f'a: 1\nb: {value}\n'))
-    source = read_option_file(write('a: 1\n'))
-    with pytest.raises(InputError, match='is not allowed'):
-        force_options(source, [f'a={value}'])
-    assert not (tmp_path / 'PLANTED').exists()
+        read_option_file(path)
+    assert reason in str(caught.value) and path in str(caught.value) and '\n' not in str(caught.value)
 
 
 def test_missing_file_folder_and_near_name(write, tmp_path):
     write('a: 1\n')
-    with pytest.raises(InputError, match=r'does not exist; did you mean .*x\.yml'):
-        load_yaml(str(tmp_path / 'xx.yml'))
-    with pytest.raises(InputError, match='does not exist; check the path'):
-        load_yaml('no_such_folder/a.yml')
+    with pytest.raises(InputError, match=r'does not exist, .*; did you mean .*/x\.yml\?'):
+        read_option_file(str(tmp_path / 'xx.yml'))
+    with pytest.raises(InputError, match='does not exist, .*; check the path'):
+        read_option_file('no_such_folder/a.yml')
     with pytest.raises(InputError, match='is a folder'):
-        load_yaml(str(tmp_path))
+        read_option_file(str(tmp_path))
+
+
+class TestShippedFiles:
+    @pytest.fixture(autouse=True)
+    def shipped(self, tmp_path, monkeypatch):
+        """Two shipped files, and another folder as the current one."""
+        folder = tmp_path / 'shipped'
+        (folder / 'ablation').mkdir(parents=True)
+        (folder / 'train.yml').write_text('a: shipped\n')
+        (folder / 'ablation/1.yml').write_text('base: ../train.yml\n')
+        (tmp_path / 'secret.yml').write_text('a: 1\n')
+        (tmp_path / 'my/runs').mkdir(parents=True)
+        monkeypatch.setattr(module, 'SHIPPED_FOLDER', str(folder))
+        monkeypatch.chdir(tmp_path / 'my/runs')
+        return folder
+
+    @pytest.mark.parametrize(
+        'name, found',
+        [
+            ('train.yml', 'train.yml'),
+            ('./train.yml', 'train.yml'),
+            ('options/train.yml', 'train.yml'),
+            ('ablation/1.yml', 'ablation/1.yml'),
+            ('options/ablation/1.yml', 'ablation/1.yml'),
+            ('ablation', 'ablation'),
+        ],
+    )
+    def test_found_from_any_folder(self, shipped, name, found):
+        assert find_option_file(name) == str(shipped / found)
+        if name.endswith('.yml'):
+            option_file = read_option_file(name)
+            assert option_file.path == str(shipped / found) and option_file.opt == {'a': 'shipped'}
+
+    def test_a_file_at_the_path_comes_first(self, tmp_path):
+        (tmp_path / 'my/runs/train.yml').write_text('a: mine\n')
+        assert find_option_file('train.yml') == 'train.yml' and read_option_file('train.yml').opt == {'a': 'mine'}
+
+    @pytest.mark.parametrize('name', ['../secret.yml', 'mine/train.yml', '../shipped/none.yml', '/train.yml'])
+    def test_nothing_else_is_found(self, name):
+        with pytest.raises(InputError, match='does not exist'):
+            find_option_file(name)
+
+    def test_nearest_names_of_both_places(self, tmp_path, shipped):
+        (tmp_path / 'my/runs/trian.yml').write_text('a: 1\n')
+        with pytest.raises(InputError) as caught:
+            find_option_file('tran.yml')
+        assert str(caught.value).endswith(f'nor in {shipped}; did you mean trian.yml or {shipped}/train.yml?')
 
 
 class TestForce:
     @pytest.fixture
-    def source(self, write):
+    def option_file(self, write):
         return read_option_file(
             write('a: 1\ntrain:\n  lr: 1\n  betas: [1, 2]\n  text: x\ndatasets:\n  test_1: {n: 1}\n')
         )
@@ -138,51 +154,178 @@ class TestForce:
             ('a=', None),
             ('a= 7 ', 7),
             ('a=__import__("os").getcwd()', '__import__("os").getcwd()'),
-            ('a=[].append(1)', None),
         ],
     )
-    def test_values_by_the_rules_of_yaml(self, source, entry, value):
-        if value is None and entry.endswith(')'):
-            with pytest.raises(InputError, match='is not YAML'):
-                force_options(source, [entry])
-            return
-        force_options(source, [entry])
-        assert source.opt['a'] == value and type(source.opt['a']) is type(value) or isinstance(value, dict)
+    def test_values_are_yaml(self, option_file, entry, value):
+        force_options(option_file, [entry])
+        assert option_file.opt['a'] == value and type(option_file.opt['a']) is type(value) or isinstance(value, dict)
 
-    def test_nested_keys_and_the_place_they_are_said_to_come_from(self, source):
-        force_options(source, ['train:lr=2', 'datasets:test_1=~'])
-        assert source.opt['train']['lr'] == 2 and source.opt['datasets']['test_1'] is None
-        assert source.where('train', 'lr').endswith('x.yml, --force_yml: train:lr')
-        assert source.where('train', 'betas').endswith('line 4: train:betas')
+    def test_nested_keys_and_their_place(self, option_file):
+        force_options(option_file, ['train:lr=2', 'datasets:test_1=~'])
+        assert option_file.opt['train']['lr'] == 2 and option_file.opt['datasets']['test_1'] is None
+        assert option_file.where('train', 'lr').endswith('x.yml, --force_yml: train:lr')
+        assert option_file.where('train', 'betas').endswith('line 4: train:betas')
 
     @pytest.mark.parametrize(
-        'entry, said',
+        'entry, reason',
         [
             ('train:lrr=1', 'train:lrr is not in .*x.yml; did you mean lr'),
             ('trian:lr=1', 'trian is not in .*x.yml; did you mean train'),
-            ('train:lr:x=1', 'train:lr in .*x.yml holds a value'),
+            ('train:lr:x=1', 'train:lr in .*x.yml is a value'),
             ('train:lr', 'is not of the form'),
             ('=1', 'is not of the form'),
             ('train:=1', 'is not of the form'),
             ('a=[1', 'is not YAML'),
+            ('a=[].append(1)', 'is not YAML'),
             ('a={b: 1, b: 2}', 'given a second time'),
+            ('a=!!python/name:os.system', 'is not allowed'),
         ],
     )
-    def test_what_is_refused(self, source, entry, said):
-        with pytest.raises(InputError, match=said):
-            force_options(source, [entry])
+    def test_refused_entries(self, option_file, entry, reason):
+        with pytest.raises(InputError, match=reason):
+            force_options(option_file, [entry])
 
 
 def test_effective_options_are_an_option_file_again(write):
-    opt = load_yaml(
+    opt = read_option_file(
         write(
             'name: ü\nscale: 2\nlr: 1e-7\nnone: ~\nword: "yes"\nmaybe: "1e-3"\n'
             'datasets:\n  val: {name: a}\npath: {b: c}\n'
         )
-    )
-    expected = load_yaml(write(dump_yaml(opt)))
+    ).opt
+    expected = read_option_file(write(dump_yaml(opt))).opt
     assert expected == opt and isinstance(expected['lr'], float) and expected['maybe'] == '1e-3'
     opt.update(rank=0, dist=False, is_train=True)
     opt['path'].update(models='m', log='l')
     opt['datasets']['val'].update(phase='val', scale=2)
-    assert load_yaml(write(dump_yaml(opt))) == expected
+    assert read_option_file(write(dump_yaml(opt))).opt == expected
+
+
+class TestBase:
+    """Option files that contain only what differs from their base."""
+
+    def test_mappings_merge_and_anything_else_is_replaced(self, files):
+        text = (
+            'base: ../base.yml\nname: derived\ndatasets:\n  train: {gt_size: 96}\n  val: ~\n'
+            'train:\n  optim_g: {lr: 1e-3}\n  milestones: [3]\n  more: {a: 1}\n'
+        )
+        opt = read_option_file(files(base=BASE, derived=text)).opt
+        assert 'base' not in opt and list(opt) == ['name', 'scale', 'datasets', 'train']  # the order of the base
+        assert opt['name'] == 'derived' and opt['scale'] == 4
+        assert opt['datasets'] == {'train': {'gt_size': 96, 'dataroot': 'a'}, 'val': None}
+        assert opt['train'] == {
+            'optim_g': {'type': 'Adan', 'lr': 1e-3, 'betas': [0.98, 0.92, 0.99]},
+            'milestones': [3],
+            'more': {'a': 1},
+        }
+
+    @pytest.mark.parametrize(
+        'block, expected',
+        [
+            ('{type: Adam, lr: 1}', {'type': 'Adam', 'lr': 1}),
+            ('{type: Adan, lr: 1}', {'type': 'Adan', 'lr': 1, 'betas': [0.98, 0.92, 0.99]}),
+            ('~', None),
+            ('3', 3),
+        ],
+    )
+    def test_a_block_of_another_type_replaces_that_of_the_base(self, files, block, expected):
+        opt = read_option_file(files(base=BASE, derived=f'base: ../base.yml\ntrain:\n  optim_g: {block}\n')).opt
+        assert opt['train']['optim_g'] == expected and opt['train']['milestones'] == [1, 2]
+
+    def test_a_block_over_null_and_over_one_without_type(self, files):
+        path = files(base='a: ~\nb: {lr: 1}\n', derived='base: ../base.yml\na: {x: 1}\nb: {type: Adam}\n')
+        assert read_option_file(path).opt == {'a': {'x': 1}, 'b': {'lr': 1, 'type': 'Adam'}}
+
+    def test_chain_of_bases(self, files):
+        path = files(
+            base='a: 1\nb: 1\nc: 1\n', middle='base: base.yml\nb: 2\nc: 2\n', derived='base: ../middle.yml\nc: 3\n'
+        )
+        assert read_option_file(path).opt == {'a': 1, 'b': 2, 'c': 3}
+
+    def test_places_are_in_the_file_that_has_the_key(self, files, tmp_path):
+        text = 'base: ../base.yml\ntrain:\n  optim_g: {type: SGD}\ndatasets:\n  train:\n    gt_size: 7\n'
+        option_file = read_option_file(files(base=BASE, derived=text))
+        base, derived = f'{tmp_path}/options/base.yml', f'{tmp_path}/options/table/derived.yml'
+        assert option_file.where('scale') == f'{base}, line 2: scale'
+        assert option_file.where('datasets', 'train', 'dataroot') == f'{base}, line 4: datasets:train:dataroot'
+        assert option_file.where('datasets', 'train', 'gt_size') == f'{derived}, line 6: datasets:train:gt_size'
+        # The lr of the base is replaced, so it is missing in the block of the derived file.
+        assert option_file.where('train', 'optim_g', 'lr') == f'{derived}, line 3: train:optim_g:lr'
+        force_options(option_file, ['scale=3'])
+        assert option_file.where('scale') == f'{derived}, --force_yml: scale'
+
+    @pytest.mark.parametrize(
+        'text, reason',
+        [
+            (
+                'base: ../bsae.yml\n',
+                r'derived\.yml, line 1: base is \.\./bsae\.yml, but .*options/bsae\.yml is not a file; '
+                r'did you mean .*options/base\.yml',
+            ),
+            (
+                'base: nowhere/at/all\n',
+                r'base is nowhere/at/all, but .* is not a file; the path is relative to the file',
+            ),
+            ('base: ..\n', 'base is .., but .* is not a file'),
+            ('base: ~\n', r'line 1: base is None, but must be the path'),
+            ('base: [a]\n', 'must be the path'),
+            ('base: derived.yml\n', r'base is derived\.yml, which is based on this file'),
+            ('base: ../cycle.yml\n', r'cycle\.yml, line 2: base is table/derived\.yml, which is based on this file'),
+            ('base: ../empty.yml\n', r'empty\.yml is empty'),
+            ('base: ../wrong.yml\n', r'options/wrong\.yml, line 2: a is given a second time'),
+        ],
+    )
+    def test_refused_bases(self, files, text, reason):
+        cycle = 'a: 1\nbase: table/derived.yml\n'
+        path = files(base=BASE, cycle=cycle, empty='', wrong='a: 1\na: 2\n', derived=text)
+        with pytest.raises(InputError, match=reason) as caught:
+            read_option_file(path)
+        assert '\n' not in str(caught.value)
+
+    def test_base_behind_a_symbolic_link(self, files, tmp_path):
+        files(base='a: 1\n', derived='base: ../base.yml\n')
+        (tmp_path / 'link').symlink_to(tmp_path / 'options/table')
+        assert read_option_file(str(tmp_path / 'link/derived.yml')).opt == {'a': 1}
+
+
+class TestBaseOfATrainingFile:
+    @pytest.fixture
+    def derive(self, files, tmp_path):
+        write_pairs(tmp_path)
+        files(base=TRAIN.replace('ROOT', str(tmp_path)))
+        return lambda text: files(derived=f'base: ../base.yml\n{text}')
+
+    @pytest.mark.parametrize(
+        'text, reason',
+        [
+            ('train:\n  optim_g:\n    lrr: 1\n', r'derived\.yml, line 4: train:optim_g:lrr is not an argument of Adam'),
+            ('network_g:\n  upscale: 4\n', r'derived\.yml, line 3: network_g:upscale is 4, but scale is 2'),
+            ('scale: 4\n', r'base\.yml, line 37: network_g:upscale is 2, but scale is 4'),
+            ('train:\n  total_iter: 10\n  warmup_iter: 10\n', r'derived\.yml, line 4: train:warmup_iter is 10'),
+            ('bsae: x\n', r'derived\.yml, line 2: bsae is not known; did you mean base'),
+            ('train:\n  optim_g: {type: SGD}\n', r'derived\.yml, line 3: train:optim_g has no lr'),
+        ],
+    )
+    def test_errors_name_the_file_that_has_the_key(self, derive, tmp_path, text, reason):
+        with pytest.raises(InputError, match=reason):
+            parse_options(str(tmp_path), True, ['-opt', derive(text)])
+
+    def test_forced_keys_may_be_in_the_base(self, derive, tmp_path):
+        forced = ['--force_yml', 'train:optim_g:lr=1e-7', 'datasets:val=~']
+        opt, _ = parse_options(str(tmp_path), True, ['-opt', derive('name: derived\n'), *forced])
+        assert opt['train']['optim_g']['lr'] == 1e-7 and list(opt['datasets']) == ['train'] and opt['name'] == 'derived'
+        with pytest.raises(InputError, match=r'train:lr is not in .*derived\.yml or its base'):
+            parse_options(str(tmp_path), True, ['-opt', derive(''), '--force_yml', 'train:lr=1'])
+
+    def test_effective_options_are_merged_and_start_the_same_run(self, derive, tmp_path):
+        opt, _ = parse_options(str(tmp_path), True, ['-opt', derive('train:\n  optim_g: {type: SGD, lr: 0.1}\n')])
+        (tmp_path / 'again.yml').write_text(opt.effective)
+        again, _ = parse_options(str(tmp_path), True, ['-opt', str(tmp_path / 'again.yml')])
+        assert 'base' not in opt and dump_yaml(again) == opt.effective and again == opt
+
+    def test_same_options_with_and_without_a_base(self, derive, tmp_path):
+        merged = read_option_file(derive('name: small\n'))
+        single = read_option_file(write_options(tmp_path / 'single.yml', train_options(tmp_path)))
+        for option_file in (merged, single):
+            check_schema(option_file, True)
+        assert merged.opt == single.opt

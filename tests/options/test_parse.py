@@ -12,9 +12,9 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
 
 from lkdn_basicsr.errors import InputError
-from lkdn_basicsr.options.option_file import dump_yaml, load_yaml
+from lkdn_basicsr.options.option_file import dump_yaml, read_option_file
 from lkdn_basicsr.training.run import Run
-from tests.support.option_files import TRAIN, small_network, test_options, train_options, write_options, write_pictures
+from tests.support.option_files import TRAIN, small_network, test_options, train_options, write_options, write_pairs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,7 +31,7 @@ def unordered(opt):
 
 @pytest.mark.parametrize('is_train', [True, False])
 def test_gives_what_basicsr_gives(tmp_path, monkeypatch, is_train):
-    write_pictures(tmp_path)
+    write_pairs(tmp_path)
     torch.save({'params': small_network().state_dict()}, tmp_path / 'net.pth')
     opt = TRAIN.replace('ROOT', str(tmp_path)) if is_train else test_options(tmp_path, tmp_path / 'net.pth')
     monkeypatch.setattr(sys, 'argv', ['x', '-opt', write_options(tmp_path / 'x.yml', opt)])
@@ -50,7 +50,7 @@ def test_gives_what_basicsr_gives(tmp_path, monkeypatch, is_train):
 
 
 def test_numbers_written_as_floats_become_whole(tmp_path):
-    write_pictures(tmp_path)
+    write_pairs(tmp_path)
     opt = train_options(tmp_path)
     opt['train'].update(total_iter=1e2)
     opt['train']['scheduler']['milestones'] = [5e1, 80]
@@ -60,7 +60,7 @@ def test_numbers_written_as_floats_become_whole(tmp_path):
 
 
 def test_defaults(tmp_path):
-    write_pictures(tmp_path)
+    write_pairs(tmp_path)
     opt = train_options(tmp_path)
     opt['val'] = {}
     for key in ('logger', 'num_gpu', 'manual_seed', 'path', 'dist_params'):
@@ -75,7 +75,7 @@ def test_defaults(tmp_path):
 
 
 def test_a_test_without_val_section(tmp_path):
-    write_pictures(tmp_path)
+    write_pairs(tmp_path)
     torch.save({'params': small_network().state_dict()}, tmp_path / 'net.pth')
     opt = test_options(tmp_path, tmp_path / 'net.pth')
     del opt['val']
@@ -85,7 +85,7 @@ def test_a_test_without_val_section(tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there are GPUs to use')
 def test_without_gpus_the_run_is_on_the_cpu(tmp_path):
-    write_pictures(tmp_path)
+    write_pairs(tmp_path)
     opt = train_options(tmp_path)
     opt['num_gpu'] = 2
     opt['datasets']['train'].update(prefetch_mode='cuda', pin_memory=True)
@@ -96,7 +96,7 @@ def test_without_gpus_the_run_is_on_the_cpu(tmp_path):
 
 
 def test_the_template_of_an_official_file_is_corrected(tmp_path):
-    write_pictures(tmp_path)
+    write_pairs(tmp_path)
     opt = train_options(tmp_path)
     opt['datasets']['val']['filename_tmpl'] = '{x2}'
     opt = parse(tmp_path, opt)
@@ -105,7 +105,7 @@ def test_the_template_of_an_official_file_is_corrected(tmp_path):
 
 
 def test_forced_keys_count_before_the_seed_is_set(tmp_path):
-    write_pictures(tmp_path)
+    write_pairs(tmp_path)
     parse(tmp_path, train_options(tmp_path), '--force_yml', 'manual_seed=7', 'train:optim_g:lr=1e-5')
     forced = torch.rand(3)
     torch.manual_seed(7)
@@ -113,7 +113,7 @@ def test_forced_keys_count_before_the_seed_is_set(tmp_path):
 
 
 def test_a_forced_null_leaves_a_dataset_out(tmp_path):
-    write_pictures(tmp_path)
+    write_pairs(tmp_path)
     torch.save({'params': small_network().state_dict()}, tmp_path / 'net.pth')
     opt = test_options(tmp_path, tmp_path / 'net.pth')
     opt['datasets']['test_2']['dataroot_gt'] = 'nowhere'
@@ -126,21 +126,21 @@ def test_a_forced_null_leaves_a_dataset_out(tmp_path):
     [('small', ['--debug'], True), ('debug_x', [], True), ('debug_x', ['--debug'], True), ('no_debug_run', [], False)],
 )
 def test_debug(tmp_path, name, arguments, debug):
-    write_pictures(tmp_path)
+    write_pairs(tmp_path)
     opt = parse(tmp_path, dict(train_options(tmp_path), name=name), *arguments)
     assert opt['name'] == ('debug_small' if name == 'small' else name)
     assert (opt['logger']['print_freq'], opt['val']['val_freq']) == ((1, 8) if debug else (10, 50))
 
 
 def test_arguments_cannot_be_abbreviated(tmp_path, capsys):
-    write_pictures(tmp_path)
+    write_pairs(tmp_path)
     with pytest.raises(SystemExit):
         parse(tmp_path, train_options(tmp_path), '--auto')
     assert 'unrecognized arguments: --auto' in capsys.readouterr().err
 
 
 def test_launcher_that_did_not_launch(tmp_path, monkeypatch):
-    write_pictures(tmp_path)
+    write_pairs(tmp_path)
     monkeypatch.delenv('RANK', raising=False)
     for launcher, name in (('pytorch', 'RANK'), ('slurm', 'SLURM_PROCID')):
         with pytest.raises(InputError, match=f'--launcher {launcher} needs {name}'):
@@ -148,15 +148,15 @@ def test_launcher_that_did_not_launch(tmp_path, monkeypatch):
 
 
 def test_the_effective_options_start_the_same_run(tmp_path):
-    write_pictures(tmp_path)
+    write_pairs(tmp_path)
     opt = parse(tmp_path, train_options(tmp_path), '--force_yml', 'train:optim_g:lr=1e-7')
     again = parse(tmp_path, dump_yaml(opt))
     assert again == opt
-    assert 'rank' not in load_yaml(str(tmp_path / 'x.yml'))
+    assert 'rank' not in read_option_file(tmp_path / 'x.yml').opt
 
 
 def test_classes_registered_by_others_stay_open(tmp_path):
-    write_pictures(tmp_path)
+    write_pairs(tmp_path)
 
     class TheirNet(torch.nn.Module):
         def __init__(self, width=4, **rest):
@@ -219,7 +219,7 @@ torch.distributed.destroy_process_group()
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='the ranks would need a GPU each')
 def test_ranks_of_torchrun_are_detected_and_share_a_seed(tmp_path):
-    write_pictures(tmp_path)
+    write_pairs(tmp_path)
     opt = dict(train_options(tmp_path), manual_seed=None)
     path = write_options(tmp_path / 'x.yml', opt)
     with socket.socket() as free:

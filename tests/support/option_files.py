@@ -1,4 +1,4 @@
-"""A small training file, a small test file, and the pictures that they name."""
+"""A small training file, a small test file, and the images that they name."""
 
 import copy
 
@@ -15,7 +15,7 @@ num_gpu: 0
 manual_seed: 3
 datasets:
   train:
-    name: Pictures
+    name: Images
     type: PairedImageDataset
     dataroot_gt: ROOT/gt
     dataroot_lq: ROOT/lq
@@ -30,7 +30,7 @@ datasets:
     dataset_enlarge_ratio: 1
     prefetch_mode: ~
   val:
-    name: Held
+    name: Validation
     type: PairedImageDataset
     dataroot_gt: ROOT/gt
     dataroot_lq: ROOT/lq
@@ -87,8 +87,8 @@ dist_params:
 """
 
 
-def write_pictures(root, count=4, gt_size=(24, 26), scale=2):
-    """``count`` pairs of random pictures below ``root``: gt/p0.png with lq/p0x2.png; sizes are (height, width)."""
+def write_pairs(root, count=4, gt_size=(24, 26), scale=2):
+    """Write ``count`` pairs of random images below ``root``: gt/p0.png with lq/p0x2.png; sizes are (height, width)."""
     generator = np.random.default_rng(0)
     for folder, size, suffix in (('gt', gt_size, ''), ('lq', (gt_size[0] // scale, gt_size[1] // scale), f'x{scale}')):
         (root / folder).mkdir(exist_ok=True)
@@ -98,7 +98,7 @@ def write_pictures(root, count=4, gt_size=(24, 26), scale=2):
 
 
 def train_options(root):
-    """The small training file as a dict, with its pictures below ``root``."""
+    """Return the small training file as a dict, with its images below ``root``."""
     return yaml.safe_load(TRAIN.replace('ROOT', str(root)))
 
 
@@ -110,7 +110,7 @@ def small_network():
 
 
 def test_options(root, checkpoint):
-    """The small test file as a dict."""
+    """Return the small test file as a dict."""
     opt = train_options(root)
     benchmark = opt['datasets']['val']
     opt['datasets'] = {'test_1': benchmark, 'test_2': dict(copy.deepcopy(benchmark), name='Other')}
@@ -125,6 +125,6 @@ test_options.__test__ = False
 
 
 def write_options(path, opt):
-    """Writes options to ``path`` as YAML; returns the path as text."""
+    """Write options to ``path`` as YAML; return the path as a string."""
     path.write_text(opt if isinstance(opt, str) else yaml.safe_dump(opt, sort_keys=False))
     return str(path)

@@ -1,17 +1,18 @@
-"""What a picture becomes in a store: its pixels as they are (raw), or BasicSR's PNG sub-images."""
+"""What an image becomes in a store: its pixels as they are (raw), or BasicSR's PNG sub-images."""
 
 import re
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 
-from lkdn_basicsr.data import raw_store as store
+from lkdn_basicsr.data import raw_store
 from lkdn_basicsr.data.paired_crop_dataset import sub_image_origins
 from lkdn_basicsr.errors import InputError
 
 PNG_FORMAT = 'lkdn-png'
-# Of the level-1 settings of zlib and libpng, the ones that OpenCV takes when asked for none: half the time of those it
-# takes when asked for the level alone, and smaller files.
+# Of the level-1 settings of zlib and libpng, the ones that OpenCV uses by default: half the time of those it uses for
+# an explicit level, and smaller files.
 PNG_LEVEL = 1
 PNG_OPTIONS = [
     cv2.IMWRITE_PNG_COMPRESSION,
@@ -22,123 +23,144 @@ PNG_OPTIONS = [
     cv2.IMWRITE_PNG_FILTER_SUB,
 ]
 
+Shape = tuple[int, int]  # (height, width)
+_CHANGED = 'The entries of a store changed while it was written; delete it and prepare it again.'
+
 
 class RawFormat:
-    """One entry a picture: see `store`."""
+    """One entry per image, see `raw_store`."""
 
-    name = store.FORMAT
-    version = store.VERSION
-    order = 'rgb'
+    name = raw_store.FORMAT
+    version = raw_store.VERSION
+    order: Literal['rgb', 'bgr'] = 'rgb'
     suffix = ''
 
-    def settings(self):
+    def settings(self) -> dict[str, int]:
+        """Return what decides, besides the images, about the content of a store."""
         return {}
 
-    def check(self, name, shape):
-        """Why a picture of this name and (height, width) cannot be stored; None where it can."""
+    def check(self, name: str, shape: Shape) -> str | None:
+        """Return why an image of this name and (height, width) cannot be stored; None where it can."""
         return None
 
-    def entries(self, shape):
-        """How many entries a picture of this (height, width) becomes."""
+    def entries(self, shape: Shape) -> int:
+        """Return the number of entries of an image of this (height, width)."""
         return 1
 
-    def capacity(self, shape):
-        """Bytes that suffice for the entries of such a picture."""
-        return store.value_size((*shape, 3))
+    def capacity(self, shape: Shape) -> int:
+        """Return a number of bytes that suffices for the entries of such an image."""
+        return raw_store.value_size((*shape, 3))
 
-    def encode(self, number, name, image, buffer):
-        """Fill ``buffer`` with the values of a picture; returns their (key, begin, end)."""
-        size = store.value_size(image.shape)
-        store.write_picture(number, image, buffer[:size])
-        return [(store.key_of(number), 0, size)]
+    def encode(self, number: int, name: str, image: np.ndarray, buffer: memoryview) -> list[tuple[bytes, int, int]]:
+        """Write the values of an image into ``buffer``, and return their (key, begin, end)."""
+        size = raw_store.value_size(image.shape)
+        raw_store.write_image(number, image, buffer[:size])
+        return [(raw_store.image_key(number), 0, size)]
 
-    def finish(self, heads, names, shapes):
-        """The content of the index, and other text files, for a store with these `StoreWriter.heads`."""
-        headers = [store.read_header(head) for _, head in heads]
+    def index(
+        self, heads: list[tuple[bytes, bytes]], names: list[str], shapes: list[Shape]
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return the content of ``index.json``, and other text files by name, for entries read back from the disk.
+
+        Args:
+            heads: Key and first bytes of each entry, see `store_writer.read_heads`.
+
+        Raises:
+            InputError: The entries are not those of the images.
+        """
+        headers = [raw_store.read_header(head) for _, head in heads]
         if [header and header[:2] for header in headers] != [(n, (*shape, 3)) for n, shape in enumerate(shapes)]:
-            raise InputError('The entries of a store changed while it was written; delete it and begin again.')
+            raise InputError(_CHANGED)
         index = dict(
             channel_order='rgb',
             dtype='uint8',
             names=names,
             shapes=[[*shape, 3] for shape in shapes],
-            crc32=[header[2] for header in headers],
+            crc32=[header[2] for header in headers if header],
         )
         return index, {}
 
 
 class PngFormat:
-    """BasicSR's sub-images: a PNG for each window of a picture, under the key ``<name>_s001``, listed in meta_info.txt.
+    """BasicSR's sub-images: one PNG per window of an image, with the key ``<name>_s001``, listed in meta_info.txt.
+
+    Its methods are those of `RawFormat`.
 
     Args:
-        crop_size (int): Side of a window.
-        step (int): Distance of windows.
-        thresh (int): Remainders up to this many pixels are dropped.
+        crop_size: Side of a window.
+        step: Distance of windows.
+        thresh: Remainders up to this many pixels are dropped.
     """
 
     name = PNG_FORMAT
     version = 1
-    order = 'bgr'
+    order: Literal['rgb', 'bgr'] = 'bgr'
     suffix = '_sub'
 
-    def __init__(self, crop_size, step, thresh):
+    def __init__(self, crop_size: int, step: int, thresh: int) -> None:
         self.crop_size, self.step, self.thresh = crop_size, step, thresh
 
-    def settings(self):
+    def settings(self) -> dict[str, int]:
         return dict(crop_size=self.crop_size, step=self.step, thresh=self.thresh, compress_level=PNG_LEVEL)
 
-    def check(self, name, shape):
+    def check(self, name: str, shape: Shape) -> str | None:
         if min(shape) < self.crop_size:
             return f'is smaller than a sub-image ({self.crop_size}x{self.crop_size})'
-        # BasicSR takes a key up to the first dot, splits its meta_info.txt at spaces, and encodes keys as ASCII.
+        # BasicSR cuts a key at the first dot, splits the lines of meta_info.txt at spaces, and encodes keys as ASCII.
         if not re.fullmatch(r'[!-\-/-~]{1,400}', name):
-            return "has a name that BasicSR's LMDB reader cannot take (only ASCII without spaces and dots)"
+            return "has a name that BasicSR's LMDB reader cannot read (only ASCII without spaces and dots)"
         return None
 
-    def windows(self, shape):
-        """The (top, left) of the windows of a picture, in BasicSR's order."""
+    def windows(self, shape: Shape) -> list[tuple[int, int]]:
+        """Return the (top, left) of the windows of an image, in BasicSR's order."""
         tops, lefts = (sub_image_origins(length, self.crop_size, self.step, self.thresh) for length in shape)
         return [(top, left) for top in tops.tolist() for left in lefts.tolist()]
 
-    def keys(self, name, shape):
+    def keys(self, name: str, shape: Shape) -> list[str]:
+        """Return the keys of the entries of an image."""
         return [f'{name}_s{number:03d}' for number in range(1, self.entries(shape) + 1)]
 
-    def entries(self, shape):
+    def entries(self, shape: Shape) -> int:
         return len(self.windows(shape))
 
-    def capacity(self, shape):
+    def capacity(self, shape: Shape) -> int:
         # Deflate may add five bytes to a block, PNG a byte to a row and its chunks.
         return self.entries(shape) * (self.crop_size * (self.crop_size * 3 + 1) * 102 // 100 + 4096)
 
-    def encode(self, number, name, image, buffer):
+    def encode(self, number: int, name: str, image: np.ndarray, buffer: memoryview) -> list[tuple[bytes, int, int]]:
         entries, begin = [], 0
-        for key, window in zip(self.keys(name, image.shape[:2]), self.windows(image.shape[:2]), strict=True):
+        shape = image.shape[:2]
+        for key, window in zip(self.keys(name, shape), self.windows(shape), strict=True):
             png = self._png(image, window)
             end = begin + png.size
-            buffer[begin:end] = memoryview(png).cast('B')
+            buffer[begin:end] = png.tobytes()
             entries.append((key.encode(), begin, end))
             begin = end
         return entries
 
-    def estimate(self, image):
-        """Bytes that the entries of a picture will take, judged by a few of them."""
-        some = self.windows(image.shape[:2])
-        some = some[:: max(1, len(some) // 4)]
-        sizes = [self._png(image, window).size for window in some]
-        return sum(sizes) * self.entries(image.shape[:2]) // len(sizes)
+    def estimate(self, image: np.ndarray) -> int:
+        """Return the bytes that the entries of an image will take, extrapolated from a few of them."""
+        windows = self.windows(image.shape[:2])
+        sample = windows[:: max(1, len(windows) // 4)]
+        return sum(self._png(image, window).size for window in sample) * len(windows) // len(sample)
 
-    def _png(self, image, window):
+    def _png(self, image: np.ndarray, window: tuple[int, int]) -> np.ndarray:
         top, left = window
-        window = image[top : top + self.crop_size, left : left + self.crop_size]
-        return cv2.imencode('.png', np.ascontiguousarray(window), PNG_OPTIONS)[1]
+        pixels = image[top : top + self.crop_size, left : left + self.crop_size]
+        return cv2.imencode('.png', np.ascontiguousarray(pixels), PNG_OPTIONS)[1]
 
-    def listing(self, keys):
-        """BasicSR's meta_info.txt, in the order of the file names, as BasicSR lists them."""
+    def meta_info(self, keys: list[str]) -> str:
+        """Return BasicSR's meta_info.txt, in the order of the file names, as BasicSR lists them."""
         side = self.crop_size
         return ''.join(f'{name} ({side},{side},3) {PNG_LEVEL}\n' for name in sorted(f'{key}.png' for key in keys))
 
-    def finish(self, heads, names, shapes):
+    def index(
+        self, heads: list[tuple[bytes, bytes]], names: list[str], shapes: list[Shape]
+    ) -> tuple[dict[str, Any], dict[str, str]]:
         keys = [key for name, shape in zip(names, shapes, strict=True) for key in self.keys(name, shape)]
         if sorted(key.encode() for key in keys) != [key for key, _ in heads]:
-            raise InputError('The entries of a store changed while it was written; delete it and begin again.')
-        return dict(names=names, shapes=[[*shape, 3] for shape in shapes]), {'meta_info.txt': self.listing(keys)}
+            raise InputError(_CHANGED)
+        return dict(names=names, shapes=[[*shape, 3] for shape in shapes]), {'meta_info.txt': self.meta_info(keys)}
+
+
+StoreFormat = RawFormat | PngFormat

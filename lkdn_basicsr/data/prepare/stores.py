@@ -1,237 +1,244 @@
-"""From folders of pictures to the stores that training reads: checked, in one parallel pass, resumable."""
+"""Convert folders of images to the stores that training reads: list, plan, check, write, report."""
 
 import collections
+import dataclasses
 import hashlib
 import json
 import math
 import os
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
-from lkdn_basicsr.data.image_files import pair_images
-from lkdn_basicsr.data.prepare.formats import PngFormat, RawFormat
-from lkdn_basicsr.data.prepare.store_writer import StoreWriter, begun_settings, finished_settings
-from lkdn_basicsr.data.prepare.workers import Plan, check_pictures
-from lkdn_basicsr.data.prepare.write import bytes_in_words, write_stores
+from lkdn_basicsr.data.image_files import ImagePair, pair_images
+from lkdn_basicsr.data.prepare.formats import PngFormat, RawFormat, StoreFormat
+from lkdn_basicsr.data.prepare.store_writer import finished_settings, is_finished, partial_settings
+from lkdn_basicsr.data.prepare.workers import Plan, check_images
+from lkdn_basicsr.data.prepare.write_stores import format_bytes, write_stores
 from lkdn_basicsr.data.raw_store import read_index
 from lkdn_basicsr.errors import InputError
 
-# The data sets of the paper: their training pictures, and where their archives put HR and LR.
+# The datasets of the paper: their training images, and where their archives have HR and LR.
 DF2K = {
     'DIV2K': ([f'{n:04d}' for n in range(1, 801)], 'DIV2K_train_HR', 'DIV2K_train_LR_bicubic'),
     'Flickr2K': ([f'{n:06d}' for n in range(1, 2651)], 'Flickr2K_HR', 'Flickr2K_LR_bicubic'),
 }
 
 
-def prepare_df2k(out, div2k=None, flickr2k=None, allow_missing=False, scales=(4,), **options):
+@dataclasses.dataclass(frozen=True)
+class StoreOptions:
+    """How stores are made.
+
+    Attributes:
+        scales: Of the LR stores.
+        format: ``'raw'`` (see `raw_store`), or ``'png'`` for BasicSR's sub-images.
+        crop_size, step, thresh: The windows of the PNG format, in HR pixels.
+        workers: Number of processes; None for the number of cores.
+        verify_lr: Compare given LR images with what `imresize` makes of their HR images.
+        allow_missing: Continue without HR images that are missing, and make LR images that are missing.
+        log: Receives lines for the user.
+        progress: Show progress bars.
+    """
+
+    scales: Sequence[int] = (4,)
+    format: Literal['raw', 'png'] = 'raw'
+    crop_size: int = 480
+    step: int = 240
+    thresh: int = 0
+    workers: int | None = None
+    verify_lr: bool = False
+    allow_missing: bool = False
+    log: Callable[[str], None] = lambda line: None
+    progress: bool = False
+
+
+@dataclasses.dataclass
+class FoundImages:
+    """The images for a group of stores, and sentences on what is missing or wrong."""
+
+    images: list[ImagePair] = dataclasses.field(default_factory=list)
+    missing: list[str] = dataclasses.field(default_factory=list)
+    problems: list[str] = dataclasses.field(default_factory=list)
+
+
+def prepare_df2k(
+    out: str, div2k: str | None = None, flickr2k: str | None = None, options: StoreOptions | None = None
+) -> list[str]:
     """Make the stores of DIV2K, Flickr2K, or both together (DF2K), from the folders as they are downloaded.
 
     Args:
-        out (str): Folder for the stores ``DF2K_train_HR.lmdb``, ``DF2K_train_LR_bicubic_X4.lmdb``, ...
-        div2k (str | None): Folder that holds ``DIV2K_train_HR`` and, if at hand, ``DIV2K_train_LR_bicubic/X4``.
-        flickr2k (str | None): Folder that holds ``Flickr2K_HR`` and, if at hand, ``Flickr2K_LR_bicubic/X4``.
-        allow_missing (bool): Go on without pictures that are missing, and make LR pictures that are.
-        scales, options: See `prepare`.
+        out: Folder for the stores ``DF2K_train_HR.lmdb``, ``DF2K_train_LR_bicubic_X4.lmdb``, …
+        div2k: Folder with ``DIV2K_train_HR`` and optionally ``DIV2K_train_LR_bicubic/X4``.
+        flickr2k: Folder with ``Flickr2K_HR`` and optionally ``Flickr2K_LR_bicubic/X4``.
 
     Returns:
-        list[str]: The stores.
+        Paths of the stores, HR first.
 
     Raises:
-        InputError: See `prepare`.
+        InputError: See `prepare_stores`.
     """
-    pictures, problems, missing = [], [], []
+    options = options or StoreOptions()
     folders = {name: folder for name, folder in (('DIV2K', div2k), ('Flickr2K', flickr2k)) if folder}
+    found = FoundImages()
     for name, folder in folders.items():
-        expected, hr_name, lr_name = DF2K[name]
-        hr = os.path.join(folder, hr_name)
-        if not os.path.isdir(hr):  # the HR folder itself was given
-            hr, folder = folder, os.path.dirname(os.path.normpath(folder))
-        lr = {}
-        for scale in scales:
-            # As unpacked by itself, and as unpacked into a folder named like the archive.
-            for middle in (lr_name, 'LR_bicubic', os.path.join(f'{lr_name}_X{scale}', lr_name)):
-                if os.path.isdir(os.path.join(folder, middle, f'X{scale}')):
-                    lr.setdefault(scale, os.path.join(folder, middle, f'X{scale}'))
-        found, unpaired, left_over = pair_images(hr, lr)
-        absent = sorted(set(expected) - {picture.name for picture in found})
-        missing += [f'{hr} lacks {text}' for text in ranges(absent)]
-        problems += [
-            f'{picture.hr} is not a training picture of {name}'
-            for picture in found
-            if picture.name not in set(expected)
-        ]
-        missing += unpaired
-        problems += left_over
-        pictures += found
+        _find_df2k(name, folder, options.scales, found)
     prefix = 'DF2K' if len(folders) == 2 else next(iter(folders))
-    return prepare(
-        pictures,
-        out,
-        scales=scales,
-        prefix=f'{prefix}_train_',
-        problems=problems,
-        missing=missing,
-        allow_missing=allow_missing,
-        **options,
-    )
+    return prepare_stores(found, out, f'{prefix}_train_', options)
 
 
-def prepare_folder(out, hr, lr=None, allow_missing=False, scales=(4,), **options):
-    """Make the stores ``HR.lmdb``, ``LR_bicubic_X4.lmdb``, ... from any folder of HR pictures.
+def prepare_folder(out: str, hr: str, lr: str | None = None, options: StoreOptions | None = None) -> list[str]:
+    """Make the stores ``HR.lmdb``, ``LR_bicubic_X4.lmdb``, … from any folder of HR images.
 
     Args:
-        out (str): Folder for the stores.
-        hr (str): Folder of HR pictures.
-        lr (str | None): Folder of LR pictures, or of one folder ``X4`` for each scale; without it they are made.
-        allow_missing (bool): Make LR pictures that are missing.
-        scales, options: See `prepare`.
+        out: Folder for the stores.
+        hr: Folder of HR images.
+        lr: Folder of LR images, or of one folder ``X4`` per scale. Default: LR images are made.
 
     Returns:
-        list[str]: The stores.
+        Paths of the stores, HR first.
 
     Raises:
-        InputError: See `prepare`.
+        InputError: See `prepare_stores`.
     """
+    options = options or StoreOptions()
     folders = {}
     if lr:
-        folders = {scale: os.path.join(lr, f'X{scale}') for scale in scales}
+        folders = {scale: os.path.join(lr, f'X{scale}') for scale in options.scales}
         folders = {scale: folder for scale, folder in folders.items() if os.path.isdir(folder)}
-        if not folders:
-            if len(scales) > 1:
-                raise InputError(
-                    f'{lr} has no folders {", ".join(f"X{scale}" for scale in scales)}; give one for each '
-                    'scale, or ask for one scale at a time.'
-                )
-            folders = {scales[0]: lr}
-    pictures, missing, problems = pair_images(hr, folders)
-    return prepare(
-        pictures, out, scales=scales, problems=problems, missing=missing, allow_missing=allow_missing, **options
-    )
+        if not folders and len(options.scales) > 1:
+            raise InputError(
+                f'{lr} has no folders {", ".join(f"X{scale}" for scale in options.scales)}; give one per scale, or '
+                'prepare one scale at a time.'
+            )
+        folders = folders or {options.scales[0]: lr}
+    return prepare_stores(FoundImages(*pair_images(hr, folders)), out, '', options)
 
 
-def ranges(names):
-    """Numbered names in words: ``['0003', '0004', '0007']`` becomes ``['0003 to 0004', '0007']``."""
-    runs = []
-    for name in names:
-        if runs and int(runs[-1][1]) + 1 == int(name):
-            runs[-1][1] = name
-        else:
-            runs.append([name, name])
-    return [first if first == last else f'{first} to {last}' for first, last in runs]
+def prepare_stores(found: FoundImages, out: str, prefix: str, options: StoreOptions) -> list[str]:
+    """Make one HR store, and one LR store per scale.
 
-
-def prepare(
-    pictures,
-    out,
-    scales=(4,),
-    prefix='',
-    format='raw',
-    crop_size=480,
-    step=240,
-    thresh=0,
-    workers=None,
-    verify_lr=False,
-    allow_missing=False,
-    problems=(),
-    missing=(),
-    say=lambda line: None,
-    progress=False,
-):
-    """Make one HR store, and one LR store for each scale.
-
-    All pictures are looked at first, and everything that is wrong is reported together. HR pictures are cropped at the
-    right and bottom to multiples of every scale. LR pictures that are not given are made with `imresize`, edges
-    mirrored.
-
-    Killed at any moment, the same call goes on where it stopped. Finished stores are left alone.
+    All images are checked first, and all problems are reported together. HR images are cropped at the right and bottom
+    to multiples of every scale. LR images that are not given are made with `imresize`, edges mirrored. After an
+    interruption at any moment, the same call resumes. Finished stores are not touched.
 
     Args:
-        pictures (list[ImagePair]): See `picture_files.pair`.
-        out (str): Folder for the stores; made where it is missing.
-        scales (Sequence[int]): Scales of the LR stores.
-        prefix (str): What the stores' names begin with.
-        format (str): ``'raw'`` (see `store`), or ``'png'`` for BasicSR's sub-images.
-        crop_size, step, thresh (int): The windows of the PNG format, in HR pixels.
-        workers (int | None): Processes; as many as there are cores.
-        verify_lr (bool): Compare LR pictures that are given with what `imresize` makes of their HR.
-        allow_missing (bool): Go on when something is ``missing``.
-        problems, missing (Sequence[str]): What was found wrong before, to be reported with the rest.
-        say (Callable[[str], None]): Receives lines for the user.
-        progress (bool): Show progress bars.
+        prefix: Beginning of the names of the stores.
 
     Returns:
-        list[str]: The stores, HR first.
+        Paths of the stores, HR first.
 
     Raises:
-        InputError: Pictures that cannot be used, other settings than a store was made with, no room, a full disk, a
-            worker that was killed.
+        InputError: Images that cannot be used, other settings than a store was made with, too little space, a full
+            disk, a worker that was killed.
     """
-    scales = tuple(sorted(set(scales)))
-    format = {'raw': RawFormat, 'png': lambda: PngFormat(crop_size, step, thresh)}[format]()
-    formats = {scale: _at_scale(format, scale) for scale in (1, *scales)}
-    out = os.path.abspath(out)
-    paths = {scale: os.path.join(out, f'{prefix}LR_bicubic_X{scale}{format.suffix}.lmdb') for scale in scales}
-    paths = {1: os.path.join(out, f'{prefix}HR{format.suffix}.lmdb'), **paths}
-    # The order of BasicSR's listing of sub-images, so that both formats hold the same windows in the same order.
-    pictures = sorted(pictures, key=lambda picture: f'{picture.name}_s')
-    workers = workers or len(os.sched_getaffinity(0))
-    plan = Plan(pictures, formats, scales, _multiple(paths[1], scales), verify_lr)
-    settings = {scale: _settings(plan, scale) for scale in paths}
-    writers = {scale: StoreWriter(path, settings[scale]) for scale, path in paths.items()}
-    problems = list(problems) if allow_missing else [*missing, *problems]
-    twice = [name for name, count in collections.Counter(picture.name for picture in pictures).items() if count > 1]
-    problems += [f'{name} is the name of several pictures' for name in twice]
-    unfinished = {scale: writer for scale, writer in writers.items() if not writer.finished}
-    if not unfinished and not problems and not verify_lr:
-        say(f'Already complete: {", ".join(paths.values())}.')
+    # The order of BasicSR's listing of sub-images, so that both formats have the same windows in the same order.
+    images = sorted(found.images, key=lambda image: f'{image.name}_s')
+    formats = _formats(options)
+    paths = {
+        scale: os.path.join(
+            os.path.abspath(out), f'{prefix}{"HR" if scale == 1 else f"LR_bicubic_X{scale}"}{format.suffix}.lmdb'
+        )
+        for scale, format in formats.items()
+    }
+    multiple = _crop_multiple(paths[1], list(formats))
+    workers = options.workers or len(os.sched_getaffinity(0))
+    plan = Plan(images, formats, multiple, options.verify_lr, workers, options.progress)
+
+    stores = {scale: (path, _settings(plan, scale)) for scale, path in paths.items()}
+    unfinished = {scale: store for scale, store in stores.items() if not is_finished(*store)}
+    problems = list(found.problems) if options.allow_missing else [*found.missing, *found.problems]
+    counts = collections.Counter(image.name for image in images)
+    problems += [f'{name} is the name of several images' for name, count in counts.items() if count > 1]
+    if not unfinished and not problems and not options.verify_lr:
+        options.log(f'Already complete: {", ".join(paths.values())}.')
         return list(paths.values())
-    say(f'Checking {len(pictures):,} pictures.')
-    problems += check_pictures(plan, workers, progress)
+
+    options.log(f'Checking {len(images):,} images.')
+    problems += check_images(plan)
     if problems:
         raise InputError(
-            f'{len(problems)} problem{"s" * (len(problems) > 1)} with the pictures; mend or remove them'
-            f'{", or add --allow-missing where they are only missing" if missing else ""}, then run this '
-            'again:\n  ' + '\n  '.join(problems)
+            f'{len(problems)} problem{"s" * (len(problems) > 1)} with the images; fix or remove them'
+            f'{", or add --allow-missing where they are only missing" if found.missing else ""}, then run this again:'
+            '\n  ' + '\n  '.join(problems)
         )
     if unfinished:
-        write_stores(plan, unfinished, workers, say, progress)
-    _summarize(plan, paths, say, missing if allow_missing else ())
+        write_stores(plan, unfinished, options.log)
+    _report(plan, paths, options.log, found.missing if options.allow_missing else [])
     return list(paths.values())
 
 
-def _at_scale(format, scale):
-    """The format for the pictures at 1 / scale: windows are divided by it."""
-    if format.suffix == '' or scale == 1:
-        return format
-    for name, size in (('--crop-size', format.crop_size), ('--step', format.step), ('--thresh', format.thresh)):
-        if size % scale:
-            raise InputError(
-                f'{name} {size} is not a multiple of the scale {scale}, so LR and HR windows would not '
-                'match; choose a multiple of every scale.'
-            )
-    return PngFormat(format.crop_size // scale, format.step // scale, format.thresh // scale)
+def _find_df2k(name: str, folder: str, scales: Sequence[int], found: FoundImages) -> None:
+    """Add the training images of DIV2K or Flickr2K to ``found``."""
+    expected, hr_name, lr_name = DF2K[name]
+    hr = os.path.join(folder, hr_name)
+    if not os.path.isdir(hr):  # the HR folder itself was given
+        hr, folder = folder, os.path.dirname(os.path.normpath(folder))
+    lr: dict[int, str] = {}
+    for scale in scales:
+        # As unpacked directly, and as unpacked into a folder with the name of the archive.
+        for parent in (lr_name, 'LR_bicubic', os.path.join(f'{lr_name}_X{scale}', lr_name)):
+            if os.path.isdir(os.path.join(folder, parent, f'X{scale}')):
+                lr.setdefault(scale, os.path.join(folder, parent, f'X{scale}'))
+    images, missing, left_over = pair_images(hr, lr)
+    names = {image.name for image in images}
+    found.images += images
+    found.missing += [f'{hr} lacks {text}' for text in format_ranges(sorted(set(expected) - names))] + missing
+    found.problems += [
+        f'{image.hr} is not a training image of {name}' for image in images if image.name not in set(expected)
+    ]
+    found.problems += left_over
 
 
-def _multiple(hr_path, scales):
-    """What the sides of the HR pictures are made multiples of: that of an HR store that is there, if it serves."""
-    asked = math.lcm(*scales)
+def format_ranges(names: list[str]) -> list[str]:
+    """Join consecutive numbers: ``['0003', '0004', '0007']`` becomes ``['0003 to 0004', '0007']``."""
+    ranges: list[list[str]] = []
+    for name in names:
+        if ranges and int(ranges[-1][1]) + 1 == int(name):
+            ranges[-1][1] = name
+        else:
+            ranges.append([name, name])
+    return [first if first == last else f'{first} to {last}' for first, last in ranges]
+
+
+def _formats(options: StoreOptions) -> dict[int, StoreFormat]:
+    """Return the formats by scale, 1 for HR; the windows of LR images are those of HR images divided by the scale."""
+    scales = (1, *sorted(set(options.scales)))
+    if options.format == 'raw':
+        return {scale: RawFormat() for scale in scales}
+    sizes = (options.crop_size, options.step, options.thresh)
+    for name, size in zip(('--crop-size', '--step', '--thresh'), sizes, strict=True):
+        for scale in scales:
+            if size % scale:
+                raise InputError(
+                    f'{name} {size} is not a multiple of the scale {scale}, so LR and HR windows would not match; '
+                    'choose a multiple of every scale.'
+                )
+    return {scale: PngFormat(*(size // scale for size in sizes)) for scale in scales}
+
+
+def _crop_multiple(hr_path: str, scales: list[int]) -> int:
+    """Return what the sides of HR images are cropped to multiples of: that of an existing HR store, if it fits."""
+    multiple = math.lcm(*scales)
     settings = finished_settings(hr_path)
     if settings:
-        stored = settings.get('sides_multiple_of', asked)
         sides = np.array(read_index(hr_path)['shapes'])[:, :2]
-        return stored if not np.any(sides % asked) else asked
-    stored = (begun_settings(hr_path) or {}).get('sides_multiple_of', asked)
-    return stored if stored % asked == 0 else asked
+        return multiple if np.any(sides % multiple) else settings.get('sides_multiple_of', multiple)
+    stored = (partial_settings(hr_path) or {}).get('sides_multiple_of', multiple)
+    return stored if stored % multiple == 0 else multiple
 
 
-def _settings(plan, scale):
-    """Everything that decides what is in the store of a scale (1 is HR). Pictures count by name and size of file."""
-    files = [picture.hr if scale == 1 else picture.lr.get(scale, picture.hr) for picture in plan.pictures]
-    sizes = [(picture.name, os.path.getsize(file)) for picture, file in zip(plan.pictures, files, strict=True)]
+def _settings(plan: Plan, scale: int) -> dict[str, Any]:
+    """Return everything that determines the content of a store; the images by name and size of file.
+
+    Keys and values are part of the store's format: they are compared with those in an existing store.
+    """
+    files = [image.hr if scale == 1 else image.lr.get(scale, image.hr) for image in plan.images]
+    sizes = [(image.name, os.path.getsize(file)) for image, file in zip(plan.images, files, strict=True)]
     digest = hashlib.sha256(json.dumps(sizes).encode()).hexdigest()[:12]
-    given = sum(scale in picture.lr for picture in plan.pictures)
-    made = {0: 'imresize', len(plan.pictures): 'given'}.get(given, f'{given} given, others imresize')
-    format = plan.format[scale]
+    given = sum(scale in image.lr for image in plan.images)
+    lr = {0: 'imresize', len(plan.images): 'given'}.get(given, f'{given} given, others imresize')
+    format = plan.formats[scale]
     return dict(
         format=format.name,
         version=format.version,
@@ -239,21 +246,21 @@ def _settings(plan, scale):
         scale=scale,
         sides_multiple_of=plan.multiple,
         **format.settings(),
-        **({} if scale == 1 else {'lr': made}),
+        **({} if scale == 1 else {'lr': lr}),
         pictures=f'{len(files)} ({sum(size for _, size in sizes)} bytes, {digest})',
     )
 
 
-def _summarize(plan, paths, say, missing):
+def _report(plan: Plan, paths: dict[int, str], log: Callable[[str], None], missing: list[str]) -> None:
     for path in paths.values():
         size = sum(os.stat(entry).st_blocks * 512 for entry in os.scandir(path))
-        say(f'{path}: {len(plan.pictures):,} pictures, {bytes_in_words(size)}.')
-    cropped = sum(plan.cropped(picture) != picture.shape for picture in plan.pictures)
+        log(f'{path}: {len(plan.images):,} images, {format_bytes(size)}.')
+    cropped = sum(plan.stored_shape(image) != image.shape for image in plan.images)
     if cropped:
-        say(f'{cropped:,} pictures were cropped at the right or bottom to multiples of {plan.multiple}.')
-    for scale in plan.scales:
-        made = sum(scale not in picture.lr for picture in plan.pictures)
+        log(f'{cropped:,} images were cropped at the right or bottom to multiples of {plan.multiple}.')
+    for scale in list(paths)[1:]:
+        made = sum(scale not in image.lr for image in plan.images)
         if made:
-            say(f"{made:,} LR pictures at x{scale} were made from HR, by MATLAB's bicubic.")
+            log(f"{made:,} LR images at x{scale} were made from HR, by MATLAB's bicubic.")
     if missing:
-        say(f'Went on although something was missing: {"; ".join(missing)}.')
+        log(f'Continued although something was missing: {"; ".join(missing)}.')

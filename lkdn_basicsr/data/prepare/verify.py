@@ -1,35 +1,41 @@
-"""Read everything in a store again and compare it with the checksums that were taken when it was made."""
+"""Read a store again and compare everything with the checksums that were stored when it was made."""
 
+import functools
 import os
 import zlib
+from collections.abc import Callable
+from typing import Any
 
 import tqdm
 
-from lkdn_basicsr.data import raw_store as store
+from lkdn_basicsr.data import raw_store
 from lkdn_basicsr.data.image_files import png_chunks
 from lkdn_basicsr.data.lmdb_file import locate
 from lkdn_basicsr.data.prepare.formats import PNG_FORMAT, PngFormat
 from lkdn_basicsr.errors import InputError
 
+# Key of an entry to its name, and a function that raises ValueError if its value is damaged.
+Checks = dict[bytes, tuple[str, Callable[[memoryview], Any]]]
 
-def verify(path, progress=False):
+
+def verify(path: str, progress: bool = False) -> None:
     """Check a store of either format.
 
     Args:
-        path (str): Its folder.
-        progress (bool): Show a progress bar.
+        path: Folder of the store.
+        progress: Show a progress bar.
 
     Raises:
-        InputError: It is no store, or something in it is missing or damaged; all of it is listed.
+        InputError: It is not a store, or something in it is missing or damaged; all of it is listed.
     """
-    index = store.read_index(path)
+    index = raw_store.read_index(path)
     problems = []
-    if index.get('format') == store.FORMAT:
-        checks = _raw_checks(store.RawStore(path))
+    if index.get('format') == raw_store.FORMAT:
+        checks = _raw_checks(raw_store.RawStore(path))
     elif index.get('format') == PNG_FORMAT:
         format = PngFormat(*(index['settings'][name] for name in ('crop_size', 'step', 'thresh')))
         checks = _png_checks(index, format)
-        problems += _compare_listing(path, format, checks)
+        problems += _check_meta_info(path, format, checks)
     else:
         raise InputError(
             f'{path} is a store of format {index.get("format")}, which this release does not know; update lkdn_basicsr.'
@@ -41,21 +47,20 @@ def verify(path, progress=False):
         )
 
 
-def _raw_checks(raw):
-    """Key to name and check, a function that raises ValueError where the entry's value is not what it should be."""
+def _raw_checks(store: raw_store.RawStore) -> Checks:
+    def check(number: int, value: memoryview) -> None:
+        header_size = raw_store.HEADER.size
+        header = raw_store.read_header(value[:header_size]) if len(value) > header_size else None
+        if header != (number, tuple(store.shapes[number]), store.index['crc32'][number]):
+            raise ValueError('its header does not match the index')
+        if zlib.crc32(value[header_size:]) != header[2]:
+            raise ValueError('its pixels do not match their checksum')
 
-    def check(value, number):
-        header = store.read_header(value[: store.HEADER.size]) if len(value) > store.HEADER.size else None
-        if header != (number, tuple(raw.shapes[number]), raw.index['crc32'][number]):
-            raise ValueError('has a header that is not that of the index')
-        if zlib.crc32(value[store.HEADER.size :]) != header[2]:
-            raise ValueError('has pixels that do not match their checksum')
-
-    return {store.key_of(n): (name, lambda value, n=n: check(value, n)) for n, name in enumerate(raw.names)}
+    return {raw_store.image_key(n): (name, functools.partial(check, n)) for n, name in enumerate(store.names)}
 
 
-def _png_checks(index, format):
-    """The same for sub-images: a PNG brings its checksums along."""
+def _png_checks(index: dict[str, Any], format: PngFormat) -> Checks:
+    """A PNG contains its own checksums."""
     return {
         key.encode(): (key, png_chunks)
         for name, shape in zip(index['names'], index['shapes'], strict=True)
@@ -63,37 +68,39 @@ def _png_checks(index, format):
     }
 
 
-def _compare_listing(path, format, checks):
+def _check_meta_info(path: str, format: PngFormat, checks: Checks) -> list[str]:
     try:
         with open(os.path.join(path, 'meta_info.txt'), encoding='utf-8') as file:
-            listing = file.read()
+            meta_info = file.read()
     except (OSError, ValueError) as error:
         return [f'meta_info.txt cannot be read ({error})']
-    if listing != format.listing(name for name, _ in checks.values()):
-        return ['meta_info.txt does not list the pictures of index.json']
+    if meta_info != format.meta_info([name for name, _ in checks.values()]):
+        return ['meta_info.txt does not list the images of index.json']
     return []
 
 
-def _check_values(path, checks, progress):
+def _check_values(path: str, checks: Checks, progress: bool) -> list[str]:
     problems = []
     try:
         data = os.path.join(path, 'data.mdb')
-        places, page = locate(data)
+        places, page_size = locate(data)
         file = open(data, 'rb')
     except (OSError, ValueError) as error:
         return [f'data.mdb cannot be read ({error})']
     with file:
         for key, (name, check) in tqdm.tqdm(checks.items(), 'Verifying', unit='entry', disable=not progress):
+            if key not in places:
+                problems.append(f'{name}: it is missing')
+                continue
+            start, size = places.pop(key)
+            padded = -(-(start + size) // page_size) * page_size - start
             try:
-                if key not in places:
-                    raise ValueError('is missing')
-                start, size = places.pop(key)
-                room = -(-(start + size) // page) * page - start
-                value = memoryview(os.pread(file.fileno(), room, start))
+                file.seek(start)
+                value = memoryview(file.read(padded))
                 check(value[:size])
-                # LMDB fills the last page of a value that has several with zeros.
-                if size > page and any(value[size:]):
-                    raise ValueError('is followed by bytes that are not its own')
-            except (ValueError, OSError) as problem:
-                problems.append(f'{name} {problem}')
+                # LMDB fills the last page of a value that has several pages with zeros.
+                if size > page_size and any(value[size:]):
+                    raise ValueError('it is followed by bytes of no entry')
+            except (ValueError, OSError) as error:
+                problems.append(f'{name}: {error}')
     return problems + [f'{key.decode(errors="replace")} is in data.mdb but not in index.json' for key in places]

@@ -1,70 +1,82 @@
-"""What `prepare` does to single pictures, in worker processes."""
+"""What the worker processes do to single images: check, estimate, encode."""
 
 import concurrent.futures.process
 import contextlib
 import dataclasses
 import math
+import mmap
 import multiprocessing.connection
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Literal
 
 import cv2
+import numpy as np
 import tqdm
 
-from lkdn_basicsr.data.image_files import probe_image, read_image
+from lkdn_basicsr.data.image_files import ImagePair, probe_image, read_image
 from lkdn_basicsr.data.imresize import imresize
+from lkdn_basicsr.data.prepare.formats import StoreFormat
 from lkdn_basicsr.errors import InputError
 
 
 @dataclasses.dataclass
 class Plan:
-    """What is to be made of which pictures.
+    """Which images are stored, and how.
 
     Attributes:
-        pictures (list[ImagePair]): In stored order.
-        format (dict[int, RawFormat | PngFormat]): How a store holds its pictures, by scale; 1 is HR.
-        scales (tuple[int]): Of the LR stores.
-        multiple (int): What the sides of the HR pictures are cropped to a multiple of.
-        verify_lr (bool): Compare LR pictures that are given with those that `imresize` makes.
-        slots (tuple[mmap.mmap]): Memory shared with the workers, one place for each picture under way.
+        images: In stored order.
+        formats: By scale; 1 is HR, the others are LR.
+        multiple: The sides of HR images are cropped to multiples of it.
+        verify_lr: Compare given LR images with those that `imresize` makes.
+        workers: Number of processes.
+        progress: Show progress bars.
+        slots: Memory shared with the workers, one slot per image in progress.
     """
 
-    pictures: list
-    format: dict
-    scales: tuple
-    multiple: int = 1
+    images: list[ImagePair]
+    formats: dict[int, StoreFormat]
+    multiple: int
     verify_lr: bool = False
-    slots: tuple = ()
+    workers: int = 1
+    progress: bool = False
+    slots: list[mmap.mmap] = dataclasses.field(default_factory=list)
 
-    def cropped(self, picture, scale=1):
-        """(height, width) that the store of a scale holds of a picture."""
-        return tuple((side - side % self.multiple) // scale for side in picture.shape)
+    def stored_shape(self, image: ImagePair, scale: int = 1) -> tuple[int, int]:
+        """Return the (height, width) of an image in the store of a scale."""
+        height, width = ((side - side % self.multiple) // scale for side in image.shape)
+        return height, width
 
 
-_plan = None
+# A forked worker gets its plan here, because a pool passes only the arguments of single calls.
+_plan: Plan
 
 
 @contextlib.contextmanager
-def workers_with(plan, count):
-    """A pool of forked processes that have the plan.
+def start_workers(plan: Plan) -> Iterator[ProcessPoolExecutor]:
+    """Start a pool of forked processes that have the plan.
 
-    Forked, for the package they run is in memory already: importing it again, with torch, takes seconds and most of a
-    gigabyte each.
+    Forked, because the package is already in memory: importing it again, with torch, takes seconds and most of a
+    gigabyte per process.
+
+    Raises:
+        InputError: A worker was killed.
     """
     # A forked child inherits OpenCV's settings but none of its threads, and would wait for them.
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
+    context = multiprocessing.get_context('fork')
     try:
-        with concurrent.futures.ProcessPoolExecutor(
-            count, multiprocessing.get_context('fork'), initializer=_start, initargs=(plan,)
-        ) as pool:
+        with ProcessPoolExecutor(plan.workers, context, initializer=_initialize, initargs=(plan,)) as pool:
             try:
                 yield pool
             except concurrent.futures.process.BrokenProcessPool:
                 raise InputError(
-                    'A worker process was killed, most likely for want of memory; run the same command '
-                    'again to go on, with fewer --workers.'
+                    'A worker process was killed, probably because memory ran out; run the same command again to '
+                    'resume, with fewer --workers.'
                 ) from None
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
@@ -73,111 +85,111 @@ def workers_with(plan, count):
         cv2.setNumThreads(threads)
 
 
-def _start(plan):
+def _initialize(plan: Plan) -> None:
     global _plan
     _plan = plan
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    def die_with_the_parent():
-        multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    def exit_with_parent() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        multiprocessing.connection.wait([parent.sentinel])
         os._exit(1)
 
-    threading.Thread(target=die_with_the_parent, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
-def check_pictures(plan, workers, progress):
-    """Look at every picture and note its shape; returns what is wrong, in words."""
+def check_images(plan: Plan) -> list[str]:
+    """Check every image and set its shape; return a sentence per problem."""
     problems = []
-    with workers_with(plan, workers) as pool:
-        looks = pool.map(_look, range(len(plan.pictures)))
-        bar = tqdm.tqdm(looks, 'Checking', len(plan.pictures), unit='picture', disable=not progress)
-        for picture, (shape, found) in zip(plan.pictures, bar, strict=True):
-            picture.shape = shape
+    with start_workers(plan) as pool:
+        results = pool.map(_check_image, range(len(plan.images)))
+        bar = tqdm.tqdm(results, 'Checking', len(plan.images), unit='image', disable=not plan.progress)
+        for image, (shape, found) in zip(plan.images, bar, strict=True):
+            image.shape = shape
             problems += found
     return problems
 
 
-def _look(n):
-    """Shape of a picture, and what is wrong with it or its LR pictures."""
-    picture = _plan.pictures[n]
+def _check_image(n: int) -> tuple[tuple[int, int], list[str]]:
+    """Return the shape of an image, and the problems with it and its LR images."""
+    image = _plan.images[n]
     try:
-        shape = probe_image(picture.hr)
+        image.shape = shape = probe_image(image.hr)
     except InputError as error:
-        return None, [str(error)]
+        return (0, 0), [str(error)]
     problems = []
-    cropped = _plan.cropped(dataclasses.replace(picture, shape=shape))
+    cropped = _plan.stored_shape(image)
     if 0 in cropped:
-        problems.append(f'{picture.hr} is too small ({shape[1]}x{shape[0]}) for scale {_plan.multiple}')
-    else:
-        reason = _plan.format[1].check(picture.name, cropped)
-        problems += [f'{picture.hr} ({shape[1]}x{shape[0]}) {reason}'] if reason else []
-    for scale, path in picture.lr.items():
+        problems.append(f'{image.hr} is too small ({shape[1]}x{shape[0]}) for scale {_plan.multiple}')
+    elif reason := _plan.formats[1].check(image.name, cropped):
+        problems.append(f'{image.hr} ({shape[1]}x{shape[0]}) {reason}')
+    for scale, path in image.lr.items():
         try:
             lr = probe_image(path)
         except InputError as error:
             problems.append(str(error))
             continue
-        # Of an HR picture that is no multiple of the scale, the LR picture has one row of pixels less or more.
+        # If an HR side is not a multiple of the scale, the LR side may be rounded down or up.
         if any(small not in (large // scale, -(-large // scale)) for small, large in zip(lr, shape, strict=True)):
             problems.append(
-                f'{path} is {lr[1]}x{lr[0]}, but {picture.hr} is {shape[1]}x{shape[0]}, not {scale} times as large'
+                f'{path} is {lr[1]}x{lr[0]}, but {image.hr} is {shape[1]}x{shape[0]}, not {scale} times as large'
             )
         elif _plan.verify_lr and not problems:
-            problems += _compare(picture, scale, path)
+            problems += _compare_lr(image, scale, path)
     return shape, problems
 
 
-def _compare(picture, scale, path):
-    hr, lr = read_image(picture.hr), read_image(path)
+def _compare_lr(image: ImagePair, scale: int, path: str) -> list[str]:
+    hr, lr = read_image(image.hr), read_image(path)
     if lr.shape != tuple(math.ceil(side / scale) for side in hr.shape[:2]) + (3,):
         hr = hr[: lr.shape[0] * scale, : lr.shape[1] * scale]
-    differing = min(int((imresize(hr, 1 / scale, edges) != lr).any(axis=2).sum()) for edges in ('mirror', 'repeat'))
+    edges: tuple[Literal['mirror', 'repeat'], ...] = ('mirror', 'repeat')
+    differing = min(int((imresize(hr, 1 / scale, edge) != lr).any(axis=2).sum()) for edge in edges)
     if not differing:
         return []
-    return [f"{path} is not MATLAB's bicubic of {picture.hr}: {differing:,} of {lr[..., 0].size:,} pixels differ"]
+    return [f"{path} is not MATLAB's bicubic of {image.hr}: {differing:,} of {lr[..., 0].size:,} pixels differ"]
 
 
-def estimate(n):
-    """Bytes that the entries of picture ``n`` will take, by scale."""
-    return {scale: _plan.format[scale].estimate(image) for scale, image in _images(n, (1, *_plan.scales))}
+def estimate(n: int) -> dict[int, int]:
+    """Return the bytes that the PNG entries of image ``n`` will take, by scale."""
+    sizes = {}
+    for scale, pixels in _stored_images(n, list(_plan.formats)):
+        sizes[scale] = _plan.formats[scale].estimate(pixels)  # type: ignore[union-attr]
+    return sizes
 
 
-def encode_into(n, scales, slot):
-    """Fill a slot with the entries of picture ``n`` for the stores of some scales (1 is HR).
+def encode(n: int, scales: list[int], slot: int) -> dict[int, list[tuple[bytes, int, int]]]:
+    """Write the entries of image ``n`` for the stores of some scales into a slot.
 
     Returns:
-        dict[int, list]: Scale to entries: key, begin and end in the slot.
+        Scale to entries: key, begin and end in the slot.
     """
     buffer, filled, entries = memoryview(_plan.slots[slot]), 0, {}
-    for scale, image in _images(n, scales):
-        found = _plan.format[scale].encode(n, _plan.pictures[n].name, image, buffer[filled:])
+    for scale, pixels in _stored_images(n, scales):
+        found = _plan.formats[scale].encode(n, _plan.images[n].name, pixels, buffer[filled:])
         entries[scale] = [(key, filled + begin, filled + end) for key, begin, end in found]
         filled = entries[scale][-1][2]
     return entries
 
 
-def room_for(plan, picture):
-    """Bytes of a slot that suffice for a picture."""
-    return sum(plan.format[scale].capacity(plan.cropped(picture, scale)) for scale in (1, *plan.scales))
-
-
-def _images(n, scales):
-    """Yield each scale with what its store holds of picture ``n``."""
-    picture, order = _plan.pictures[n], _plan.format[1].order
-    if any(scale not in picture.lr for scale in scales):  # always so for HR
-        hr = _read_as_checked(picture.hr, order, *_plan.cropped(picture))
+def _stored_images(n: int, scales: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each scale with the pixels that its store contains of image ``n``."""
+    image = _plan.images[n]
+    if any(scale not in image.lr for scale in scales):  # always for HR
+        hr = _read_cropped(image.hr, _plan.stored_shape(image))
     for scale in scales:
         if scale == 1:
             yield scale, hr
-        elif scale in picture.lr:
-            yield scale, _read_as_checked(picture.lr[scale], order, *_plan.cropped(picture, scale))
+        elif scale in image.lr:
+            yield scale, _read_cropped(image.lr[scale], _plan.stored_shape(image, scale))
         else:
             yield scale, imresize(hr, 1 / scale)
 
 
-def _read_as_checked(path, order, height, width):
-    image = read_image(path, order)[:height, :width]
-    if image.shape[:2] != (height, width):
+def _read_cropped(path: str, shape: tuple[int, int]) -> np.ndarray:
+    pixels = read_image(path, _plan.formats[1].order)[: shape[0], : shape[1]]
+    if pixels.shape[:2] != shape:
         raise InputError(f'{path} has another size than when it was checked; run the same command again.')
-    return image
+    return pixels

@@ -10,35 +10,32 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import cv2
 import lmdb
 import numpy as np
 import pytest
 
-from lkdn_basicsr.data.prepare import store_writer
-from lkdn_basicsr.data.prepare import workers as prepare_work
-from lkdn_basicsr.data.prepare import write as prepare_write
-from lkdn_basicsr.data.prepare.stores import prepare_folder
+from lkdn_basicsr.data.prepare import store_writer, workers, write_stores
+from lkdn_basicsr.data.prepare.stores import StoreOptions, prepare_folder
 from lkdn_basicsr.data.prepare.verify import verify
 from lkdn_basicsr.data.raw_store import RawStore
 from lkdn_basicsr.errors import InputError
+from tests.support.images import write_images
 
 RAW = dict(scales=(2, 4), workers=2)
 PNG = dict(RAW, format='png', crop_size=32, step=16)
 
 
-def write_pictures(folder, count, size=(64, 48)):
-    os.makedirs(folder)
-    rng = np.random.default_rng(0)
-    for n in range(count):
-        cv2.imwrite(f'{folder}/{n}.png', rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+def prepare(out, hr, lr=None, **options):
+    return prepare_folder(str(out), str(hr), lr and str(lr), StoreOptions(**options))
 
 
 @pytest.fixture
 def hr(tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare_write, 'COMMIT_BYTES', 1)  # after each picture
-    write_pictures(tmp_path / 'hr', 6)
+    monkeypatch.setattr(write_stores, 'COMMIT_BYTES', 1)  # after each image
+    write_images(tmp_path / 'hr', '012345', (64, 48))
     return str(tmp_path / 'hr')
 
 
@@ -92,18 +89,19 @@ def kill_at_step(step):
     store_writer.StoreWriter.commit = counted(store_writer.StoreWriter.commit)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'options, steps', [(dict(workers=1), range(1, 100)), (dict(PNG, workers=1), range(3, 99, 4))], ids=['raw', 'png']
 )
-def test_killed_before_any_step_it_goes_on_and_ends_with_the_same_stores(tmp_path, hr, options, steps):
+def test_killed_before_any_step_it_resumes_and_makes_the_same_stores(tmp_path, hr, options, steps):
     shutil.rmtree(hr)
-    write_pictures(hr, 2)
-    undisturbed = str(tmp_path / 'undisturbed')
-    prepare_folder(undisturbed, hr, **options)
+    write_images(Path(hr), '01', (64, 48))
+    uninterrupted = str(tmp_path / 'uninterrupted')
+    prepare(uninterrupted, hr, **options)
 
     def run(step):
         kill_at_step(step)
-        prepare_folder(out, hr, **options)
+        prepare(out, hr, **options)
 
     for step in steps:
         out = str(tmp_path / f'out{step}')
@@ -114,38 +112,40 @@ def test_killed_before_any_step_it_goes_on_and_ends_with_the_same_stores(tmp_pat
         assert process.exitcode == -signal.SIGKILL
         for name in names_of_finished(out):
             verify(os.path.join(out, name))
-        prepare_folder(out, hr, **options)
-        assert_same_stores(out, undisturbed)
+        prepare(out, hr, **options)
+        assert_same_stores(out, uninterrupted)
     assert 15 < step < 95
 
 
-def test_killed_at_random_moments_it_loses_nothing_that_was_written(tmp_path, hr):
+@pytest.mark.slow
+def test_killed_at_random_moments_it_loses_nothing_that_was_committed(tmp_path, hr):
     shutil.rmtree(hr)
-    write_pictures(hr, 60)
-    undisturbed, out = str(tmp_path / 'undisturbed'), str(tmp_path / 'out')
+    write_images(Path(hr), map(str, range(60)), (64, 48))
+    uninterrupted, out = str(tmp_path / 'uninterrupted'), tmp_path / 'out'
     started = time.monotonic()
-    prepare_folder(undisturbed, hr, **RAW)
+    prepare(uninterrupted, hr, **RAW)
     usual = time.monotonic() - started
     partial, reached = os.path.join(out, '.HR.lmdb.partial'), [0]
     rng = random.Random(0)
     for _ in range(6):
-        process = start(prepare_folder, out, hr, **RAW)
+        process = start(prepare, out, hr, **RAW)
         process.join(rng.uniform(0.2, 0.9) * usual)
         process.kill()
         process.join(60)
         if os.path.exists(os.path.join(partial, 'data.mdb')):
             reached.append(len(entries(partial)))
             assert reached[-1] >= reached[-2]
-    said = []
-    prepare_folder(out, hr, **RAW, say=said.append)
-    assert_same_stores(out, undisturbed)
+    lines = []
+    prepare(out, hr, **RAW, log=lines.append)
+    assert_same_stores(out, uninterrupted)
     if reached[-1]:
-        assert any(line.startswith('Going on after') for line in said) or names_of_finished(out)
+        assert any(line.startswith('Resuming after') for line in lines) or names_of_finished(out)
 
 
-def test_workers_die_with_the_command(tmp_path, hr, monkeypatch):
-    monkeypatch.setattr(prepare_work, 'read_image', lambda *args: time.sleep(60))
-    process = start(prepare_folder, str(tmp_path / 'out'), hr, workers=3)
+@pytest.mark.slow
+def test_workers_end_with_the_command(tmp_path, hr, monkeypatch):
+    monkeypatch.setattr(workers, 'read_image', lambda *args: time.sleep(60))
+    process = start(prepare, tmp_path / 'out', hr, workers=3)
     time.sleep(1)
     os.kill(process.pid, signal.SIGKILL)
     process.join(60)
@@ -159,44 +159,44 @@ def test_workers_die_with_the_command(tmp_path, hr, monkeypatch):
     pytest.fail('workers outlive the command')
 
 
-def test_a_worker_that_is_killed_ends_the_command_with_a_sentence(tmp_path, hr, monkeypatch):
-    out, resize = str(tmp_path / 'out'), prepare_work.imresize
+def test_a_killed_worker_ends_the_command_with_one_line(tmp_path, hr, monkeypatch):
+    out, resize = str(tmp_path / 'out'), workers.imresize
     victim = cv2.imread(f'{hr}/4.png')[..., ::-1]
 
-    def die_of_one_picture(image, scale):
+    def die_of_one_image(image, scale):
         if np.array_equal(image, victim):
             os.kill(os.getpid(), signal.SIGKILL)
         return resize(image, scale)
 
-    monkeypatch.setattr(prepare_work, 'imresize', die_of_one_picture)
+    monkeypatch.setattr(workers, 'imresize', die_of_one_image)
     with pytest.raises(InputError, match='A worker process was killed'):
-        prepare_folder(out, hr, **RAW)
+        prepare(out, hr, **RAW)
     assert not names_of_finished(out)
     monkeypatch.undo()
-    assert len(RawStore(prepare_folder(out, hr, **RAW)[0])) == 6
+    assert len(RawStore(prepare(out, hr, **RAW)[0])) == 6
 
 
-def test_a_write_that_fails_is_told_and_can_be_gone_on_from(tmp_path, hr):
-    undisturbed, out = str(tmp_path / 'undisturbed'), str(tmp_path / 'out')
-    prepare_folder(undisturbed, hr, **RAW)
+def test_a_failed_write_is_reported_and_can_be_resumed(tmp_path, hr):
+    uninterrupted, out = str(tmp_path / 'uninterrupted'), tmp_path / 'out'
+    prepare(uninterrupted, hr, **RAW)
     receiver, sender = multiprocessing.Pipe(duplex=False)
 
     def run():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (40000, 40000))
         try:
-            prepare_folder(out, hr, **RAW)
+            prepare(out, hr, **RAW)
         except InputError as error:
             sender.send(str(error))
 
     process = start(run)
     assert receiver.poll(60)
-    told = receiver.recv()
+    message = receiver.recv()
     process.join(60)
-    assert 'could not be written' in told and 'run the same command again' in told and '\n' not in told
+    assert 'could not be written' in message and 'run the same command again' in message and '\n' not in message
     assert not names_of_finished(out) and len(entries(os.path.join(out, '.HR.lmdb.partial'))) > 0
-    prepare_folder(out, hr, **RAW)
-    assert_same_stores(out, undisturbed)
+    prepare(out, hr, **RAW)
+    assert_same_stores(out, uninterrupted)
 
 
 @pytest.fixture
@@ -217,85 +217,87 @@ def small_disk(tmp_path):
 def test_a_disk_that_is_too_small_is_refused_before_starting(small_disk, hr):
     (small_disk / 'filler').write_bytes(bytes(2_000_000))
     with pytest.raises(InputError, match=r'free space, and .* are needed; make room'):
-        prepare_folder(str(small_disk / 'out'), hr, **RAW)
+        prepare(str(small_disk / 'out'), hr, **RAW)
     assert not names_of_finished(small_disk / 'out')
 
 
-def test_a_disk_that_fills_up_is_told_and_can_be_gone_on_from(small_disk, tmp_path, hr, monkeypatch):
+def test_a_disk_that_fills_up_is_reported_and_can_be_resumed(small_disk, tmp_path, hr, monkeypatch):
     out = str(small_disk / 'out')
     filler = small_disk / 'filler'
-    refuse = prepare_write._refuse_full_disk
+    check = write_stores._check_free_space
     filler.write_bytes(bytes((3 << 20) - 60_000))
-    monkeypatch.setattr(prepare_write, '_refuse_full_disk', lambda *args: None)  # as if another had filled it since
+    monkeypatch.setattr(write_stores, '_check_free_space', lambda *args: None)  # as if it filled up later
     with pytest.raises(InputError, match=r'the disk is full'):
-        prepare_folder(out, hr, workers=1)
+        prepare(out, hr, workers=1)
     filler.unlink()
-    monkeypatch.setattr(prepare_write, '_refuse_full_disk', refuse)
-    prepare_folder(out, hr, workers=1)
-    prepare_folder(str(tmp_path / 'undisturbed'), hr, workers=1)
-    assert_same_stores(out, str(tmp_path / 'undisturbed'))
+    monkeypatch.setattr(write_stores, '_check_free_space', check)
+    prepare(out, hr, workers=1)
+    prepare(tmp_path / 'uninterrupted', hr, workers=1)
+    assert_same_stores(out, tmp_path / 'uninterrupted')
 
 
 def tree(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob('*')}
 
 
-def test_finished_stores_are_left_alone(tmp_path, hr):
-    out, said = tmp_path / 'out', []
-    prepare_folder(str(out), hr, scales=(4,), workers=1)
+def test_finished_stores_are_not_touched(tmp_path, hr):
+    out, lines = tmp_path / 'out', []
+    prepare(str(out), hr, scales=(4,), workers=1)
     before = tree(out)
-    prepare_folder(str(out), hr, scales=(4,), workers=1, say=said.append)
-    assert tree(out) == before and said[0].startswith('Already complete')
-    # What is asked beyond the stores is done all the same.
-    write_pictures(tmp_path / 'lr', 6, (16, 12))
-    prepare_folder(str(tmp_path / 'given'), hr, str(tmp_path / 'lr'), scales=(4,), workers=1)
+    prepare(str(out), hr, scales=(4,), workers=1, log=lines.append)
+    assert tree(out) == before and lines[0].startswith('Already complete')
+    # A verification is still done.
+    write_images(tmp_path / 'lr', '012345', (16, 12))
+    prepare(tmp_path / 'given', hr, tmp_path / 'lr', scales=(4,), workers=1)
     with pytest.raises(InputError, match='6 problems'):
-        prepare_folder(str(tmp_path / 'given'), hr, str(tmp_path / 'lr'), scales=(4,), workers=1, verify_lr=True)
-    # A scale more is an LR store more.
-    prepare_folder(str(out), hr, **RAW)
+        prepare(tmp_path / 'given', hr, tmp_path / 'lr', scales=(4,), workers=1, verify_lr=True)
+    # A further scale adds an LR store.
+    prepare(str(out), hr, **RAW)
     assert before.items() <= tree(out).items() | {(out, before.get(out))} and len(names_of_finished(out)) == 3
 
 
-def test_other_settings_and_other_pictures_are_refused_not_mixed(tmp_path, hr):
+@pytest.mark.slow
+def test_other_settings_and_other_images_are_refused_not_mixed(tmp_path, hr):
     out = tmp_path / 'out'
-    prepare_folder(str(out), hr, **PNG)
-    prepare_folder(str(out), hr, **RAW)
+    prepare(str(out), hr, **PNG)
+    prepare(str(out), hr, **RAW)
     before = tree(out)
     with pytest.raises(InputError, match=r'HR_sub.lmdb was made with other settings \(step 16, now 8\)'):
-        prepare_folder(str(out), hr, **dict(PNG, step=8))
+        prepare(str(out), hr, **dict(PNG, step=8))
     with pytest.raises(InputError, match=r'LR_bicubic_X4.lmdb was made with other settings \(lr imresize, now given'):
         shutil.copytree(hr, tmp_path / 'lr')
-        prepare_folder(str(out), hr, str(tmp_path / 'lr'), workers=1)
+        prepare(str(out), hr, tmp_path / 'lr', workers=1)
     with open(f'{hr}/5.png', 'ab') as file:
         file.write(b'more')
     with pytest.raises(InputError, match=r'HR.lmdb was made with other settings \(pictures 6 \(.*, now 6 \('):
-        prepare_folder(str(out), hr, **RAW)
+        prepare(str(out), hr, **RAW)
     assert tree(out) == before
 
 
+@pytest.mark.slow
 def test_a_store_that_was_begun_with_other_settings_is_refused(tmp_path, hr, monkeypatch):
     out = str(tmp_path / 'out')
     monkeypatch.setattr(store_writer.StoreWriter, 'finish', lambda *args: os._exit(3))
-    process = start(prepare_folder, out, hr, **PNG)
+    process = start(prepare, out, hr, **PNG)
     process.join(60)
     monkeypatch.undo()
     assert process.exitcode == 3 and not names_of_finished(out)
     with pytest.raises(InputError, match=r'\.HR_sub.lmdb.partial was made with other settings \(crop_size 32, now 48'):
-        prepare_folder(out, hr, **dict(PNG, crop_size=48))
-    prepare_folder(out, hr, **PNG)
+        prepare(out, hr, **dict(PNG, crop_size=48))
+    prepare(out, hr, **PNG)
 
 
 def test_hr_that_does_not_fit_a_further_scale_is_refused(tmp_path, hr):
-    write_pictures(tmp_path / 'odd', 1, (50, 50))
-    prepare_folder(str(tmp_path / 'out'), str(tmp_path / 'odd'), scales=(2,), workers=1)
+    write_images(tmp_path / 'odd', '0', (50, 50))
+    prepare(tmp_path / 'out', tmp_path / 'odd', scales=(2,), workers=1)
     with pytest.raises(InputError, match=r'HR.lmdb was made with other settings \(sides_multiple_of 2, now 3\)'):
-        prepare_folder(str(tmp_path / 'out'), str(tmp_path / 'odd'), scales=(3,), workers=1)
+        prepare(tmp_path / 'out', tmp_path / 'odd', scales=(3,), workers=1)
 
 
 def test_something_else_under_the_name_of_a_store_is_not_touched(tmp_path, hr):
     (tmp_path / 'out/HR.lmdb').mkdir(parents=True)
-    with pytest.raises(InputError, match='was not made by prepare_df2k.py'):
-        prepare_folder(str(tmp_path / 'out'), hr, workers=1)
+    with pytest.raises(InputError, match='was not made by lkdn_basicsr.prepare'):
+        prepare(tmp_path / 'out', hr, workers=1)
 
 
 def test_two_commands_do_not_write_the_same_store(tmp_path, hr):
@@ -307,19 +309,19 @@ def test_two_commands_do_not_write_the_same_store(tmp_path, hr):
                 break
             time.sleep(0.05)
         with pytest.raises(InputError, match='is being written by another process'):
-            prepare_folder(out, hr, workers=1)
+            prepare(out, hr, workers=1)
     finally:
         process.kill()
         process.join(60)
-    prepare_folder(out, hr, workers=1)
+    prepare(out, hr, workers=1)
 
 
 def slow(out, hr):
-    prepare_work.imresize = lambda *args: time.sleep(60)
-    prepare_folder(out, hr, workers=1)
+    workers.imresize = lambda *args: time.sleep(60)
+    prepare(out, hr, workers=1)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, hr):
     (tmp_path / 'file').write_text('')
     with pytest.raises(InputError, match=os.strerror(errno.ENOTDIR)):
-        prepare_folder(str(tmp_path / 'file'), hr, workers=1)
+        prepare(tmp_path / 'file', hr, workers=1)

@@ -1,8 +1,6 @@
 import os
 import random
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -11,22 +9,15 @@ import numpy as np
 import pytest
 
 from lkdn_basicsr.data import imresize
-from lkdn_basicsr.data.prepare.stores import prepare_df2k, prepare_folder, ranges
+from lkdn_basicsr.data.prepare.stores import StoreOptions, format_ranges, prepare_df2k, prepare_folder
 from lkdn_basicsr.data.prepare.verify import verify
 from lkdn_basicsr.data.raw_store import RawStore
 from lkdn_basicsr.errors import InputError
+from tests.support.images import write_images
 
-SCRIPT = Path(__file__).parents[3] / 'scripts/prepare_df2k.py'
 
-
-def write_pictures(folder, names, size=(48, 60), seed=0):
-    """Random pictures; returns name to RGB pixels."""
-    os.makedirs(folder, exist_ok=True)
-    rng = np.random.default_rng(seed)
-    images = {name: rng.integers(0, 256, (*size, 3), dtype=np.uint8) for name in names}
-    for name, image in images.items():
-        cv2.imwrite(f'{folder}/{name}.png', image[..., ::-1])
-    return images
+def prepare(out, hr, lr=None, **options):
+    return prepare_folder(str(out), str(hr), lr and str(lr), StoreOptions(**options))
 
 
 def write_lr(folder, images, scale):
@@ -37,7 +28,7 @@ def write_lr(folder, images, scale):
 
 @pytest.fixture
 def hr(tmp_path):
-    write_pictures(tmp_path / 'hr', ['b', 'a', 'a_1', 'c'])
+    write_images(tmp_path / 'hr', ['b', 'a', 'a_1', 'c'])
     return str(tmp_path / 'hr')
 
 
@@ -46,8 +37,8 @@ def pixels(folder, name):
 
 
 def test_one_run_makes_the_stores_of_all_scales(tmp_path, hr):
-    said = []
-    stores = prepare_folder(str(tmp_path / 'out'), hr, scales=(4, 2, 3), workers=2, say=said.append)
+    lines = []
+    stores = prepare(tmp_path / 'out', hr, scales=(4, 2, 3), workers=2, log=lines.append)
     assert [os.path.basename(path) for path in stores] == [
         'HR.lmdb',
         'LR_bicubic_X2.lmdb',
@@ -66,45 +57,43 @@ def test_one_run_makes_the_stores_of_all_scales(tmp_path, hr):
             np.testing.assert_array_equal(lq.image(n), imresize(pixels(hr, name), 1 / scale))
     for path in stores:
         verify(path)
-    assert any('4 LR pictures at x3 were made' in line for line in said)
+    assert any('4 LR images at x3 were made' in line for line in lines)
 
 
 def test_sides_are_cropped_to_multiples_of_every_scale_and_counted(tmp_path):
-    images = write_pictures(tmp_path / 'hr', ['even'], (48, 60)) | write_pictures(tmp_path / 'hr', ['odd'], (47, 61))
-    said = []
-    gt, x2, x3 = map(
-        RawStore, prepare_folder(str(tmp_path / 'out'), str(tmp_path / 'hr'), scales=(2, 3), workers=1, say=said.append)
-    )
+    images = write_images(tmp_path / 'hr', ['even'], (48, 60)) | write_images(tmp_path / 'hr', ['odd'], (47, 61))
+    lines = []
+    gt, x2, x3 = map(RawStore, prepare(tmp_path / 'out', tmp_path / 'hr', scales=(2, 3), workers=1, log=lines.append))
     assert gt.shapes.tolist() == [[48, 60, 3], [42, 60, 3]]
     np.testing.assert_array_equal(gt.image(1), images['odd'][:42, :60])
     np.testing.assert_array_equal(x3.image(1), imresize(images['odd'][:42, :60], 1 / 3))
     assert (gt.shapes[:, :2] == 2 * x2.shapes[:, :2]).all()
-    assert any(line.startswith('1 pictures were cropped') and 'multiples of 6' in line for line in said)
+    assert any(line.startswith('1 images were cropped') and 'multiples of 6' in line for line in lines)
 
 
 @pytest.mark.parametrize('nested', [True, False])
-def test_lr_pictures_that_are_given_are_taken(tmp_path, hr, nested):
+def test_given_lr_images_are_used(tmp_path, hr, nested):
     flipped = {name: pixels(hr, name)[::-1] for name in ('a', 'a_1', 'b', 'c')}
     write_lr(tmp_path / ('lr/X4' if nested else 'lr'), flipped, 4)
-    _, lq = prepare_folder(str(tmp_path / 'out'), hr, str(tmp_path / 'lr'), workers=1)
+    _, lq = prepare(tmp_path / 'out', hr, tmp_path / 'lr', workers=1)
     np.testing.assert_array_equal(RawStore(lq).image(1), imresize(flipped['a'], 1 / 4))
     with pytest.raises(InputError, match='pixels differ'):
-        prepare_folder(str(tmp_path / 'again'), hr, str(tmp_path / 'lr'), workers=1, verify_lr=True)
+        prepare(tmp_path / 'again', hr, tmp_path / 'lr', workers=1, verify_lr=True)
 
 
 @pytest.mark.parametrize('edges', ['mirror', 'repeat'])
 def test_verify_lr_accepts_both_generations_of_matlab(tmp_path, hr, edges):
     os.makedirs(tmp_path / 'lr')
-    write_pictures(hr, ['odd'], (37, 53), seed=1)
+    write_images(Path(hr), ['odd'], (37, 53), seed=1)
     for name in ('a', 'a_1', 'b', 'c', 'odd'):
         cv2.imwrite(f'{tmp_path}/lr/{name}.png', imresize(pixels(hr, name), 1 / 4, edges)[..., ::-1])
-    _, lq = prepare_folder(str(tmp_path / 'out'), hr, str(tmp_path / 'lr'), workers=1, verify_lr=True)
+    _, lq = prepare(tmp_path / 'out', hr, tmp_path / 'lr', workers=1, verify_lr=True)
     assert RawStore(lq).shapes[-1].tolist() == [9, 13, 3]
     damaged = pixels(f'{tmp_path}/lr', 'b').copy()
     damaged[2, 3, 1] ^= 1
     cv2.imwrite(f'{tmp_path}/lr/b.png', damaged[..., ::-1])
     with pytest.raises(InputError, match=r'(?s)1 problem .*b\.png is not MATLAB.*: 1 of 180 pixels differ'):
-        prepare_folder(str(tmp_path / 'again'), hr, str(tmp_path / 'lr'), workers=1, verify_lr=True)
+        prepare(tmp_path / 'again', hr, tmp_path / 'lr', workers=1, verify_lr=True)
 
 
 def test_all_problems_are_reported_together_and_nothing_is_written(tmp_path, hr):
@@ -116,12 +105,12 @@ def test_all_problems_are_reported_together_and_nothing_is_written(tmp_path, hr)
     cv2.imwrite(f'{hr}/deep.png', np.zeros((20, 20, 3), np.uint16))
     cv2.imwrite(f'{hr}/tiny.png', np.zeros((3, 60, 3), np.uint8))
     with pytest.raises(InputError) as error:
-        prepare_folder(str(tmp_path / 'out'), hr, str(tmp_path / 'lr'), workers=2)
+        prepare(tmp_path / 'out', hr, tmp_path / 'lr', workers=2)
     lines = str(error.value).split('\n')
-    assert lines[0].startswith('8 problems with the pictures') and len(lines) == 9
+    assert lines[0].startswith('8 problems with the images') and len(lines) == 9
     for words in (
         'ax4.png is 9x9, but',
-        'bx4.png is cut short',
+        'bx4.png is damaged or not an image (it is cut short)',
         'c.png has no LR',
         'deep.png has no LR',
         'tiny.png has no LR',
@@ -133,46 +122,47 @@ def test_all_problems_are_reported_together_and_nothing_is_written(tmp_path, hr)
     assert not (tmp_path / 'out').exists()
 
 
-def test_lr_pictures_that_are_missing_can_be_made(tmp_path, hr):
+def test_missing_lr_images_can_be_made(tmp_path, hr):
     write_lr(tmp_path / 'lr', {name: pixels(hr, name) for name in ('a', 'a_1', 'b')}, 4)
-    said = []
-    _, lq = prepare_folder(
-        str(tmp_path / 'out'), hr, str(tmp_path / 'lr'), workers=1, allow_missing=True, say=said.append
-    )
+    lines = []
+    _, lq = prepare(str(tmp_path / 'out'), hr, tmp_path / 'lr', workers=1, allow_missing=True, log=lines.append)
     np.testing.assert_array_equal(RawStore(lq).image(3), imresize(pixels(hr, 'c'), 1 / 4))
-    assert any('Went on although' in line and 'cx4' in line for line in said)
-    assert any('1 LR pictures at x4 were made' in line for line in said)
+    assert any('Continued although' in line and 'cx4' in line for line in lines)
+    assert any('1 LR images at x4 were made' in line for line in lines)
 
 
-def test_df2k_must_be_complete_and_missing_pictures_are_listed(tmp_path):
+@pytest.mark.slow
+def test_df2k_must_be_complete_and_missing_images_are_listed(tmp_path):
     names = [f'{n:04d}' for n in range(1, 801) if n not in (3, 4, 5, 800)]
-    images = write_pictures(tmp_path / 'DIV2K/DIV2K_train_HR', names, (8, 8))
+    images = write_images(tmp_path / 'DIV2K/DIV2K_train_HR', names, (8, 8))
     write_lr(tmp_path / 'DIV2K/DIV2K_train_LR_bicubic/X4', images, 4)
-    write_pictures(tmp_path / 'Flickr2K/Flickr2K_HR', ['000001'], (8, 12))
-    folders = dict(div2k=str(tmp_path / 'DIV2K'), flickr2k=str(tmp_path / 'Flickr2K'), workers=2)
+    write_images(tmp_path / 'Flickr2K/Flickr2K_HR', ['000001'], (8, 12))
+    folders = dict(div2k=str(tmp_path / 'DIV2K'), flickr2k=str(tmp_path / 'Flickr2K'))
     with pytest.raises(InputError) as error:
-        prepare_df2k(str(tmp_path / 'out'), **folders)
+        prepare_df2k(str(tmp_path / 'out'), **folders, options=StoreOptions(workers=2))
     assert 'lacks 0003 to 0005' in str(error.value) and 'lacks 0800' in str(error.value)
     assert 'lacks 000002 to 002650' in str(error.value) and '--allow-missing' in str(error.value)
-    gt, lq = prepare_df2k(str(tmp_path / 'out'), **folders, allow_missing=True)
+    gt, lq = prepare_df2k(str(tmp_path / 'out'), **folders, options=StoreOptions(workers=2, allow_missing=True))
     assert os.path.basename(gt) == 'DF2K_train_HR.lmdb' and os.path.basename(lq) == 'DF2K_train_LR_bicubic_X4.lmdb'
     assert len(RawStore(gt)) == 797 and RawStore(lq).index['settings']['lr'] == '796 given, others imresize'
-    # The HR folder itself may be named too; one of the two sets makes stores of its own.
+    # The HR folder itself may be given; a single dataset has stores of its own.
     gt, _ = prepare_df2k(
-        str(tmp_path / 'out'), div2k=str(tmp_path / 'DIV2K/DIV2K_train_HR'), workers=1, allow_missing=True
+        str(tmp_path / 'out'),
+        div2k=str(tmp_path / 'DIV2K/DIV2K_train_HR'),
+        options=StoreOptions(workers=1, allow_missing=True),
     )
     assert os.path.basename(gt) == 'DIV2K_train_HR.lmdb'
-    write_pictures(tmp_path / 'DIV2K/DIV2K_train_HR', ['0801'], (8, 8))
-    with pytest.raises(InputError, match='0801.png is not a training picture of DIV2K'):
-        prepare_df2k(str(tmp_path / 'more'), **folders, allow_missing=True)
+    write_images(tmp_path / 'DIV2K/DIV2K_train_HR', ['0801'], (8, 8))
+    with pytest.raises(InputError, match='0801.png is not a training image of DIV2K'):
+        prepare_df2k(str(tmp_path / 'more'), **folders, options=StoreOptions(workers=2, allow_missing=True))
 
 
-def test_numbered_names_are_put_in_words():
-    assert ranges(['0003', '0004', '0007', '0009', '0010']) == ['0003 to 0004', '0007', '0009 to 0010']
+def test_consecutive_numbers_are_joined():
+    assert format_ranges(['0003', '0004', '0007', '0009', '0010']) == ['0003 to 0004', '0007', '0009 to 0010']
 
 
 def basicsr_sub_images(image, crop_size, step, thresh):
-    """The rule of BasicSR's extract_subimages.py, in its own terms: x runs down, y across."""
+    """The rule of BasicSR's extract_subimages.py, with its names: x is vertical, y horizontal."""
     h, w = image.shape[:2]
     h_space = np.arange(0, h - crop_size + 1, step)
     if h - (h_space[-1] + crop_size) > thresh:
@@ -183,10 +173,10 @@ def basicsr_sub_images(image, crop_size, step, thresh):
     return [image[x : x + crop_size, y : y + crop_size] for x in h_space for y in w_space]
 
 
-def test_the_png_store_is_what_basicsr_would_have_made_and_reads(tmp_path, hr):
+def test_the_png_store_is_what_basicsr_makes_and_reads(tmp_path, hr):
     from basicsr.data.paired_image_dataset import PairedImageDataset
 
-    gt, lq = prepare_folder(str(tmp_path / 'out'), hr, format='png', crop_size=24, step=16, thresh=4, workers=2)
+    gt, lq = prepare(tmp_path / 'out', hr, format='png', crop_size=24, step=16, thresh=4, workers=2)
     assert [os.path.basename(path) for path in (gt, lq)] == ['HR_sub.lmdb', 'LR_bicubic_X4_sub.lmdb']
     expected = {}
     for name in ('a', 'a_1', 'b', 'c'):
@@ -224,73 +214,44 @@ def test_png_names_and_sizes_that_basicsr_cannot_read_are_refused(tmp_path, hr):
     for name in ('with space', 'with.dot', 'größe'):
         shutil.copy(f'{hr}/a.png', f'{hr}/{name}.png')
     with pytest.raises(InputError) as error:
-        prepare_folder(str(tmp_path / 'out'), hr, format='png', crop_size=24, step=16, workers=1)
-    assert str(error.value).count("BasicSR's LMDB reader cannot take") == 3
-    assert len(RawStore(prepare_folder(str(tmp_path / 'raw'), hr, workers=1)[0])) == 7
+        prepare(tmp_path / 'out', hr, format='png', crop_size=24, step=16, workers=1)
+    assert str(error.value).count("BasicSR's LMDB reader cannot read") == 3
+    assert len(RawStore(prepare(tmp_path / 'raw', hr, workers=1)[0])) == 7
     with pytest.raises(InputError, match=r'a\.png \(60x48\) is smaller than a sub-image \(52x52\)'):
-        prepare_folder(str(tmp_path / 'out'), hr, format='png', crop_size=52, step=16, workers=1)
+        prepare(tmp_path / 'out', hr, format='png', crop_size=52, step=16, workers=1)
     with pytest.raises(InputError, match='--step 15 is not a multiple of the scale 4'):
-        prepare_folder(str(tmp_path / 'out'), hr, format='png', crop_size=24, step=15, workers=1)
+        prepare(tmp_path / 'out', hr, format='png', crop_size=24, step=15, workers=1)
 
 
 @pytest.mark.parametrize('options', [{}, dict(format='png', crop_size=24, step=16)])
-def test_verify_names_the_picture_with_a_flipped_byte(tmp_path, hr, options):
-    gt, _ = prepare_folder(str(tmp_path / 'out'), hr, workers=1, **options)
+def test_verify_names_the_image_with_a_flipped_byte(tmp_path, hr, options):
+    gt, _ = prepare(tmp_path / 'out', hr, workers=1, **options)
     with lmdb.open(gt, readonly=True, lock=False) as environment, environment.begin() as transaction:
         key, value = list(transaction.cursor())[2]
     data = Path(gt, 'data.mdb')
-    whole = data.read_bytes()
-    # Small values may lie in the file twice: LMDB copies a page before it changes it.
+    content = data.read_bytes()
+    # Small values may be in the file twice: LMDB copies a page before it changes it.
     middle = len(value) // 2
-    data.write_bytes(whole.replace(value, value[:middle] + bytes([value[middle] ^ 1]) + value[middle + 1 :]))
+    data.write_bytes(content.replace(value, value[:middle] + bytes([value[middle] ^ 1]) + value[middle + 1 :]))
     with pytest.raises(InputError) as error:
         verify(gt)
     name = 'b' if not options else key.decode()
     assert f'\n  {name}' in str(error.value) and str(error.value).count('\n') == 1
-    behind = whole.index(value) + len(value)
-    data.write_bytes(whole[:behind] + b'x' + whole[behind + 1 :])
+    behind = content.index(value) + len(value)
+    data.write_bytes(content[:behind] + b'x' + content[behind + 1 :])
     if len(value) > 4096:
-        with pytest.raises(InputError, match=f'{name} is followed by bytes that are not its own'):
+        with pytest.raises(InputError, match=f'{name}: it is followed by bytes of no entry'):
             verify(gt)
-    data.write_bytes(whole)
+    data.write_bytes(content)
     verify(gt)
 
 
-def test_verify_notices_missing_entries_and_listings(tmp_path, hr):
-    gt, _ = prepare_folder(str(tmp_path / 'out'), hr, format='png', crop_size=24, step=16, workers=1)
+def test_verify_detects_missing_entries_and_listings(tmp_path, hr):
+    gt, _ = prepare(tmp_path / 'out', hr, format='png', crop_size=24, step=16, workers=1)
     with lmdb.open(gt, lock=False) as environment, environment.begin(write=True) as transaction:
         transaction.delete(b'b_s003')
     with open(f'{gt}/meta_info.txt', 'a', encoding='utf-8') as file:
         file.write('more.png (24,24,3) 1\n')
     with pytest.raises(InputError) as error:
         verify(gt)
-    assert 'b_s003 is missing' in str(error.value) and 'meta_info.txt' in str(error.value)
-
-
-def command(*args):
-    environment = dict(os.environ, PYTHONPATH=str(SCRIPT.parents[1]))
-    return subprocess.run([sys.executable, SCRIPT, *args], capture_output=True, text=True, env=environment, timeout=120)
-
-
-def test_the_command_makes_and_verifies_stores_and_reports_errors_without_a_traceback(tmp_path, hr):
-    done = command('--hr', hr, '--out', tmp_path / 'out', '--scale', '2', '4', '--workers', '1')
-    assert done.returncode == 0 and 'LR_bicubic_X2.lmdb: 4 pictures' in done.stdout, done.stderr
-    assert 'picture/s' in done.stderr
-    done = command('verify', tmp_path / 'out/HR.lmdb', tmp_path / 'nowhere')
-    assert done.returncode == 1 and 'HR.lmdb is whole' in done.stdout
-    assert done.stderr.splitlines()[-1].startswith('Error: ') and 'Traceback' not in done.stderr
-
-
-def test_typing_errors_are_answered_before_anything_is_imported(tmp_path):
-    for args in (
-        [],
-        ['--out', 'x'],
-        ['--hr', 'a', '--div2k', 'b', '--out', 'x'],
-        ['--div2k', 'a', '--lr', 'b', '--out', 'x'],
-        ['--hr', 'a', '--out', 'x', '--scale', '5'],
-        ['--hr', 'a', '--out', 'x', '--step', '0'],
-    ):
-        done = subprocess.run([sys.executable, '-S', SCRIPT, *args], capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 2 and 'error:' in done.stderr and 'Traceback' not in done.stderr, args
-    done = subprocess.run([sys.executable, '-S', SCRIPT, '--help'], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0 and '--allow-missing' in done.stdout
+    assert 'b_s003: it is missing' in str(error.value) and 'meta_info.txt' in str(error.value)

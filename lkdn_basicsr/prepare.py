@@ -1,0 +1,160 @@
+"""``python -m lkdn_basicsr.prepare``: convert images to the stores and folders that the option files read."""
+
+import argparse
+import sys
+import time
+
+from lkdn_basicsr.cli import Parser, report_errors
+from lkdn_basicsr.errors import InputError
+
+PROG = 'python -m lkdn_basicsr.prepare'
+EPILOG = f"""examples:
+  {PROG} train --div2k DIV2K --flickr2k Flickr2K --out datasets/DF2K --scale 2 3 4
+  {PROG} benchmark --hr Set5/original --out datasets/Set5 --scale 2 3 4 --edges repeat
+  {PROG} verify datasets/DF2K/DF2K_train_HR.lmdb
+
+After an interruption, the same command resumes. Finished stores and folders are not touched.
+"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    args = _parse(arguments)
+    start = time.time()
+    with report_errors(PROG):
+        try:
+            args.run(args)
+        except KeyboardInterrupt:
+            print('Interrupted; run the same command again to resume.', file=sys.stderr)
+            raise
+    print(f'Took {time.time() - start:.0f} s.')
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = Parser(
+        prog=PROG,
+        description='Convert images to the stores and folders that the option files read.',
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(required=True, metavar='COMMAND')
+    train = commands.add_parser('train', help='DF2K, or any folder of images, to stores', allow_abbrev=False)
+    train.set_defaults(run=_prepare_train)
+    train.add_argument(
+        '--div2k', metavar='DIR', help='folder with DIV2K_train_HR and optionally DIV2K_train_LR_bicubic/X4'
+    )
+    train.add_argument(
+        '--flickr2k', metavar='DIR', help='folder with Flickr2K_HR and optionally Flickr2K_LR_bicubic/X4'
+    )
+    train.add_argument('--hr', metavar='DIR', help='instead of these two: any folder of HR images')
+    train.add_argument(
+        '--lr',
+        metavar='DIR',
+        help="with --hr: folder of LR images, or of folders X2, X3, X4 with them (default: made by MATLAB's bicubic)",
+    )
+    train.add_argument(
+        '--scale', type=int, nargs='+', default=[4], choices=(2, 3, 4), help='scales of the LR stores (default: 4)'
+    )
+    train.add_argument('--out', metavar='DIR', required=True, help='folder for the stores')
+    train.add_argument(
+        '--format',
+        choices=('raw', 'png'),
+        default='raw',
+        help="raw: complete images as pixels (default); png: BasicSR's sub-images",
+    )
+    train.add_argument('--crop-size', type=_positive, default=480, help='png: side of a sub-image, HR (default: 480)')
+    train.add_argument('--step', type=_positive, default=240, help='png: distance of sub-images, HR (default: 240)')
+    train.add_argument(
+        '--thresh', type=_not_negative, default=0, help='png: drop remainders up to this, HR (default: 0)'
+    )
+    train.add_argument('--workers', type=_positive, help='processes (default: one per core)')
+    train.add_argument(
+        '--verify-lr', action='store_true', help="compare given LR images with MATLAB's bicubic of HR images"
+    )
+    train.add_argument('--allow-missing', action='store_true', help='continue without images that are missing')
+
+    benchmark = commands.add_parser(
+        'benchmark', help='HR images to the folders GTmodX and LRbicxX of a benchmark', allow_abbrev=False
+    )
+    benchmark.set_defaults(run=_prepare_benchmark)
+    benchmark.add_argument('--hr', metavar='DIR', required=True, help='folder of HR images')
+    benchmark.add_argument('--out', metavar='DIR', required=True, help='folder of the benchmark')
+    benchmark.add_argument(
+        '--scale', type=int, nargs='+', default=[2, 3, 4], choices=(2, 3, 4), help='scales (default: 2 3 4)'
+    )
+    benchmark.add_argument(
+        '--edges',
+        choices=('mirror', 'repeat'),
+        default='mirror',
+        help='how images continue beyond the border: mirror, as in current MATLAB (default); repeat, as in old '
+        'versions, for the usual LR images of Set5, Set14 and B100',
+    )
+
+    verify = commands.add_parser('verify', help='compare stores with their checksums', allow_abbrev=False)
+    verify.set_defaults(run=_verify)
+    verify.add_argument('store', nargs='+', help='folder *.lmdb')
+
+    args = parser.parse_args(arguments)
+    if args.run is _prepare_train:
+        if not args.hr and not args.div2k and not args.flickr2k:
+            train.error('give --div2k and --flickr2k, or --hr')
+        if args.hr and (args.div2k or args.flickr2k):
+            train.error('--hr cannot be combined with --div2k and --flickr2k; run one after the other')
+        if args.lr and not args.hr:
+            train.error('--lr needs --hr; LR images of DIV2K and Flickr2K are found in their own folders')
+    return args
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'{text} is not 1 or more')
+    return number
+
+
+def _not_negative(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f'{text} is below 0')
+    return number
+
+
+def _prepare_train(args: argparse.Namespace) -> None:
+    if sys.platform != 'linux':
+        raise InputError('Stores can be prepared on Linux only; copy them from there, they are read on any system.')
+    from lkdn_basicsr.data.prepare.stores import StoreOptions, prepare_df2k, prepare_folder
+
+    options = StoreOptions(
+        scales=args.scale,
+        format=args.format,
+        crop_size=args.crop_size,
+        step=args.step,
+        thresh=args.thresh,
+        workers=args.workers,
+        verify_lr=args.verify_lr,
+        allow_missing=args.allow_missing,
+        log=print,
+        progress=True,
+    )
+    if args.hr:
+        prepare_folder(args.out, args.hr, args.lr, options)
+    else:
+        prepare_df2k(args.out, args.div2k, args.flickr2k, options)
+
+
+def _prepare_benchmark(args: argparse.Namespace) -> None:
+    from lkdn_basicsr.data.prepare.benchmark import prepare_benchmark
+
+    prepare_benchmark(args.hr, args.out, args.scale, args.edges, log=print, progress=True)
+
+
+def _verify(args: argparse.Namespace) -> None:
+    from lkdn_basicsr.data.prepare.verify import verify
+
+    for store in args.store:
+        verify(store, progress=True)
+        print(f'{store} is intact.')
+
+
+if __name__ == '__main__':
+    main()
