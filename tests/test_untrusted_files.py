@@ -11,7 +11,7 @@ import torch
 import yaml
 from basicsr.utils.registry import MODEL_REGISTRY
 
-from lkdn_basicsr.data.prepare.stores import prepare_folder
+from lkdn_basicsr.data.prepare.stores import StoreOptions, prepare_folder
 from lkdn_basicsr.errors import InputError
 from tests.training.test_run import forget_the_log, home, run, write  # noqa: F401
 
@@ -138,8 +138,9 @@ def test_text_of_options_stays_text(home, monkeypatch):  # noqa: F811
 @pytest.fixture
 def stores(home):  # noqa: F811
     """Option files that read stores of both formats."""
-    prepare_folder('raw', 'train/gt', scales=(2,), workers=1)
-    prepare_folder('png', 'train/gt', scales=(2,), workers=1, format='png', crop_size=32, step=32)
+    prepare_folder('raw', 'train/gt', options=StoreOptions(scales=(2,), workers=1))
+    png = StoreOptions(scales=(2,), workers=1, format='png', crop_size=32, step=32)
+    prepare_folder('png', 'train/gt', options=png)
     return {name: sorted(path for path in (home / name).iterdir() if path.is_dir()) for name in ('raw', 'png')}
 
 

@@ -210,12 +210,12 @@ def test_float_samples_are_those_of_basicsr(tmp_path):
         ({'color': 'y'}, 1e-7),
         ({'mean': [0.4, 0.5, 0.6], 'std': [0.2, 0.3, 0.4]}, 0),
     ):
-        ours = PairedCropDataset({**opt, **more})[0]
-        theirs = PairedImageDataset({**opt, **more, 'io_backend': {'type': 'disk'}})[0]
+        sample = PairedCropDataset({**opt, **more})[0]
+        expected = PairedImageDataset({**opt, **more, 'io_backend': {'type': 'disk'}})[0]
         for key in ('lq', 'gt'):
-            assert ours[key].dtype == torch.float32 and ours[key].shape == theirs[key].shape
+            assert sample[key].dtype == torch.float32 and sample[key].shape == expected[key].shape
             # Luma is a sum of three products, added up in another order there; the rest is the same arithmetic.
-            torch.testing.assert_close(ours[key], theirs[key], rtol=0, atol=tolerance)
+            torch.testing.assert_close(sample[key], expected[key], rtol=0, atol=tolerance)
 
 
 # --- the same crops as BasicSR ---
@@ -260,15 +260,15 @@ def test_crops_have_the_distribution_of_basicsr(tmp_path, raw, basicsr_lmdb):
     for key in ('dataroot_gt', 'dataroot_lq'):  # copies, for lmdb opens an environment once in a process
         roots[key] = str(tmp_path / f'{key}.lmdb')
         shutil.copytree(basicsr_lmdb[key], roots[key])
-    theirs = PairedImageDataset(train_opt(basicsr_lmdb, **roots, io_backend={'type': 'lmdb'}))
-    ours = PairedCropDataset(train_opt(raw, **WINDOWS))
-    probabilities = crop_probabilities(theirs, make_images()[1])
-    total = 2 * len(probabilities) // len(ours) * len(ours)
+    basicsr = PairedImageDataset(train_opt(basicsr_lmdb, **roots, io_backend={'type': 'lmdb'}))
+    dataset = PairedCropDataset(train_opt(raw, **WINDOWS))
+    probabilities = crop_probabilities(basicsr, make_images()[1])
+    total = 2 * len(probabilities) // len(dataset) * len(dataset)
     counts = ({}, {})
-    for index in sample_indices(ours, total):
-        key = origin_and_flips(ours[index]['lq'].numpy())
+    for index in sample_indices(dataset, total):
+        key = origin_and_flips(dataset[index]['lq'].numpy())
         counts[0][key] = counts[0].get(key, 0) + 1
-        key = origin_and_flips((theirs[index]['lq'].numpy() * 255).round())
+        key = origin_and_flips((basicsr[index]['lq'].numpy() * 255).round())
         counts[1][key] = counts[1].get(key, 0) + 1
     freedom = len(probabilities) - 1
     assert len(counts[0]) > 0.8 * len(probabilities)

@@ -1,0 +1,34 @@
+"""Images for the benchmarks: of the size of DF2K's, and as hard to compress."""
+
+import cv2
+import numpy as np
+from skimage import data
+
+_PHOTOGRAPHS = ('astronaut', 'chelsea', 'coffee', 'rocket')
+_TILE = 300  # no photograph is less high or wide
+
+
+def photographs(count, height=1356, width=2040, seed=0):
+    """Yield ``count`` images, (height, width, 3) uint8 RGB, made of the photographs in scikit-image.
+
+    Each is a mosaic of random tiles at their own resolution, flipped and rotated. Enlarged photographs would be smooth,
+    and their PNGs smaller and faster than those of real images; repeated ones would compress by their repetition.
+    """
+    rng = np.random.default_rng(seed)
+    sources = [getattr(data, name)() for name in _PHOTOGRAPHS]
+    for _ in range(count):
+        image = np.empty((height, width, 3), np.uint8)
+        for top in range(0, height, _TILE):
+            for left in range(0, width, _TILE):
+                source = sources[rng.integers(len(sources))]
+                y, x = (rng.integers(length - _TILE + 1) for length in source.shape[:2])
+                tile = np.rot90(source[y : y + _TILE, x : x + _TILE], rng.integers(4))[:, :: rng.choice((1, -1))]
+                target = image[top : top + _TILE, left : left + _TILE]
+                target[...] = tile[: target.shape[0], : target.shape[1]]
+        yield image
+
+
+def write_folder(folder, images):
+    """Write images as ``0001.png``, … into an existing folder."""
+    for i, image in enumerate(images):
+        cv2.imwrite(f'{folder}/{i + 1:04d}.png', image[..., ::-1])
