@@ -15,17 +15,18 @@ Measured are
 import argparse
 import json
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+
+from common import environment, photographs, run_apart, write_folder
 
 # The checkout's own package, installed or not.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 BATCH_SIZE = 64
+ONE_THREAD = {'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'}
 DESCRIPTION = {'feed': 'dataset', 'feed_batches': 'DataLoader, 0 workers', 'feed_worker': 'DataLoader, 1 worker'}
 
 
@@ -86,18 +87,8 @@ def measure(which, dataroot_gt, dataroot_lq, seconds):
     }
 
 
-def measure_apart(*arguments):
-    """Run `measure` in a process of its own, with one thread."""
-    command = [sys.executable, os.path.abspath(__file__), '--measure', *map(str, arguments)]
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'}
-    output = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return json.loads(output.splitlines()[-1])
-
-
 def compare(hr, count, repeats, seconds):
     """Prepare both stores in a temporary folder, and measure both datasets in turn."""
-    from mosaics import photographs, write_folder
-
     from lkdn_basicsr.data.prepare.stores import StoreOptions, prepare_folder
 
     with tempfile.TemporaryDirectory() as folder:
@@ -113,7 +104,9 @@ def compare(hr, count, repeats, seconds):
         for i in range(repeats):
             for which, (dataroot_gt, dataroot_lq) in roots.items():
                 print(f'run {i + 1} of {repeats}: {which}', file=sys.stderr)
-                runs[which].append(measure_apart(which, dataroot_gt, dataroot_lq, seconds))
+                runs[which].append(
+                    run_apart(__file__, '--measure', which, dataroot_gt, dataroot_lq, seconds, **ONE_THREAD)
+                )
     speed = {
         which: {name: statistics.median(run[name] for run in measured) for name in DESCRIPTION}
         for which, measured in runs.items()
@@ -122,15 +115,8 @@ def compare(hr, count, repeats, seconds):
         'ratio': {name: speed['lkdn_basicsr'][name] / speed['basicsr'][name] for name in DESCRIPTION},
         'samples_per_second': speed,
         'runs': runs,
-        'environment': environment(),
+        'environment': environment(cores=os.cpu_count()),
     }
-
-
-def environment():
-    from importlib.metadata import version
-
-    packages = {name: version(name) for name in ('basicsr', 'torch', 'numpy', 'opencv-python', 'lmdb')}
-    return {'machine': platform.machine(), 'cores': os.cpu_count(), 'python': platform.python_version(), **packages}
 
 
 def main():

@@ -21,13 +21,13 @@ import io
 import json
 import operator
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
+
+from common import environment, photographs, run_apart, write_folder
 
 # The checkout's own package, installed or not.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -150,15 +150,7 @@ def peak_memory():
 def measure_apart(way, hr, lr, workers, folder):
     """Run `measure` in a process of its own."""
     with tempfile.TemporaryDirectory(dir=folder) as out:
-        command = [sys.executable, os.path.abspath(__file__), '--measure', way, hr, lr, out, str(workers)]
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return json.loads(output.splitlines()[-1])
-
-
-def measure_imresize_apart(which):
-    command = [sys.executable, os.path.abspath(__file__), '--measure-imresize', which]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return json.loads(output.splitlines()[-1])
+        return run_apart(__file__, '--measure', way, hr, lr, out, workers)
 
 
 def make_lr(hr, lr):
@@ -186,8 +178,6 @@ def link(source, target, count=None):
 
 
 def compare(hr, count, repeats, workers, work):
-    from mosaics import photographs, write_folder
-
     from lkdn_basicsr.data.paired_crop_dataset import sub_image_origins
 
     with tempfile.TemporaryDirectory(dir=work) as folder:
@@ -213,7 +203,7 @@ def compare(hr, count, repeats, workers, work):
         samples = count_windows(hr, sub_image_origins)
         count = len(os.listdir(hr))
     print('imresize', file=sys.stderr)
-    resize = {which: measure_imresize_apart(which) for which in ('lkdn_basicsr', 'basicsr')}
+    resize = {which: run_apart(__file__, '--measure-imresize', which) for which in ('lkdn_basicsr', 'basicsr')}
     median = {way: {name: statistics.median(run[name] for run in runs[way]) for name in runs[way][0]} for way in WAYS}
     return {
         'ratio': {
@@ -233,7 +223,7 @@ def compare(hr, count, repeats, workers, work):
         },
         'imresize_seconds': {which: dict(zip(SCALES, seconds, strict=True)) for which, seconds in resize.items()},
         'runs': runs,
-        'environment': environment(workers),
+        'environment': environment(workers=workers),
     }
 
 
@@ -242,13 +232,6 @@ def count_windows(hr, sub_image_origins):
 
     shapes = [probe_image(os.path.join(hr, file)) for file in os.listdir(hr)]
     return sum(len(sub_image_origins(height)) * len(sub_image_origins(width)) for height, width in shapes)
-
-
-def environment(workers):
-    from importlib.metadata import version
-
-    packages = {name: version(name) for name in ('basicsr', 'torch', 'numpy', 'opencv-python', 'lmdb')}
-    return {'machine': platform.machine(), 'workers': workers, 'python': platform.python_version(), **packages}
 
 
 def main():

@@ -3,6 +3,7 @@
 Sources contain plain data only, so they can be pickled; files and memory maps are opened in the process that uses them.
 """
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -190,14 +191,11 @@ class FolderSource(Source):
         self.names = [os.path.splitext(os.path.basename(path))[0] for path in paths]
 
     def sizes(self, indices: np.ndarray) -> np.ndarray:
-        return np.array([self._size(self.labels[i]) for i in indices], np.int64).reshape(-1, 2)
-
-    @staticmethod
-    def _size(path: str) -> tuple[int, int]:
-        try:
-            return probe_image(path, decode=False, any_mode=True)
-        except InputError:  # OpenCV reads some files that Pillow does not
-            return -1, -1
+        sizes = np.full((len(indices), 2), -1, np.int64)
+        for n, i in enumerate(indices):
+            with contextlib.suppress(InputError):  # OpenCV reads some files that Pillow does not
+                sizes[n] = probe_image(self.labels[i], decode=False, any_mode=True)
+        return sizes
 
     def image(self, i: int) -> np.ndarray:
         return read_image(self.labels[i])

@@ -21,14 +21,7 @@ BIG = 1  # flag of a node whose value has pages of its own
 
 @dataclasses.dataclass(frozen=True)
 class LmdbInfo:
-    """What the current meta page of an LMDB file states.
-
-    Attributes:
-        page_size: Bytes.
-        entries: Number of entries.
-        root: Page number of the root of the tree.
-        last_page: Number of the last page in use.
-    """
+    """What the current meta page of an LMDB file states; pages are counted from 0, and sizes are in bytes."""
 
     page_size: int
     entries: int
