@@ -122,7 +122,9 @@ def compare(hr, count, repeats, seconds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--hr', metavar='DIR', help='folder of HR images (default: made of photographs)')
-    parser.add_argument('--images', type=int, default=12, help='how many 2040x1356 images are made (default: 12)')
+    parser.add_argument(
+        '--images', '--pictures', type=int, default=12, help='how many 2040x1356 images are made (default: 12)'
+    )
     parser.add_argument('--repeats', type=int, default=3, help='runs of each (default: 3)')
     parser.add_argument('--seconds', type=float, default=2, help='length of one measurement (default: 2)')
     parser.add_argument('--json', action='store_true', help='print one JSON object')

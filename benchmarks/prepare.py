@@ -237,7 +237,9 @@ def count_windows(hr, sub_image_origins):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--hr', metavar='DIR', help='folder of HR images (default: made of photographs)')
-    parser.add_argument('--images', type=int, default=30, help='how many 2040x1356 images are made (default: 30)')
+    parser.add_argument(
+        '--images', '--pictures', type=int, default=30, help='how many 2040x1356 images are made (default: 30)'
+    )
     parser.add_argument('--repeats', type=int, default=3, help='runs of each (default: 3)')
     parser.add_argument(
         '--workers', type=int, default=len(os.sched_getaffinity(0)), help='processes (default: one per core)'
