@@ -1,40 +1,42 @@
-"""Samples a second that one core feeds to training: PairedCropDataset against BasicSR's PairedImageDataset.
+"""Samples per second that one core feeds to training: PairedCropDataset against BasicSR's PairedImageDataset.
 
-Both read the same pictures at GT 192 x4 with flips and turns, ours from a raw store, BasicSR's from its PNG sub-image
-LMDB, both in the page cache, each in a process of its own with one thread; median of several runs. Measured are
+Both read the same images at GT 192 x4 with flips and transpositions, PairedCropDataset from a raw store, BasicSR's from
+its PNG sub-image LMDB, both in the page cache, each in a process of its own with one thread; median of several runs.
+Measured are
 
-- feed:         the data set alone, asked for one sample after the other in the sampler's order;
+- feed:         only the dataset, one sample after the other in the sampler's order;
 - feed_batches: batches of 64 by DataLoader in the same process, so with collation;
-- feed_worker:  the same by one worker process, so with the way from there to the training process.
+- feed_worker:  the same by one worker process, so with the transfer to the training process.
 
-    python benchmarks/feed.py             # pictures made of the photographs in scikit-image
-    python benchmarks/feed.py --hr DIR    # pictures of one's own
+    python benchmarks/feed.py             # images made of the photographs in scikit-image
+    python benchmarks/feed.py --hr DIR    # your own images
 """
 
 import argparse
 import json
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+
+from common import environment, photographs, run_apart, write_folder
 
 # The checkout's own package, installed or not.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 BATCH_SIZE = 64
-DESCRIPTION = {'feed': 'data set', 'feed_batches': 'DataLoader, 0 workers', 'feed_worker': 'DataLoader, 1 worker'}
+ONE_THREAD = {'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'}
+DESCRIPTION = {'feed': 'dataset', 'feed_batches': 'DataLoader, 0 workers', 'feed_worker': 'DataLoader, 1 worker'}
 
 
-def measure(whose, dataroot_gt, dataroot_lq, seconds):
-    """Samples a second in this process, by measure.
+def measure(which, dataroot_gt, dataroot_lq, seconds):
+    """Return samples per second in this process, by measure.
 
     Args:
-        whose (str): 'ours' or 'basicsr'.
-        dataroot_gt, dataroot_lq (str): Raw stores, or LMDBs of PNG sub-images.
-        seconds (float): How long each measure takes.
+        which: 'lkdn_basicsr' or 'basicsr'.
+        dataroot_gt, dataroot_lq: Raw stores, or LMDBs of PNG sub-images.
+        seconds: Duration of each measurement.
     """
     import cv2
     import torch
@@ -56,9 +58,9 @@ def measure(whose, dataroot_gt, dataroot_lq, seconds):
         'dataroot_lq': dataroot_lq,
         'io_backend': {'type': 'lmdb'},
     }
-    if whose == 'ours':
+    if which == 'lkdn_basicsr':
         dataset = PairedCropDataset(opt)
-        sampler = StreamSampler(len(dataset), 0, BATCH_SIZE, ratio=10**6)  # more than is drawn, of one picture too
+        sampler = StreamSampler(len(dataset), 0, BATCH_SIZE, ratio=10**6)  # more than is drawn, even of one image
     else:
         from basicsr.data.data_sampler import EnlargedSampler
         from basicsr.data.paired_image_dataset import PairedImageDataset
@@ -85,79 +87,66 @@ def measure(whose, dataroot_gt, dataroot_lq, seconds):
     }
 
 
-def measure_apart(*arguments):
-    """``measure`` in a process of its own, with one thread."""
-    command = [sys.executable, os.path.abspath(__file__), '--measure', *map(str, arguments)]
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'}
-    output = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return json.loads(output.splitlines()[-1])
-
-
-def compare(hr, pictures, repeats, seconds):
-    """Prepares both stores in a temporary folder, and measures both data sets in turn."""
-    from pictures import photographs, write_folder
-
-    from lkdn_basicsr.data.prepare.stores import prepare_folder
+def compare(hr, count, repeats, seconds):
+    """Prepare both stores in a temporary folder, and measure both datasets in turn."""
+    from lkdn_basicsr.data.prepare.stores import StoreOptions, prepare_folder
 
     with tempfile.TemporaryDirectory() as folder:
         if hr is None:
-            hr = os.path.join(folder, 'pictures')
+            hr = os.path.join(folder, 'images')
             os.mkdir(hr)
-            write_folder(hr, photographs(pictures))
+            write_folder(hr, photographs(count))
         roots = {
-            'ours': prepare_folder(os.path.join(folder, 'raw'), hr, scales=[4], format='raw'),
-            'basicsr': prepare_folder(os.path.join(folder, 'png'), hr, scales=[4], format='png'),
+            'lkdn_basicsr': prepare_folder(os.path.join(folder, 'raw'), hr),
+            'basicsr': prepare_folder(os.path.join(folder, 'png'), hr, options=StoreOptions(format='png')),
         }
-        runs = {whose: [] for whose in roots}
+        runs = {which: [] for which in roots}
         for i in range(repeats):
-            for whose, (dataroot_gt, dataroot_lq) in roots.items():
-                print(f'run {i + 1} of {repeats}: {whose}', file=sys.stderr)
-                runs[whose].append(measure_apart(whose, dataroot_gt, dataroot_lq, seconds))
+            for which, (dataroot_gt, dataroot_lq) in roots.items():
+                print(f'run {i + 1} of {repeats}: {which}', file=sys.stderr)
+                runs[which].append(
+                    run_apart(__file__, '--measure', which, dataroot_gt, dataroot_lq, seconds, **ONE_THREAD)
+                )
     speed = {
-        whose: {name: statistics.median(run[name] for run in of_one) for name in DESCRIPTION}
-        for whose, of_one in runs.items()
+        which: {name: statistics.median(run[name] for run in measured) for name in DESCRIPTION}
+        for which, measured in runs.items()
     }
     return {
-        'ratio': {name: speed['ours'][name] / speed['basicsr'][name] for name in DESCRIPTION},
+        'ratio': {name: speed['lkdn_basicsr'][name] / speed['basicsr'][name] for name in DESCRIPTION},
         'samples_per_second': speed,
         'runs': runs,
-        'environment': environment(),
+        'environment': environment(cores=os.cpu_count()),
     }
-
-
-def environment():
-    from importlib.metadata import version
-
-    packages = {name: version(name) for name in ('basicsr', 'torch', 'numpy', 'opencv-python', 'lmdb')}
-    return {'machine': platform.machine(), 'cores': os.cpu_count(), 'python': platform.python_version(), **packages}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--hr', metavar='DIR', help='folder of HR pictures (default: made of photographs)')
-    parser.add_argument('--pictures', type=int, default=12, help='how many 2040x1356 pictures are made (default: 12)')
+    parser.add_argument('--hr', metavar='DIR', help='folder of HR images (default: made of photographs)')
+    parser.add_argument(
+        '--images', '--pictures', type=int, default=12, help='how many 2040x1356 images are made (default: 12)'
+    )
     parser.add_argument('--repeats', type=int, default=3, help='runs of each (default: 3)')
     parser.add_argument('--seconds', type=float, default=2, help='length of one measurement (default: 2)')
     parser.add_argument('--json', action='store_true', help='print one JSON object')
     parser.add_argument('--measure', nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
-        whose, dataroot_gt, dataroot_lq, seconds = args.measure
-        print(json.dumps(measure(whose, dataroot_gt, dataroot_lq, float(seconds))))
+        which, dataroot_gt, dataroot_lq, seconds = args.measure
+        print(json.dumps(measure(which, dataroot_gt, dataroot_lq, float(seconds))))
         return
     from lkdn_basicsr.errors import InputError
 
     try:
-        result = compare(args.hr, args.pictures, args.repeats, args.seconds)
+        result = compare(args.hr, args.images, args.repeats, args.seconds)
     except InputError as error:
         sys.exit(f'Error: {error}')
     if args.json:
         print(json.dumps(result))
         return
-    print(f'{"samples a second":24}{"ours":>10}{"BasicSR":>10}{"ratio":>8}')
+    print(f'{"samples per second":24}{"lkdn_basicsr":>14}{"BasicSR":>10}{"ratio":>8}')
     for name, description in DESCRIPTION.items():
-        ours, theirs = (result['samples_per_second'][whose][name] for whose in ('ours', 'basicsr'))
-        print(f'{description:24}{ours:10,.0f}{theirs:10,.0f}{result["ratio"][name]:7.0f}x')
+        new, basicsr = (result['samples_per_second'][which][name] for which in ('lkdn_basicsr', 'basicsr'))
+        print(f'{description:24}{new:14,.0f}{basicsr:10,.0f}{result["ratio"][name]:7.0f}x')
     print(', '.join(f'{name} {value}' for name, value in result['environment'].items()))
 
 

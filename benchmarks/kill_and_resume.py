@@ -1,10 +1,10 @@
 """``python benchmarks/kill_and_resume.py``: kill trainings at random moments, resume them, compare bit for bit.
 
-A tiny LKDN is trained on random pictures, by the command that a user gives, undisturbed once for each number of ranks.
-Then it is started again and again with ``--auto_resume``; SIGKILL comes at a random moment (a seeded one, but where the
-run is by then depends on the machine) to all its processes, or to one rank of several. At last it is let through.
-Weights, EMA, optimizer, schedule, best metrics, random states and TensorBoard's values must be those of the undisturbed
-run. Ends with status 1 if one is not.
+A tiny LKDN is trained on random images by the usual command, once without interruption for each number of ranks. Then
+it is started repeatedly with ``--auto_resume``. SIGKILL is sent at a random moment (a seeded one, but what the run is
+doing then depends on the machine) to all its processes, or to one rank of several. Finally it runs to its end. Weights,
+EMA, optimizer, scheduler, best metrics, random states and TensorBoard's values must be those of the uninterrupted run.
+The exit status is 1 if one is not.
 """
 
 import argparse
@@ -45,7 +45,7 @@ logger: {{print_freq: 1, save_checkpoint_freq: 4, use_tb_logger: true, keep_chec
 """
 
 
-def make_home(folder, ranks, workers):
+def make_folder(folder, ranks, workers):
     import cv2
     import numpy as np
 
@@ -59,7 +59,7 @@ def make_home(folder, ranks, workers):
 
 
 def start(folder, ranks):
-    """Start the training command with all that it writes going to ``out.txt``."""
+    """Start the training command with all of its output in ``out.txt``."""
     command = [
         sys.executable,
         '-m',
@@ -77,13 +77,13 @@ def start(folder, ranks):
 
 
 def descendants(pid):
-    """The processes below one, as Linux lists them."""
+    """Return the processes below one, as Linux lists them."""
     parents = {}
     for stat in Path('/proc').glob('[0-9]*/stat'):
         try:
             parents[int(stat.parent.name)] = int(stat.read_text().rpartition(')')[2].split()[1])
         except (OSError, IndexError):
-            continue  # it has ended meanwhile
+            continue  # it has ended
     found, fresh = [], {pid}
     while fresh:
         fresh = {child for child, parent in parents.items() if parent in fresh}
@@ -92,7 +92,7 @@ def descendants(pid):
 
 
 def kill(process, one_rank, moments):
-    """SIGKILL for the command and all that it has started, or for one rank of a torchrun."""
+    """Send SIGKILL to the command and all that it has started, or to one rank of a torchrun."""
     below = descendants(process.pid)
     victims = [moments.choice(below)] if one_rank and below else [process.pid, *below]
     for pid in victims:
@@ -104,7 +104,7 @@ def kill(process, one_rank, moments):
 
 
 def outcome(folder):
-    """What must be equal: the last state and networks, and what was logged to TensorBoard."""
+    """Return what must be equal: the last state and networks, and the values logged to TensorBoard."""
     import torch
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
@@ -125,7 +125,7 @@ def outcome(folder):
 
 
 def differences(one, other, where=''):
-    """Where two trees of dicts, lists and tensors are not equal, bit for bit."""
+    """Yield where two trees of dicts, lists and tensors are not equal, bit for bit."""
     import torch
 
     if isinstance(one, dict) and isinstance(other, dict):
@@ -140,19 +140,19 @@ def differences(one, other, where=''):
         yield where
 
 
-def let_through(folder, ranks):
+def run_to_end(folder, ranks):
     process = start(folder, ranks)
     if process.wait(600):
         raise RuntimeError((folder / 'out.txt').read_text()[-3000:])
 
 
 def stress(home, ranks, workers, kills, moments, each):
-    """Kill ``kills`` times, ``each`` times a training; yields a row of the table for each kill."""
-    expected_home = home / f'undisturbed{ranks}'
-    make_home(expected_home, ranks, workers)
+    """Kill ``kills`` times, ``each`` times per training; yield a line of the table for each kill."""
+    expected_home = home / f'uninterrupted{ranks}'
+    make_folder(expected_home, ranks, workers)
     begin = time.monotonic()
-    let_through(expected_home, ranks)
-    whole, expected = time.monotonic() - begin, outcome(expected_home)
+    run_to_end(expected_home, ranks)
+    duration, expected = time.monotonic() - begin, outcome(expected_home)
     text = (expected_home / 'out.txt').read_text()
     stamps = [
         datetime.fromisoformat(stamp.replace(',', '.'))
@@ -162,12 +162,12 @@ def stress(home, ranks, workers, kills, moments, each):
 
     for i in range(0, kills, each):
         folder = home / f'killed{ranks}_{i}'
-        make_home(folder, ranks, workers)
+        make_folder(folder, ranks, workers)
         rows = []
         for _ in range(min(each, kills - i)):
             process = start(folder, ranks)
-            # Mostly while it trains; now and then while it is being started.
-            patience = time.monotonic() + (moments.uniform(0, whole) if moments.random() < 0.1 else 600)
+            # Mostly while it trains, sometimes while it starts.
+            patience = time.monotonic() + (moments.uniform(0, duration) if moments.random() < 0.1 else 600)
             while (
                 time.monotonic() < patience
                 and process.poll() is None
@@ -183,7 +183,7 @@ def stress(home, ranks, workers, kills, moments, each):
             done = re.findall(r'iter: +(\d+), lr', text)
             rows.append([ranks, 'one' if one_rank else 'all', done[-1] if done else '-', last.replace('|', ' ')])
         try:
-            let_through(folder, ranks)
+            run_to_end(folder, ranks)
             wrong = list(differences(expected, outcome(folder)))
         except (RuntimeError, OSError) as error:
             wrong = [f'lost: {error}']
@@ -197,8 +197,8 @@ def main():
     parser.add_argument('--kills', type=int, default=20, help='for each number of ranks (default: 20)')
     parser.add_argument('--ranks', type=int, nargs='+', default=[1, 2], help='numbers of ranks (default: 1 2)')
     parser.add_argument('--workers', type=int, default=0, help='worker processes of the data loader (default: 0)')
-    parser.add_argument('--each', type=int, default=2, help='kills of one training before it is let through')
-    parser.add_argument('--seed', type=int, default=0, help='of the moments (default: 0)')
+    parser.add_argument('--each', type=int, default=2, help='kills of one training before it runs to its end')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the moments (default: 0)')
     args = parser.parse_args()
 
     moments, results = random.Random(args.seed), []
@@ -209,7 +209,7 @@ def main():
                 print('|', ' | '.join(map(str, row)), '|', flush=True)
                 results.append(row[-1])
     good = results.count('identical')
-    print(f'\n{good} of {len(results)} killed and resumed runs ended bit for bit as the undisturbed one.')
+    print(f'\n{good} of {len(results)} killed and resumed runs ended bit for bit like the uninterrupted one.')
     sys.exit(good != len(results))
 
 

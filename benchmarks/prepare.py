@@ -1,32 +1,33 @@
-"""From folders of HR and LR x4 pictures to LMDBs: `prepare` against BasicSR's two steps.
+"""From folders of HR and LR x4 images to LMDBs: `lkdn_basicsr.prepare` against BasicSR's two steps.
 
-BasicSR's way is its scripts' extract_subimages (its work restated here, as the scripts are not in its package), then
-its make_lmdb_from_imgs, reading in parallel; all on the same pictures, each in a process of its own with one worker a
+BasicSR's steps are extract_subimages (repeated here, because its scripts are not in its package), then
+make_lmdb_from_imgs, reading in parallel. All run on the same images, each in a process of its own with one worker per
 core, in turn; medians of several runs. Importing is not timed. Measured are
 
-- prepare_raw, prepare_png:  BasicSR's time over ours, for our raw stores and for our PNG sub-images;
-- disk:                      bytes of our raw stores over those of BasicSR's LMDBs;
-- memory:                    peak memory of prepare (raw) for 300 pictures over that for 30 (links to these pictures;
-                             proportional set sizes, so that what processes share counts once);
-- imresize:                  BasicSR's time for bicubic x1/2, x1/3 or x1/4 of a 2040x1356 picture over ours, whichever
-                             scale is the least.
+- prepare_raw, prepare_png:  BasicSR's time divided by that of raw stores and of PNG sub-images;
+- disk:                      bytes of raw stores divided by those of BasicSR's LMDBs;
+- memory:                    peak memory of prepare (raw) for 300 images divided by that for 30 (links to these images;
+                             proportional set sizes, so that shared memory counts once);
+- imresize:                  BasicSR's time for bicubic x1/2, x1/3 or x1/4 of a 2040x1356 image divided by that of
+                             imresize, at the scale where this is least.
 
-    python benchmarks/prepare.py             # pictures made of the photographs in scikit-image
-    python benchmarks/prepare.py --hr DIR    # pictures of one's own, 480 pixels or more on each side
+    python benchmarks/prepare.py             # images made of the photographs in scikit-image
+    python benchmarks/prepare.py --hr DIR    # your own images, 480 pixels or more on each side
 """
 
 import argparse
 import contextlib
 import io
 import json
+import operator
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
+
+from common import environment, photographs, run_apart, write_folder
 
 # The checkout's own package, installed or not.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -36,7 +37,7 @@ SCALES = (2, 3, 4)
 
 
 def extract_one(path, folder, crop_size, step):
-    """What BasicSR's extract_subimages.py does to one picture, with its settings: PNG level 3, threshold 0."""
+    """Do to one image what BasicSR's extract_subimages.py does, with its settings: PNG level 3, threshold 0."""
     import cv2
     import numpy as np
 
@@ -53,7 +54,7 @@ def extract_one(path, folder, crop_size, step):
 
 
 def basicsr_way(hr, lr, out, workers):
-    """BasicSR's two steps for HR and LR, with as many processes as there are cores."""
+    """Run BasicSR's two steps for HR and LR, with as many processes as there are cores."""
     import multiprocessing
 
     from basicsr.utils.lmdb_util import make_lmdb_from_imgs
@@ -74,12 +75,12 @@ def basicsr_way(hr, lr, out, workers):
 
 
 def measure(way, hr, lr, out, workers):
-    """Do it in this process: seconds, bytes on disk, peak memory in bytes."""
+    """Measure one way in this process: seconds, bytes on disk, peak memory in bytes."""
     import lkdn_basicsr  # noqa: F401  BasicSR can be imported only after it
 
     if way == 'basicsr':
         import basicsr.utils.lmdb_util  # noqa: F401
-    from lkdn_basicsr.data.prepare.stores import prepare_folder
+    from lkdn_basicsr.data.prepare.stores import StoreOptions, prepare_folder
 
     with peak_memory() as peak:
         start = time.perf_counter()
@@ -87,25 +88,25 @@ def measure(way, hr, lr, out, workers):
             if way == 'basicsr':
                 basicsr_way(hr, lr, out, workers)
             else:
-                prepare_folder(out, hr, lr, scales=[4], format=way, workers=workers)
+                prepare_folder(out, hr, lr, StoreOptions(format=way, workers=workers))
         seconds = time.perf_counter() - start
     stores = [os.path.join(out, name) for name in os.listdir(out) if name.endswith('.lmdb')]
     disk = sum(os.stat(entry).st_blocks * 512 for store in stores for entry in os.scandir(store))
     return {'seconds': seconds, 'disk': disk, 'memory': max(peak)}
 
 
-def measure_imresize(whose):
-    """Seconds for a 2040x1356 picture in this process, at each scale."""
+def measure_imresize(which):
+    """Return the seconds for a 2040x1356 image in this process, at each scale."""
     import numpy as np
 
     import lkdn_basicsr  # noqa: F401  BasicSR can be imported only after it
 
-    if whose == 'ours':
+    if which == 'lkdn_basicsr':
         from lkdn_basicsr.data import imresize
     else:
         from basicsr.utils.matlab_functions import imresize
     image = np.random.default_rng(0).integers(0, 256, (1356, 2040, 3), dtype=np.uint8)
-    if whose == 'basicsr':
+    if which == 'basicsr':
         image = image.astype(np.float32) / 255
     seconds = []
     for scale in SCALES:
@@ -120,7 +121,7 @@ def measure_imresize(whose):
 
 @contextlib.contextmanager
 def peak_memory():
-    """Yields a list that grows by the memory of this process and its children, in bytes, ten times a second."""
+    """Yield a list that grows by the memory of this process and its children, in bytes, ten times a second."""
     samples, done = [], threading.Event()
 
     def family(pid):
@@ -147,17 +148,9 @@ def peak_memory():
 
 
 def measure_apart(way, hr, lr, workers, folder):
-    """``measure`` in a process of its own."""
+    """Run `measure` in a process of its own."""
     with tempfile.TemporaryDirectory(dir=folder) as out:
-        command = [sys.executable, os.path.abspath(__file__), '--measure', way, hr, lr, out, str(workers)]
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return json.loads(output.splitlines()[-1])
-
-
-def measure_imresize_apart(whose):
-    command = [sys.executable, os.path.abspath(__file__), '--measure-imresize', whose]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return json.loads(output.splitlines()[-1])
+        return run_apart(__file__, '--measure', way, hr, lr, out, workers)
 
 
 def make_lr(hr, lr):
@@ -173,7 +166,7 @@ def make_lr(hr, lr):
 
 
 def link(source, target, count=None):
-    """The pictures of a folder, or as many as asked for by repeating them, under other names and at no cost."""
+    """Link to the images of a folder, repeated up to ``count``, under other names."""
     from lkdn_basicsr.data.image_files import list_images
 
     paths = list(list_images(source).values())
@@ -184,9 +177,7 @@ def link(source, target, count=None):
     return target
 
 
-def compare(hr, pictures, repeats, workers, work):
-    from pictures import photographs, write_folder
-
+def compare(hr, count, repeats, workers, work):
     from lkdn_basicsr.data.paired_crop_dataset import sub_image_origins
 
     with tempfile.TemporaryDirectory(dir=work) as folder:
@@ -196,8 +187,8 @@ def compare(hr, pictures, repeats, workers, work):
             link(own, hr)
         else:
             os.mkdir(hr)
-            print(f'making {pictures} pictures', file=sys.stderr)
-            write_folder(hr, photographs(pictures))
+            print(f'making {count} images', file=sys.stderr)
+            write_folder(hr, photographs(count))
         make_lr(hr, lr)
         runs = {way: [] for way in WAYS}
         for n in range(repeats):
@@ -205,14 +196,14 @@ def compare(hr, pictures, repeats, workers, work):
                 print(f'run {n + 1} of {repeats}: {way}', file=sys.stderr)
                 runs[way].append(measure_apart(way, hr, lr, workers, folder))
         memory = {}
-        for count in (30, 300):
-            print(f'memory for {count} pictures', file=sys.stderr)
-            links = [link(source, f'{source}_{count}', count) for source in (hr, lr)]
-            memory[count] = measure_apart('raw', *links, workers, folder)['memory']
+        for links_count in (30, 300):
+            print(f'memory for {links_count} images', file=sys.stderr)
+            links = [link(source, f'{source}_{links_count}', links_count) for source in (hr, lr)]
+            memory[links_count] = measure_apart('raw', *links, workers, folder)['memory']
         samples = count_windows(hr, sub_image_origins)
         count = len(os.listdir(hr))
     print('imresize', file=sys.stderr)
-    resize = {whose: measure_imresize_apart(whose) for whose in ('ours', 'basicsr')}
+    resize = {which: run_apart(__file__, '--measure-imresize', which) for which in ('lkdn_basicsr', 'basicsr')}
     median = {way: {name: statistics.median(run[name] for run in runs[way]) for name in runs[way][0]} for way in WAYS}
     return {
         'ratio': {
@@ -220,19 +211,19 @@ def compare(hr, pictures, repeats, workers, work):
             'prepare_png': median['basicsr']['seconds'] / median['png']['seconds'],
             'disk': median['raw']['disk'] / median['basicsr']['disk'],
             'memory': memory[300] / memory[30],
-            'imresize': min(theirs / ours for ours, theirs in zip(resize['ours'], resize['basicsr'], strict=True)),
+            'imresize': min(map(operator.truediv, resize['basicsr'], resize['lkdn_basicsr'])),
         },
-        'pictures': count,
+        'images': count,
         'samples': samples,
         'samples_per_second_per_core': {way: samples / median[way]['seconds'] / workers for way in WAYS},
         'bytes_on_disk': {way: median[way]['disk'] for way in WAYS},
         'peak_memory': {
             **{way: median[way]['memory'] for way in WAYS},
-            **{f'raw, {count} pictures': peak for count, peak in memory.items()},
+            **{f'raw, {count} images': peak for count, peak in memory.items()},
         },
-        'imresize_seconds': {whose: dict(zip(SCALES, seconds, strict=True)) for whose, seconds in resize.items()},
+        'imresize_seconds': {which: dict(zip(SCALES, seconds, strict=True)) for which, seconds in resize.items()},
         'runs': runs,
-        'environment': environment(workers),
+        'environment': environment(workers=workers),
     }
 
 
@@ -243,22 +234,17 @@ def count_windows(hr, sub_image_origins):
     return sum(len(sub_image_origins(height)) * len(sub_image_origins(width)) for height, width in shapes)
 
 
-def environment(workers):
-    from importlib.metadata import version
-
-    packages = {name: version(name) for name in ('basicsr', 'torch', 'numpy', 'opencv-python', 'lmdb')}
-    return {'machine': platform.machine(), 'workers': workers, 'python': platform.python_version(), **packages}
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--hr', metavar='DIR', help='folder of HR pictures (default: made of photographs)')
-    parser.add_argument('--pictures', type=int, default=30, help='how many 2040x1356 pictures are made (default: 30)')
+    parser.add_argument('--hr', metavar='DIR', help='folder of HR images (default: made of photographs)')
+    parser.add_argument(
+        '--images', '--pictures', type=int, default=30, help='how many 2040x1356 images are made (default: 30)'
+    )
     parser.add_argument('--repeats', type=int, default=3, help='runs of each (default: 3)')
     parser.add_argument(
-        '--workers', type=int, default=len(os.sched_getaffinity(0)), help='processes (default: one a core)'
+        '--workers', type=int, default=len(os.sched_getaffinity(0)), help='processes (default: one per core)'
     )
-    parser.add_argument('--work', metavar='DIR', help='where to put some gigabytes for a while (default: as tempfile)')
+    parser.add_argument('--work', metavar='DIR', help='folder for some gigabytes of temporary files')
     parser.add_argument('--json', action='store_true', help='print one JSON object')
     parser.add_argument('--measure', nargs=5, help=argparse.SUPPRESS)
     parser.add_argument('--measure-imresize', help=argparse.SUPPRESS)
@@ -273,14 +259,14 @@ def main():
     from lkdn_basicsr.errors import InputError
 
     try:
-        result = compare(args.hr, args.pictures, args.repeats, args.workers, args.work)
+        result = compare(args.hr, args.images, args.repeats, args.workers, args.work)
     except InputError as error:
         sys.exit(f'Error: {error}')
     if args.json:
         print(json.dumps(result))
         return
-    print(f'{result["pictures"]} pictures, {result["samples"]:,} pairs of sub-images, {args.workers} workers')
-    print(f'{"":10}{"pairs/s/core":>14}{"MB on disk":>12}{"peak MB":>10}{"BasicSR / ours":>16}')
+    print(f'{result["images"]} images, {result["samples"]:,} pairs of sub-images, {args.workers} workers')
+    print(f'{"":10}{"pairs/s/core":>14}{"MB on disk":>12}{"peak MB":>10}{"speed-up":>16}')
     for way in WAYS:
         ratio = f'{result["ratio"][f"prepare_{way}"]:.1f}x' if way != 'basicsr' else ''
         print(
@@ -289,12 +275,12 @@ def main():
         )
     print(
         f'disk, raw against BasicSR: {result["ratio"]["disk"]:.2f}x; '
-        f'memory for 300 pictures against 30: {result["ratio"]["memory"]:.2f}x'
+        f'memory for 300 images against 30: {result["ratio"]["memory"]:.2f}x'
     )
     for scale in SCALES:
-        ours, theirs = (result['imresize_seconds'][whose][scale] for whose in ('ours', 'basicsr'))
+        new, basicsr = (result['imresize_seconds'][which][scale] for which in ('lkdn_basicsr', 'basicsr'))
         print(
-            f'imresize 2040x1356 x1/{scale}: {ours * 1e3:.0f} ms, BasicSR {theirs * 1e3:.0f} ms, {theirs / ours:.1f}x'
+            f'imresize 2040x1356 x1/{scale}: {new * 1e3:.0f} ms, BasicSR {basicsr * 1e3:.0f} ms, {basicsr / new:.1f}x'
         )
     print(', '.join(f'{name} {value}' for name, value in result['environment'].items()))
 

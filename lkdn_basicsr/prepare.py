@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from collections.abc import Callable
 
 from lkdn_basicsr.cli import Parser, report_errors
 from lkdn_basicsr.errors import InputError
@@ -40,55 +41,37 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
     train = commands.add_parser('train', help='DF2K, or any folder of images, to stores', allow_abbrev=False)
     train.set_defaults(run=_prepare_train)
-    train.add_argument(
-        '--div2k', metavar='DIR', help='folder with DIV2K_train_HR and optionally DIV2K_train_LR_bicubic/X4'
-    )
-    train.add_argument(
-        '--flickr2k', metavar='DIR', help='folder with Flickr2K_HR and optionally Flickr2K_LR_bicubic/X4'
-    )
-    train.add_argument('--hr', metavar='DIR', help='instead of these two: any folder of HR images')
-    train.add_argument(
+    add = train.add_argument
+    add('--div2k', metavar='DIR', help='folder with DIV2K_train_HR and optionally DIV2K_train_LR_bicubic/X4')
+    add('--flickr2k', metavar='DIR', help='folder with Flickr2K_HR and optionally Flickr2K_LR_bicubic/X4')
+    add('--hr', metavar='DIR', help='instead of these two: any folder of HR images')
+    add(
         '--lr',
         metavar='DIR',
-        help="with --hr: folder of LR images, or of folders X2, X3, X4 with them (default: made by MATLAB's bicubic)",
+        help="with --hr: folder of LR images, or of folders X4 (default: made by MATLAB's bicubic)",
     )
-    train.add_argument(
-        '--scale', type=int, nargs='+', default=[4], choices=(2, 3, 4), help='scales of the LR stores (default: 4)'
-    )
-    train.add_argument('--out', metavar='DIR', required=True, help='folder for the stores')
-    train.add_argument(
-        '--format',
-        choices=('raw', 'png'),
-        default='raw',
-        help="raw: complete images as pixels (default); png: BasicSR's sub-images",
-    )
-    train.add_argument('--crop-size', type=_positive, default=480, help='png: side of a sub-image, HR (default: 480)')
-    train.add_argument('--step', type=_positive, default=240, help='png: distance of sub-images, HR (default: 240)')
-    train.add_argument(
-        '--thresh', type=_not_negative, default=0, help='png: drop remainders up to this, HR (default: 0)'
-    )
-    train.add_argument('--workers', type=_positive, help='processes (default: one per core)')
-    train.add_argument(
-        '--verify-lr', action='store_true', help="compare given LR images with MATLAB's bicubic of HR images"
-    )
-    train.add_argument('--allow-missing', action='store_true', help='continue without images that are missing')
+    add('--scale', type=int, nargs='+', default=[4], choices=(2, 3, 4), help='scales of the LR stores (default: 4)')
+    add('--out', metavar='DIR', required=True, help='folder for the stores')
+    formats = "raw: complete images as pixels (default); png: BasicSR's sub-images"
+    add('--format', choices=('raw', 'png'), default='raw', help=formats)
+    add('--crop-size', type=_integer(1), default=480, help='png: side of a sub-image, HR (default: 480)')
+    add('--step', type=_integer(1), default=240, help='png: distance of sub-images, HR (default: 240)')
+    add('--thresh', type=_integer(0), default=0, help='png: drop remainders up to this, HR (default: 0)')
+    add('--workers', type=_integer(1), help='processes (default: one per core)')
+    add('--verify-lr', action='store_true', help="compare given LR images with MATLAB's bicubic of HR images")
+    add('--allow-missing', action='store_true', help='continue without images that are missing')
 
-    benchmark = commands.add_parser(
-        'benchmark', help='HR images to the folders GTmodX and LRbicxX of a benchmark', allow_abbrev=False
-    )
+    benchmark = commands.add_parser('benchmark', help='HR images to GTmodX and LRbicxX folders', allow_abbrev=False)
     benchmark.set_defaults(run=_prepare_benchmark)
-    benchmark.add_argument('--hr', metavar='DIR', required=True, help='folder of HR images')
-    benchmark.add_argument('--out', metavar='DIR', required=True, help='folder of the benchmark')
-    benchmark.add_argument(
-        '--scale', type=int, nargs='+', default=[2, 3, 4], choices=(2, 3, 4), help='scales (default: 2 3 4)'
+    add = benchmark.add_argument
+    add('--hr', metavar='DIR', required=True, help='folder of HR images')
+    add('--out', metavar='DIR', required=True, help='folder of the benchmark')
+    add('--scale', type=int, nargs='+', default=[2, 3, 4], choices=(2, 3, 4), help='scales (default: 2 3 4)')
+    edges = (
+        'how images continue beyond the border: mirror, as in current MATLAB (default); repeat, as in old versions, '
+        'for the usual LR images of Set5, Set14 and B100'
     )
-    benchmark.add_argument(
-        '--edges',
-        choices=('mirror', 'repeat'),
-        default='mirror',
-        help='how images continue beyond the border: mirror, as in current MATLAB (default); repeat, as in old '
-        'versions, for the usual LR images of Set5, Set14 and B100',
-    )
+    add('--edges', choices=('mirror', 'repeat'), default='mirror', help=edges)
 
     verify = commands.add_parser('verify', help='compare stores with their checksums', allow_abbrev=False)
     verify.set_defaults(run=_verify)
@@ -105,18 +88,13 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not 1 or more')
-    return number
+def _integer(least: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f'{text} is less than {least}')
+        return int(text)
 
-
-def _not_negative(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f'{text} is below 0')
-    return number
+    return convert
 
 
 def _prepare_train(args: argparse.Namespace) -> None:
@@ -124,18 +102,9 @@ def _prepare_train(args: argparse.Namespace) -> None:
         raise InputError('Stores can be prepared on Linux only; copy them from there, they are read on any system.')
     from lkdn_basicsr.data.prepare.stores import StoreOptions, prepare_df2k, prepare_folder
 
-    options = StoreOptions(
-        scales=args.scale,
-        format=args.format,
-        crop_size=args.crop_size,
-        step=args.step,
-        thresh=args.thresh,
-        workers=args.workers,
-        verify_lr=args.verify_lr,
-        allow_missing=args.allow_missing,
-        log=print,
-        progress=True,
-    )
+    names = ('format', 'crop_size', 'step', 'thresh', 'workers', 'verify_lr', 'allow_missing')
+    values = {name: getattr(args, name) for name in names}
+    options = StoreOptions(scales=args.scale, **values, log=print, progress=True)
     if args.hr:
         prepare_folder(args.out, args.hr, args.lr, options)
     else:

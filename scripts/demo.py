@@ -1,7 +1,7 @@
 #!/usr/bin/env python
-"""The two ends of demo.sh: ``data`` lays out pictures to train and test on, ``report`` shows what came of it.
+"""First and last step of demo.sh: ``data`` copies images to train and test on, ``report`` shows the results.
 
-The pictures are the photographs that scikit-image carries, which BasicSR brings along.
+The images are the photographs in scikit-image, which BasicSR depends on.
 """
 
 import argparse
@@ -12,15 +12,18 @@ DATA = Path('datasets/demo')
 RESULTS = Path('results')
 SCALE = 4
 
-# Photographs with detail to learn from, the grey ones of textures; no drawings, pages or masks. motorcycle_right shows
-# what motorcycle_left does, and is in neither list.
+# Photographs with detail, the gray ones of textures; no drawings, pages or masks. motorcycle_right shows the same as
+# motorcycle_left, and is in neither list.
 TRAIN = ('brick', 'chelsea', 'coffee', 'coins', 'grass', 'gravel', 'hubble_deep_field', 'ihc', 'moon', 'rocket')
 HELD_OUT = ('astronaut', 'camera', 'motorcycle_left')
 
-METHODS = {'LKDN trained': 'demo_LKDN_x4', 'LKDN fused': 'demo_LKDN_x4_fused'}  # and their tests in results/
+METHODS = {
+    'LKDN trained': 'demo_LKDN_x4',
+    'LKDN fused': 'demo_LKDN_x4_fused',
+}  # and the names of their tests in results/
 
 
-def lay_out():
+def copy_images():
     """Copy the photographs to ``train/HR`` and ``held_out/HR``; demo.sh prepares them from there."""
     import skimage
 
@@ -36,15 +39,15 @@ def lay_out():
 def read(path):
     import cv2
 
-    picture = cv2.imread(str(path))
-    if picture is None:
-        raise SystemExit(f'demo.py: error: {path} is not there: run bash scripts/demo.sh, which makes it')
-    return picture
+    image = cv2.imread(str(path))
+    if image is None:
+        raise SystemExit(f'demo.py: error: {path} does not exist; run bash scripts/demo.sh, which makes it')
+    return image
 
 
 def report():
     """Print PSNR and SSIM on Y of each method, and draw the methods side by side."""
-    import lkdn_basicsr  # noqa: F401, I001  before BasicSR, which does not import without it
+    import lkdn_basicsr  # noqa: F401, I001  before BasicSR, which cannot be imported without it
     from basicsr.metrics import calculate_psnr, calculate_ssim
     from lkdn_basicsr.data import imresize
 
@@ -76,19 +79,19 @@ def report():
 
 
 def draw(columns, labels, path, side=160, zoom=3):
-    """Save the region with the most detail of each picture, enlarged, with its label above it."""
+    """Save the region with the most detail of each image, enlarged, with its label above it."""
     import cv2
     import numpy as np
     from PIL import Image, ImageDraw, ImageFont
 
-    grey = cv2.cvtColor(columns['HR'], cv2.COLOR_BGR2GRAY)
-    detail = cv2.boxFilter(np.abs(cv2.Laplacian(grey, cv2.CV_32F)), -1, (side, side), anchor=(0, 0))
-    top, left = np.unravel_index(detail[:-side, :-side].argmax(), [length - side for length in grey.shape])
+    gray = cv2.cvtColor(columns['HR'], cv2.COLOR_BGR2GRAY)
+    detail = cv2.boxFilter(np.abs(cv2.Laplacian(gray, cv2.CV_32F)), -1, (side, side), anchor=(0, 0))
+    top, left = np.unravel_index(detail[:-side, :-side].argmax(), [length - side for length in gray.shape])
     width, margin = side * zoom, 32
     sheet = Image.new('RGB', (len(columns) * (width + 8) - 8, width + margin), 'white')
-    pen, font = ImageDraw.SampleIndex(sheet), ImageFont.load_default(20)
-    for i, (method, picture) in enumerate(columns.items()):
-        crop = cv2.cvtColor(picture[top : top + side, left : left + side], cv2.COLOR_BGR2RGB)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(20)
+    for i, (method, image) in enumerate(columns.items()):
+        crop = cv2.cvtColor(image[top : top + side, left : left + side], cv2.COLOR_BGR2RGB)
         crop = cv2.resize(crop, (width, width), interpolation=cv2.INTER_NEAREST)
         sheet.paste(Image.fromarray(crop), (i * (width + 8), margin))
         pen.text((i * (width + 8) + 4, 4), labels[method], fill='black', font=font)
@@ -99,4 +102,4 @@ def draw(columns, labels, path, side=160, zoom=3):
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('step', choices=['data', 'report'])
-    {'data': lay_out, 'report': report}[parser.parse_args().step]()
+    {'data': copy_images, 'report': report}[parser.parse_args().step]()

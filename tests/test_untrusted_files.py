@@ -10,7 +10,7 @@ import torch
 import yaml
 from basicsr.utils.registry import MODEL_REGISTRY
 
-from lkdn_basicsr.data.prepare.stores import prepare_folder
+from lkdn_basicsr.data.prepare.stores import StoreOptions, prepare_folder
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.training.model import model_class
 from tests.support.runs import reset_log, run, write
@@ -144,8 +144,9 @@ def test_option_is_text(home, monkeypatch):
 @pytest.fixture
 def stores(home):
     """Option files that read stores of both formats."""
-    prepare_folder('raw', 'train/gt', scales=(2,), workers=1)
-    prepare_folder('png', 'train/gt', scales=(2,), workers=1, format='png', crop_size=32, step=32)
+    prepare_folder('raw', 'train/gt', options=StoreOptions(scales=(2,), workers=1))
+    png = StoreOptions(scales=(2,), workers=1, format='png', crop_size=32, step=32)
+    prepare_folder('png', 'train/gt', options=png)
     return {name: sorted(path for path in (home / name).iterdir() if path.is_dir()) for name in ('raw', 'png')}
 
 

@@ -1,8 +1,12 @@
 """The images of a dataset behind one interface: raw stores, BasicSR's PNG LMDBs, or plain folders.
 
-Sources contain plain data only, so they can be pickled; files and memory maps are opened in the process that uses them.
+A source has ``root``, ``names`` (what pairs are matched by: file names without extension, or keys), ``labels`` (what a
+sample reports as its path), ``sizes(indices)`` ((n, 2) int64, height and width, without decoding; -1 where unknown),
+``image(i)``, (H, W, 3) uint8 RGB, and ``describe(i)`` for error messages. Sources contain plain data only, so they can
+be pickled; files and memory maps are opened in the process that uses them.
 """
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -13,7 +17,7 @@ import lmdb
 import numpy as np
 
 from lkdn_basicsr.data.image_files import decode_image, list_images, pair_names, probe_image, read_image
-from lkdn_basicsr.data.lmdb_file import read_info
+from lkdn_basicsr.data.lmdb_file import count_entries
 from lkdn_basicsr.data.raw_store import RawStore, is_raw_store
 from lkdn_basicsr.errors import InputError
 
@@ -86,7 +90,7 @@ def lmdb_entries(root: str, exact: bool = False) -> list[MetaEntry]:
         )
     entries = read_meta_info(meta_info)
     try:
-        stored = read_info(os.path.join(root, 'data.mdb')).entries
+        stored = count_entries(os.path.join(root, 'data.mdb'))
     except (OSError, ValueError) as error:
         raise InputError(f'The LMDB {root} cannot be read ({error}); prepare it again.') from None
     if stored < len(entries) or exact and stored > len(entries):
@@ -109,33 +113,7 @@ def open_environment(root: str) -> lmdb.Environment:
     return _environments[path]
 
 
-class Source:
-    """The images of one side of a dataset.
-
-    Attributes:
-        root: Folder.
-        names: What pairs are matched by: file names without extension, or keys.
-        labels: What a sample reports as its path.
-    """
-
-    root: str
-    names: list[str]
-    labels: list[str]
-
-    def sizes(self, indices: np.ndarray) -> np.ndarray:
-        """Return heights and widths, (n, 2) int64, without decoding; -1 where they are not known."""
-        raise NotImplementedError
-
-    def image(self, i: int) -> np.ndarray:
-        """Return image ``i``, (H, W, 3) uint8 RGB."""
-        raise NotImplementedError
-
-    def describe(self, i: int) -> str:
-        """Return what error messages call image ``i``."""
-        return f'{self.names[i]} in {self.root}'
-
-
-class RawSource(Source):
+class RawSource:
     """The images of a raw store."""
 
     def __init__(self, root: str) -> None:
@@ -149,8 +127,11 @@ class RawSource(Source):
     def image(self, i: int) -> np.ndarray:
         return self.store.image(i)
 
+    def describe(self, i: int) -> str:
+        return f'{self.names[i]} in {self.root}'
 
-class LmdbSource(Source):
+
+class LmdbSource:
     """The images of an LMDB as BasicSR's scripts write it: encoded images by key, and ``meta_info.txt``."""
 
     def __init__(self, root: str) -> None:
@@ -175,8 +156,11 @@ class LmdbSource(Source):
         except lmdb.Error as error:
             raise InputError(f'The LMDB {self.root} cannot be read ({error}); prepare it again.') from None
 
+    def describe(self, i: int) -> str:
+        return f'{self.names[i]} in {self.root}'
 
-class FolderSource(Source):
+
+class FolderSource:
     """The image files of one folder.
 
     Args:
@@ -190,20 +174,20 @@ class FolderSource(Source):
         self.names = [os.path.splitext(os.path.basename(path))[0] for path in paths]
 
     def sizes(self, indices: np.ndarray) -> np.ndarray:
-        return np.array([self._size(self.labels[i]) for i in indices], np.int64).reshape(-1, 2)
-
-    @staticmethod
-    def _size(path: str) -> tuple[int, int]:
-        try:
-            return probe_image(path, decode=False, any_mode=True)
-        except InputError:  # OpenCV reads some files that Pillow does not
-            return -1, -1
+        sizes = np.full((len(indices), 2), -1, np.int64)
+        for n, i in enumerate(indices):
+            with contextlib.suppress(InputError):  # OpenCV reads some files that Pillow does not
+                sizes[n] = probe_image(self.labels[i], decode=False, any_mode=True)
+        return sizes
 
     def image(self, i: int) -> np.ndarray:
         return read_image(self.labels[i])
 
     def describe(self, i: int) -> str:
         return self.labels[i]
+
+
+Source = RawSource | LmdbSource | FolderSource
 
 
 def open_sources(opt: dict[str, Any]) -> tuple[Source, Source, np.ndarray]:
@@ -246,7 +230,7 @@ def open_sources(opt: dict[str, Any]) -> tuple[Source, Source, np.ndarray]:
     return gt, lq, _pair_sources(gt, lq, chosen, template, all_of_lq=listed is None)
 
 
-def _source_class(backend: str | None, roots: list[str]) -> type[RawSource] | type[LmdbSource] | type[FolderSource]:
+def _source_class(backend: str | None, roots: list[str]) -> type[Source]:
     if backend not in (None, 'raw', 'lmdb', 'disk'):
         raise InputError(f'io_backend: type: {backend} is not known; use raw, lmdb or disk.')
     are_raw = [is_raw_store(root) for root in roots]
@@ -261,15 +245,14 @@ def _source_class(backend: str | None, roots: list[str]) -> type[RawSource] | ty
 
 def _find_listed(source: Source, files: list[str], meta_info_file: str) -> list[int]:
     """Return the indices of the images that a meta info file lists."""
-    index = {name: i for i, name in enumerate(source.names)}
     names = [os.path.splitext(file)[0] for file in files]
-    absent = [name for name in names if name not in index]
-    if absent:
+    matches = pair_names(names, source.names, lambda name: [name])
+    if matches.missing:
         raise InputError(
-            f'{meta_info_file} lists {absent[0]}, which {source.root} does not contain ({len(absent)} such); '
-            'correct meta_info_file, or remove it.'
+            f'{meta_info_file} lists {names[matches.missing[0]]}, which {source.root} does not contain '
+            f'({len(matches.missing)} such); correct meta_info_file, or remove it.'
         )
-    return [index[name] for name in names]
+    return [j for _, j in matches.pairs]
 
 
 def _pair_sources(gt: Source, lq: Source, chosen: Sequence[int], template: str, all_of_lq: bool) -> np.ndarray:

@@ -41,7 +41,7 @@ def imresize(image: np.ndarray, scale: float, edges: Literal['mirror', 'repeat']
     if edges not in ('mirror', 'repeat'):
         raise ValueError(f"edges must be 'mirror' or 'repeat', not {edges!r}.")
     for _ in range(2):
-        # The axis that is resized comes first, so that one tap is one weight times whole contiguous rows.
+        # The axis that is resized comes first, so that one tap is one weight times contiguous rows.
         rows = np.ascontiguousarray(image)
         resized = _resize_rows(rows.reshape(len(rows), -1), scale, edges)
         image = resized.reshape(-1, *rows.shape[1:]).swapaxes(0, 1)

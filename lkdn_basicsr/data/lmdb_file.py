@@ -6,7 +6,6 @@ included. The format is that of LMDB 0.9, unchanged since 2013 and described by 
 pages of little-endian numbers, of which only those of the tree are read here.
 """
 
-import dataclasses
 import os
 import struct
 from typing import BinaryIO
@@ -19,32 +18,15 @@ BRANCH, LEAF, OVERFLOW = 1, 2, 4
 BIG = 1  # flag of a node whose value has pages of its own
 
 
-@dataclasses.dataclass(frozen=True)
-class LmdbInfo:
-    """What the current meta page of an LMDB file states.
-
-    Attributes:
-        page_size: Bytes.
-        entries: Number of entries.
-        root: Page number of the root of the tree.
-        last_page: Number of the last page in use.
-    """
-
-    page_size: int
-    entries: int
-    root: int
-    last_page: int
-
-
-def read_info(path: str) -> LmdbInfo:
-    """Read the meta pages of an LMDB's ``data.mdb``.
+def count_entries(path: str) -> int:
+    """Return the number of entries that an LMDB's ``data.mdb`` states; only its first pages are read.
 
     Raises:
         ValueError: It is not an LMDB file, or it is cut short.
         OSError: It cannot be read.
     """
     with open(path, 'rb') as file:
-        return _read_info(file)
+        return _read_meta(file)[1]
 
 
 def locate(path: str) -> tuple[dict[bytes, tuple[int, int]], int]:
@@ -65,7 +47,9 @@ def locate(path: str) -> tuple[dict[bytes, tuple[int, int]], int]:
             raise ValueError('its B-tree is damaged') from None
 
 
-def _read_info(file: BinaryIO) -> LmdbInfo:
+def _read_meta(file: BinaryIO) -> tuple[int, int, int, int]:
+    """Return page size in bytes, number of entries, and the numbers of the root page and of the last page in use."""
+
     def read(place: int, size: int) -> bytes:
         file.seek(place)
         return file.read(size).ljust(size, b'\0')
@@ -80,20 +64,20 @@ def _read_info(file: BinaryIO) -> LmdbInfo:
     *_, entries, root, last, _ = max(metas, key=lambda meta: meta[-1])
     if (last + 1) * page_size > os.fstat(file.fileno()).st_size:
         raise ValueError('it is cut short')
-    return LmdbInfo(page_size, entries, root, last)
+    return page_size, entries, root, last
 
 
 def _locate(file: BinaryIO) -> tuple[dict[bytes, tuple[int, int]], int]:
-    info = _read_info(file)
+    page_size, _, root, last = _read_meta(file)
     places: dict[bytes, tuple[int, int]] = {}
     visited: set[int] = set()
 
     def visit(number: int) -> None:
-        if number > info.last_page or number in visited:
+        if number > last or number in visited:
             raise ValueError('its B-tree is damaged')
         visited.add(number)
-        file.seek(number * info.page_size)
-        page = file.read(info.page_size)
+        file.seek(number * page_size)
+        page = file.read(page_size)
         found, flags, lower, _ = PAGE.unpack_from(page)
         if found != number or flags & (BRANCH | LEAF | OVERFLOW) not in (BRANCH, LEAF):
             raise ValueError('its B-tree is damaged')
@@ -104,13 +88,13 @@ def _locate(file: BinaryIO) -> tuple[dict[bytes, tuple[int, int]], int]:
                 continue
             begin, length = node + NODE.size + key_size, low | high << 16
             key = page[node + NODE.size : begin]
-            place = number * info.page_size + begin
+            place = number * page_size + begin
             if top & BIG:
-                place = struct.unpack_from('<Q', page, begin)[0] * info.page_size + PAGE.size
-            if place + length > (info.last_page + 1) * info.page_size:
+                place = struct.unpack_from('<Q', page, begin)[0] * page_size + PAGE.size
+            if place + length > (last + 1) * page_size:
                 raise ValueError('its B-tree is damaged')
             places[key] = place, length
 
-    if info.root != NO_PAGE:
-        visit(info.root)
-    return places, info.page_size
+    if root != NO_PAGE:
+        visit(root)
+    return places, page_size

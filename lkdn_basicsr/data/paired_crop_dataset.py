@@ -86,8 +86,9 @@ class PairedCropDataset(Dataset):
         if self.train:
             lq, gt = self._crop(index, lq, gt, *window)
         else:
-            gt = np.ascontiguousarray(gt[: lq.shape[0] * self.scale, : lq.shape[1] * self.scale])
-        lq_planes, gt_planes = _planes(np.ascontiguousarray(lq)), _planes(gt)
+            gt = gt[: lq.shape[0] * self.scale, : lq.shape[1] * self.scale]
+            lq, gt = np.ascontiguousarray(lq), np.ascontiguousarray(gt)
+        lq_planes, gt_planes = _planes(lq), _planes(gt)
         if self.floats:
             lq_planes, gt_planes = self._to_float(lq_planes), self._to_float(gt_planes)
         return {

@@ -236,6 +236,7 @@ class SeededDataset(Dataset):
 
     def __getitem__(self, index: SampleIndex) -> Any:
         state = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+        # Changing the purpose would change the samples of runs that are resumed.
         words = random_words(b'lkdn data set', index.seed, index.position, 3)
         random.seed(words[0])
         np.random.seed(words[1] & 0xFFFFFFFF)

@@ -4,7 +4,7 @@ import random
 import lmdb
 import pytest
 
-from lkdn_basicsr.data.lmdb_file import locate, read_info
+from lkdn_basicsr.data.lmdb_file import count_entries, locate
 
 
 def make(path, rounds, seed=0):
@@ -27,7 +27,7 @@ def test_values_are_where_lmdb_reads_them(tmp_path, rounds):
     expected = make(str(tmp_path), rounds)
     places, page = locate(tmp_path / 'data.mdb')
     assert page == os.sysconf('SC_PAGESIZE') and list(places) == sorted(expected)
-    assert read_info(tmp_path / 'data.mdb').entries == len(expected)
+    assert count_entries(tmp_path / 'data.mdb') == len(expected)
     data = (tmp_path / 'data.mdb').read_bytes()
     assert {key: data[begin : begin + size] for key, (begin, size) in places.items()} == expected
 

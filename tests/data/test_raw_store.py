@@ -11,6 +11,7 @@ import pytest
 from lkdn_basicsr.data.prepare.stores import StoreOptions, prepare_folder
 from lkdn_basicsr.data.raw_store import RawStore, is_raw_store, write_index
 from lkdn_basicsr.errors import InputError
+from tests.support.images import write_images
 
 SIZES = [(40, 64), (64, 40), (48, 48), (8, 8)]  # the last is in a page of LMDB with others
 
@@ -18,11 +19,9 @@ SIZES = [(40, 64), (64, 40), (48, 48), (8, 8)]  # the last is in a page of LMDB 
 @pytest.fixture
 def images(tmp_path):
     """Name to RGB pixels of the images in the store."""
-    rng = np.random.default_rng(0)
-    (tmp_path / 'hr').mkdir()
-    images = {f'p{n}': rng.integers(0, 256, (*size, 3), dtype=np.uint8) for n, size in enumerate(SIZES)}
-    for name, image in images.items():
-        cv2.imwrite(str(tmp_path / 'hr' / f'{name}.png'), image[..., ::-1])
+    images = {}
+    for n, size in enumerate(SIZES):
+        images |= write_images(tmp_path / 'hr', [f'p{n}'], size, seed=n)
     return images
 
 

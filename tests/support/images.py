@@ -8,6 +8,19 @@ def random_image(height=20, width=30, channels=3, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
 
 
+def sub_images(name, image, crop_size, step, thresh=0):
+    """Return what BasicSR's extract_subimages.py cuts from an image, by name; with its variables, x is vertical."""
+    h, w = image.shape[:2]
+    h_space = np.arange(0, h - crop_size + 1, step)
+    if h - (h_space[-1] + crop_size) > thresh:
+        h_space = np.append(h_space, h - crop_size)
+    w_space = np.arange(0, w - crop_size + 1, step)
+    if w - (w_space[-1] + crop_size) > thresh:
+        w_space = np.append(w_space, w - crop_size)
+    windows = [image[x : x + crop_size, y : y + crop_size] for x in h_space for y in w_space]
+    return {f'{name}_s{i + 1:03d}': window for i, window in enumerate(windows)}
+
+
 def write_images(folder, names, size=(48, 60), seed=0):
     """Write random PNG files; return name to RGB pixels."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ def write_stores(plan: Plan, stores: dict[int, tuple[str, dict[str, Any]]], log:
     Raises:
         InputError: Too little space, a full disk, an image that cannot be decoded, a worker that was killed.
     """
-    needed = sum(_estimate_disk(plan, list(stores)).values())
+    needed = _estimate_disk(plan, list(stores))
     with contextlib.ExitStack() as stack:
         writers = {
             scale: stack.enter_context(StoreWriter(path, settings, _map_size(plan, scale)))
@@ -94,23 +94,22 @@ def _encode_in_order(
         yield memoryview(plan.slots[slot]), future.result()
 
 
-def _estimate_disk(plan: Plan, scales: list[int]) -> dict[int, int]:
+def _estimate_disk(plan: Plan, scales: list[int]) -> int:
     """Return the bytes that the stores will take: exact for raw ones, from a sample of the images for PNG."""
+    page, overhead = mmap.PAGESIZE, len(scales) << 20
     if plan.formats[1].suffix == '':
-        page = mmap.PAGESIZE
-        sizes = {
-            scale: [plan.formats[scale].capacity(plan.stored_shape(image, scale)) for image in plan.images]
-            for scale in scales
-        }
-        return {scale: sum(-(-(size + 16) // page) * page for size in sizes[scale]) + (1 << 20) for scale in scales}
+        sizes = [
+            plan.formats[scale].capacity(plan.stored_shape(image, scale)) for image in plan.images for scale in scales
+        ]
+        return sum(-(-(size + 16) // page) * page for size in sizes) + overhead
     areas = [math.prod(plan.stored_shape(image)) for image in plan.images]
     sample = sorted({round(n) for n in np.linspace(0, len(areas) - 1, 8)})
     with start_workers(plan) as pool:
-        measured = list(pool.map(estimate, sample))
-    per_pixel = {scale: sum(sizes[scale] for sizes in measured) / sum(areas[n] for n in sample) for scale in scales}
+        measured = sum(size for sizes in pool.map(estimate, sample) for scale, size in sizes.items() if scale in scales)
+    total = measured * sum(areas) / sum(areas[n] for n in sample)
     # An entry ends in a page that is half empty on average. A tenth is added, because the sample may be off.
-    pages = mmap.PAGESIZE // 2 * sum(plan.formats[1].entries(plan.stored_shape(image)) for image in plan.images)
-    return {scale: int((per_pixel[scale] * sum(areas) + pages) * 1.1) + (1 << 20) for scale in scales}
+    entries = len(scales) * sum(plan.formats[1].entries(plan.stored_shape(image)) for image in plan.images)
+    return int((total + page // 2 * entries) * 1.1) + overhead
 
 
 def _map_size(plan: Plan, scale: int) -> int:

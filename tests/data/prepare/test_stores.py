@@ -13,7 +13,7 @@ from lkdn_basicsr.data.prepare.stores import StoreOptions, format_ranges, prepar
 from lkdn_basicsr.data.prepare.verify import verify
 from lkdn_basicsr.data.raw_store import RawStore
 from lkdn_basicsr.errors import InputError
-from tests.support.images import write_images
+from tests.support.images import sub_images, write_images
 
 
 def prepare(out, hr, lr=None, **options):
@@ -161,53 +161,28 @@ def test_consecutive_numbers_are_joined():
     assert format_ranges(['0003', '0004', '0007', '0009', '0010']) == ['0003 to 0004', '0007', '0009 to 0010']
 
 
-def basicsr_sub_images(image, crop_size, step, thresh):
-    """The rule of BasicSR's extract_subimages.py, with its names: x is vertical, y horizontal."""
-    h, w = image.shape[:2]
-    h_space = np.arange(0, h - crop_size + 1, step)
-    if h - (h_space[-1] + crop_size) > thresh:
-        h_space = np.append(h_space, h - crop_size)
-    w_space = np.arange(0, w - crop_size + 1, step)
-    if w - (w_space[-1] + crop_size) > thresh:
-        w_space = np.append(w_space, w - crop_size)
-    return [image[x : x + crop_size, y : y + crop_size] for x in h_space for y in w_space]
-
-
 def test_the_png_store_is_what_basicsr_makes_and_reads(tmp_path, hr):
     from basicsr.data.paired_image_dataset import PairedImageDataset
 
     gt, lq = prepare(tmp_path / 'out', hr, format='png', crop_size=24, step=16, thresh=4, workers=2)
     assert [os.path.basename(path) for path in (gt, lq)] == ['HR_sub.lmdb', 'LR_bicubic_X4_sub.lmdb']
-    expected = {}
+    expected = ({}, {})
     for name in ('a', 'a_1', 'b', 'c'):
-        pairs = zip(
-            basicsr_sub_images(pixels(hr, name), 24, 16, 4),
-            basicsr_sub_images(imresize(pixels(hr, name), 1 / 4), 6, 4, 1),
-            strict=True,
-        )
-        expected |= {f'{name}_s{n + 1:03d}': pair for n, pair in enumerate(pairs)}
+        expected[0].update(sub_images(name, pixels(hr, name), 24, 16, 4))
+        expected[1].update(sub_images(name, imresize(pixels(hr, name), 1 / 4), 6, 4, 1))
     for path, size in ((gt, 24), (lq, 6)):
         lines = open(f'{path}/meta_info.txt', encoding='utf-8').read().splitlines()
-        assert lines == [f'{name} ({size},{size},3) 1' for name in sorted(f'{key}.png' for key in expected)]
+        assert lines == [f'{name} ({size},{size},3) 1' for name in sorted(f'{key}.png' for key in expected[0])]
         verify(path)
-    dataset = PairedImageDataset(
-        dict(
-            dataroot_gt=gt,
-            dataroot_lq=lq,
-            io_backend=dict(type='lmdb'),
-            scale=4,
-            phase='train',
-            gt_size=24,
-            use_hflip=False,
-            use_rot=False,
-        )
-    )
-    assert len(dataset) == len(expected) == 4 * 9
+    opt = dict(dataroot_gt=gt, dataroot_lq=lq, io_backend=dict(type='lmdb'), scale=4, phase='train', gt_size=24)
+    dataset = PairedImageDataset(dict(opt, use_hflip=False, use_rot=False))
+    assert len(dataset) == len(expected[0]) == 4 * 9
     random.seed(0)
     for n in range(len(dataset)):
         sample = dataset[n]
-        for key, image in zip(('gt', 'lq'), expected[sample['gt_path']], strict=True):
-            np.testing.assert_array_equal((sample[key].numpy() * 255).round().transpose(1, 2, 0), image)
+        for key, images in zip(('gt', 'lq'), expected, strict=True):
+            image = (sample[key].numpy() * 255).round().transpose(1, 2, 0)
+            np.testing.assert_array_equal(image, images[sample['gt_path']])
 
 
 def test_png_names_and_sizes_that_basicsr_cannot_read_are_refused(tmp_path, hr):
