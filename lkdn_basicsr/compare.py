@@ -6,14 +6,6 @@ from collections.abc import Sequence
 
 from lkdn_basicsr import cli
 from lkdn_basicsr.errors import InputError
-from lkdn_basicsr.evaluate import published
-from lkdn_basicsr.evaluate.benchmarks import read_benchmarks
-from lkdn_basicsr.evaluate.loading.load import load, method_name
-from lkdn_basicsr.evaluate.measure import measure, measure_bicubic
-from lkdn_basicsr.files import check_writable
-from lkdn_basicsr.report.regions import check_region, parse_region
-from lkdn_basicsr.report.report import write_report
-from lkdn_basicsr.report.table import markdown
 
 PROG = 'python -m lkdn_basicsr.compare'
 EPILOG = """\
@@ -34,7 +26,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog=PROG,
         description='Compare super-resolution networks on benchmarks.',
         epilog=EPILOG,
-        allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('--models', nargs='+', required=True, metavar='[NAME=]FILE', help='networks to compare')
@@ -76,6 +67,16 @@ def compare(
     Raises:
         InputError: An argument cannot be used, or ``out`` cannot be written.
     """
+    # Imported here, so that cli.report_errors reports an OpenCV that does not load.
+    from lkdn_basicsr.evaluate import published
+    from lkdn_basicsr.evaluate.benchmarks import read_benchmarks
+    from lkdn_basicsr.evaluate.loading.load import load
+    from lkdn_basicsr.evaluate.measure import measure, measure_bicubic
+    from lkdn_basicsr.files import check_writable
+    from lkdn_basicsr.report.regions import check_region, parse_region
+    from lkdn_basicsr.report.report import write_report
+    from lkdn_basicsr.report.table import markdown
+
     if scale < 2:
         raise InputError(f'--scale is {scale}; give the upscaling factor of the networks, 2 or more')
     benchmarks = read_benchmarks(folders, scale)
@@ -114,6 +115,8 @@ def method_names(named_files: Sequence[tuple[str | None, str]]) -> list[str]:
     Raises:
         InputError: Two methods have the same name.
     """
+    from lkdn_basicsr.evaluate.loading.load import method_name
+
     names = [name or method_name(path) for name, path in named_files]
     duplicates = {name for name in names if names.count(name) > 1}
     for index, (name, path) in enumerate(named_files):
