@@ -10,12 +10,11 @@ from lkdn_basicsr.errors import InputError
 PROG = 'python -m lkdn_basicsr.compare'
 EPILOG = """\
 FILE is a checkpoint (.pth, .safetensors): LKDN and LKDN-S in training form or fused, BSRN, BasicSR's MSRResNet, EDSR,
-RCAN, RRDBNet, SwinIR and SRVGGNetCompact, and every network that spandrel supports. For any other network of BasicSR's
-registry, FILE is a test option file (.yml) with network_g and path:pretrain_network_g.
-NAME is the name in the tables; the default is the name of the file, or of the run that saved it.
+RCAN, RRDBNet, SwinIR and SRVGGNetCompact, every network that spandrel supports, and every network that was trained by
+lkdn_basicsr.train. For any other network of BasicSR's registry, FILE is a test option file (.yml) with network_g and
+path:pretrain_network_g. NAME is the name in the tables; the default is the name of the file, or of its run.
 
-A benchmark DIR contains GTmodX and LRbicxX for the scale X. Create it with
-python -m lkdn_basicsr.prepare benchmark.
+A benchmark DIR contains GTmodX and LRbicxX for the scale X. python -m lkdn_basicsr.prepare benchmark creates it.
 
 Results in the folder of --out are kept, and are not measured again.
 """

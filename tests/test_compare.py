@@ -160,12 +160,18 @@ def test_an_invalid_argument_ends_the_command_with_one_line(tmp_path, benchmarks
 
 @pytest.mark.slow
 def test_official_checkpoints_on_set5(tmp_path, shared):
-    """The paper's 32.39 dB, and the figures of the authors' code."""
-    models = [shared / 'official' / f'{name}.pth' for name in ('LKDN_x4', 'LKDN-S_x4')]
-    out = tmp_path / 'out'
-    assert run('--models', *models, '--sets', shared / 'data' / 'Set5', '--out', out) == 0
-    rows = {row['method']: row for row in read_table(out)}
-    printed = {name: f'{float(row["Set5_psnr"]):.2f}/{float(row["Set5_ssim"]):.4f}' for name, row in rows.items()}
-    assert printed['LKDN_x4'] == '32.39/0.8980'
-    assert printed['LKDN-S_x4'] == '32.11/0.8938'
-    assert rows['LKDN-S_x4']['params'] == '129177'
+    """The figures of the authors' code. Bicubic is of RGB; the usual 28.42 and 0.8104 are of Y only."""
+    models = [shared / 'official' / f'{name}.pth' for name in ('LKDN_x4', 'LKDN-S_x4', 'LKDN-S_del_rep_x4')]
+    assert run('--models', *models, '--sets', shared / 'data' / 'Set5', '--out', tmp_path) == 0
+    bicubic, lkdn, training_form, fused = read_table(tmp_path)
+    for row, psnr, ssim, params in [
+        (bicubic, 28.4302, 0.8111, ''),
+        (lkdn, 32.3948, 0.8980, '321992'),
+        (training_form, 32.1058, 0.8938, '129177'),
+        (fused, 32.1058, 0.8938, '129177'),
+    ]:
+        # 0.001 dB: on other machines and torch versions, some pixels are rounded differently to 8 bits.
+        assert float(row['Set5_psnr']) == pytest.approx(psnr, abs=1e-3)
+        assert float(row['Set5_ssim']) == pytest.approx(ssim, abs=1e-4)
+        assert row['params'] == params
+    assert float(fused['Set5_psnr']) == pytest.approx(float(training_form['Set5_psnr']), abs=5e-4)

@@ -32,12 +32,8 @@ def count(network: nn.Module, scale: int) -> tuple[int, int]:
     interpolation and shuffling, Fourier transforms, and normalizations that are not one of torch's layers. If a network
     pads its input to windows, the padding counts.
 
-    LKDN ×4 has 18.225 G in convolutions and 18.276 G in all; the paper prints 18.3. BSRN ×4 has 19.177 G, or 19.414 G
-    with one per added bias, as older versions of thop counted; its paper prints 19.4. SwinIR-light ×4 has 63.1 G with
-    the matrix products of its attention; its paper prints 49.6.
-
-    The network runs on the meta device, where only shapes are computed. If it cannot, it runs for real, on its own
-    device.
+    docs/compare.md compares the counts of LKDN, BSRN and SwinIR-light with those in their papers. The network runs on
+    the meta device, where only shapes are computed. If it cannot, it runs for real, on its own device.
 
     Args:
         network: Maps (1, 3, H, W) to (1, 3, scale·H, scale·W); in evaluation mode. Not modified.

@@ -102,7 +102,7 @@ def _upscale(loaded: LoadedNetwork, lq: np.ndarray, label: str) -> np.ndarray:
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=False):
             output = network(image.to(device)).float().cpu()
     except (RuntimeError, ValueError, TypeError) as error:  # raised by third-party code
-        if _is_out_of_memory(error):
+        if 'memory' in str(error):  # the CPU's allocator raises a plain RuntimeError
             height, width = lq.shape[:2]
             raise InputError(
                 f'the memory of {latency.device_name()} does not suffice for {label} ({width}×{height} pixels): leave '
@@ -117,10 +117,6 @@ def _upscale(loaded: LoadedNetwork, lq: np.ndarray, label: str) -> np.ndarray:
             'diverge'
         )
     return tensor2img(output)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return 'memory' in str(error)  # the CPU's allocator raises a plain RuntimeError
 
 
 def _measure_cost(
@@ -159,7 +155,7 @@ def _time(loaded: LoadedNetwork, device: str) -> float | None:
     try:
         return latency.latency(loaded.network.to(latency.device()), loaded.scale)
     except RuntimeError as error:
-        if not _is_out_of_memory(error):
+        if 'memory' not in str(error):
             raise
         logging.getLogger('basicsr').warning(
             f'{loaded.path} is not timed: the memory of {device} does not suffice for an output of 1280×720.'

@@ -44,10 +44,10 @@ def cache(tmp_path):
 
 def change_score(cache):
     """Write a PSNR of 77 dB for image a into the cache, which no measurement gives."""
-    (path,) = Path(cache).rglob('One.json')
-    record = json.loads(path.read_text())
-    record['psnr']['a'] = 77.0
-    path.write_text(json.dumps(record))
+    for path in Path(cache).rglob('One.json'):
+        record = json.loads(path.read_text())
+        record['psnr']['a'] = 77.0
+        path.write_text(json.dumps(record))
 
 
 def test_scores_are_those_of_basicsr_for_the_saved_images(one, model, cache):
@@ -100,34 +100,23 @@ def test_results_in_the_cache_are_not_measured_again(tmp_path, one, model, cache
     assert again.params and again.multi_adds and again.latency
 
 
-def test_another_network_is_measured(tmp_path, one, model, cache):
-    first = measure(model, [one], 4, cache)
+@pytest.mark.parametrize('change', ['network', 'protocol', 'GTmod4', 'LRbicx4'])
+def test_results_that_are_no_longer_valid_are_measured_again(change, one, model, cache, monkeypatch):
+    first = measure(model, [one], 4, cache).scores['One']
+    measure_bicubic([one], 4, cache)
     change_score(cache)
-    save_checkpoint(randomize(small_lkdn(), seed=2), tmp_path / 'small.pth')  # the same name
-    second = measure(model, [one], 4, cache)
-    assert second.scores['One'].psnr['a'] not in (77, first.scores['One'].psnr['a'])
-    assert second.scores['One'].folder != first.scores['One'].folder
-
-
-@pytest.mark.parametrize('kind', ['GTmod4', 'LRbicx4'])
-def test_changed_images_are_measured_again(kind, tmp_path, one, model, cache):
-    other = str(tmp_path / 'other')
-    measure(model, [one], 4, cache)
-    measure_bicubic([one], 4, other)
-    change_score(cache)
-    change_score(other)
-    path = os.path.join(one.folder, kind, 'b.png')
-    cv2.imwrite(path, 255 - cv2.imread(path))
-    changed = read_benchmark(one.folder, 4)
-    assert measure(model, [changed], 4, cache).scores['One'].psnr['a'] != 77
-    assert measure_bicubic([changed], 4, other).scores['One'].psnr['a'] != 77
-
-
-def test_another_protocol_is_measured_again(one, model, cache, monkeypatch):
-    measure(model, [one], 4, cache)
-    change_score(cache)
-    monkeypatch.setattr(module, 'PROTOCOL', -1)
-    assert measure(model, [one], 4, cache).scores['One'].psnr['a'] != 77
+    if change == 'network':
+        save_checkpoint(randomize(small_lkdn(), seed=2), model)
+    elif change == 'protocol':
+        monkeypatch.setattr(module, 'PROTOCOL', -1)
+    else:
+        path = os.path.join(one.folder, change, 'b.png')
+        cv2.imwrite(path, 255 - cv2.imread(path))
+        one = read_benchmark(one.folder, 4)
+    second = measure(model, [one], 4, cache).scores['One']
+    assert second.psnr['a'] != 77
+    assert (second.psnr['a'] == first.psnr['a'] and second.folder == first.folder) == (change != 'network')
+    assert (measure_bicubic([one], 4, cache).scores['One'].psnr['a'] == 77) == (change == 'network')
 
 
 def test_a_killed_measurement_continues(tmp_path, model, cache, monkeypatch):
@@ -218,20 +207,3 @@ def test_a_cache_that_cannot_be_written(tmp_path, one, model):
     (tmp_path / 'file').write_text('')
     with pytest.raises(InputError, match='file/.* could not be written'):
         measure(model, [one], 4, str(tmp_path / 'file'))
-
-
-def test_official_checkpoints_on_set5(shared, cache):
-    """The figures of the authors' code. Bicubic is of RGB; the usual 28.42 and 0.8104 are of Y only."""
-    set5 = read_benchmark(shared / 'data' / 'Set5', 4)
-    figures = {}
-    for name in ('LKDN_x4', 'LKDN-S_x4', 'LKDN-S_del_rep_x4'):
-        result = measure(str(shared / 'official' / f'{name}.pth'), [set5], 4, cache)
-        figures[name] = (round(result.scores['Set5'].mean_psnr, 3), round(result.scores['Set5'].mean_ssim, 4))
-        assert result.params == (321992 if name == 'LKDN_x4' else 129177)
-    # 0.001 dB: on other machines and torch versions, some pixels are rounded differently to 8 bits.
-    assert figures['LKDN_x4'] == (pytest.approx(32.3948, abs=1e-3), pytest.approx(0.8980, abs=1e-4))
-    assert figures['LKDN-S_x4'] == (pytest.approx(32.1058, abs=1e-3), pytest.approx(0.8938, abs=1e-4))
-    assert figures['LKDN-S_del_rep_x4'] == figures['LKDN-S_x4']
-    bicubic = measure_bicubic([set5], 4, cache).scores['Set5']
-    assert bicubic.mean_psnr == pytest.approx(28.4302, abs=1e-3)
-    assert bicubic.mean_ssim == pytest.approx(0.8111, abs=1e-4)

@@ -20,11 +20,10 @@ from lkdn_basicsr.options.registries import CONSTRUCTOR_ERRORS, registered
 
 
 def from_config(config: Any, weights: dict[str, torch.Tensor]) -> nn.Module | None:
-    """Return the network with the weights, fused; None if the config is not that of a network that they fit.
+    """Return the network with the weights, fused; None if the config is invalid or the weights do not fit it.
 
     Args:
         config: Anything; it may come from an untrusted checkpoint.
-        weights: In training form or fused.
     """
     if not _is_config(config) or config['type'] not in registered(ARCH_REGISTRY):
         return None
@@ -36,10 +35,6 @@ def from_config(config: Any, weights: dict[str, torch.Tensor]) -> nn.Module | No
 
 def from_option_file(option_file: OptionFile, weights: dict[str, torch.Tensor]) -> nn.Module:
     """Return the network of ``network_g`` with the weights, fused.
-
-    Args:
-        option_file: Only ``network_g`` is used.
-        weights: In training form or fused.
 
     Raises:
         InputError: ``network_g`` is not the config of a network that can be built, or the weights do not fit it.

@@ -113,8 +113,6 @@ def _read_checkpoint(path: str, param_key: str | None = None) -> tuple[dict[str,
     if path.lower().endswith('.safetensors'):
         try:
             return safetensors.torch.load_file(path), None
-        except FileNotFoundError:
-            raise InputError(f'checkpoint {path} does not exist: give the path of a file') from None
         except (OSError, safetensors.SafetensorError) as error:
             raise InputError(
                 f'checkpoint {path} cannot be read ({one_line(error)}): copy or download it again'

@@ -16,14 +16,10 @@ from torch.nn import functional as F
 
 
 class PadToWindow(nn.Module):
-    """A network whose input sizes must be multiples of its window, for images of any size.
+    """A network whose input sizes must be multiples of its window (in pixels), for images of any size.
 
     Images are padded at the bottom and on the right by reflection and the output is cropped, as in BasicSR's
     SwinIRModel.
-
-    Args:
-        core: The network.
-        window: In pixels.
     """
 
     def __init__(self, core: nn.Module, window: int) -> None:

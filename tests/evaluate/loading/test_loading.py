@@ -210,10 +210,7 @@ def test_a_plugin_network(save_with_config, monkeypatch, capfd, recwarn):
 @pytest.mark.parametrize(
     'config',
     [
-        'EDSR',
-        {'type': ['EDSR']},
-        {'type': 'Unknown'},
-        {'type': 'EDSR', 'num_feat': 'many'},
+        *('EDSR', {'type': ['EDSR']}, {'type': 'Unknown'}, {'type': 'EDSR', 'num_feat': 'many'}),
         {'type': 'RCAN', 'num_in_ch': 3, 'num_out_ch': 3, 'squeeze_factor': 0},
         {'type': 'EDSR', **EDSR_X2, 'num_feat': 16},
     ],
@@ -293,17 +290,14 @@ def test_another_scale_is_refused(tmp_path):
         load(path, 4)
 
 
-SINGLE_CHANNEL = {
-    'LKDN': lambda: small_lkdn(num_in_ch=1, num_out_ch=1),
-    'MSRResNet': lambda: MSRResNet(1, 1, 8, 1, 4),
-    'RRDBNet': lambda: RRDBNet(1, 1, 4, 8, 1, 4),
-}
-
-
-@pytest.mark.parametrize('name', SINGLE_CHANNEL)
-def test_single_channel_networks_are_refused(name, tmp_path):
+@pytest.mark.parametrize(
+    'network',
+    [small_lkdn(num_in_ch=1, num_out_ch=1), MSRResNet(1, 1, 8, 1, 4), RRDBNet(1, 1, 4, 8, 1, 4)],
+    ids=['LKDN', 'MSRResNet', 'RRDBNet'],
+)
+def test_single_channel_networks_are_refused(network, tmp_path):
     with pytest.raises(InputError, match='a.pth is a network for single-channel images'):
-        load(save_checkpoint(SINGLE_CHANNEL[name](), tmp_path / 'a.pth'))
+        load(save_checkpoint(network, tmp_path / 'a.pth'))
 
 
 @pytest.mark.filterwarnings('ignore:built')
