@@ -1,1 +1,1 @@
-"""Measuring networks against each other on test sets, and showing it: what ``compare`` and ``study`` are made of."""
+"""Measure networks on benchmarks; ``evaluate.loading`` opens them."""

@@ -1,27 +1,27 @@
-"""Test sets as they lie on the disk: pairs of HR and LR pictures, and what they are known by."""
+"""Benchmarks (Set5, Set14, …) in folders: find, pair, check and read their HR and LR images."""
 
 import dataclasses
 import hashlib
 import os
+from collections.abc import Iterable
 
-from lkdn_basicsr.data.image_files import pair_images, read_image
-from lkdn_basicsr.data.image_sources import FolderSource
+import numpy as np
+
+from lkdn_basicsr.data.image_files import pair_images, probe_image, read_image
 from lkdn_basicsr.errors import InputError
 
 
 @dataclasses.dataclass
 class Benchmark:
-    """A test set at a scale.
+    """A benchmark at a scale.
 
     Attributes:
-        name (str): that of its folder.
-        folder (str): as it was given.
-        scale (int): of its LR pictures.
-        images (dict[str, tuple[str, str]]): by name, the paths of the HR and of the LR picture.
-        checksum (str): SHA-256, in hexadecimal, over the names and all bytes of the pictures.
+        name: Name of the folder.
+        folder: As it was given.
+        scale: Upscaling factor of the LR images.
+        images: By name, the paths of the HR and the LR image.
+        checksum: SHA-256 in hexadecimal of the names and files of all images.
     """
-
-    __test__ = False  # pytest takes every class called Test... for tests
 
     name: str
     folder: str
@@ -29,97 +29,94 @@ class Benchmark:
     images: dict[str, tuple[str, str]]
     checksum: str
 
-    def read(self, name):
-        """The HR and the LR picture of a name, as BasicSR reads them.
+    def read(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Read an HR image and its LR image as BasicSR does.
 
         Returns:
-            tuple[ndarray, ndarray]: gt (scale·H, scale·W, 3) and lq (H, W, 3), uint8, BGR; grey pictures have three
-            equal channels, 16-bit ones are cut to 8.
+            gt (scale·H, scale·W, 3) and lq (H, W, 3), uint8, BGR. Gray images have three equal channels, 16-bit images
+            keep their upper 8 bits.
 
         Raises:
-            InputError: one is damaged, or their sizes do not fit.
+            InputError: An image is damaged, or the sizes do not fit.
         """
-        gt, lq = (read_image(path, 'bgr') for path in self.images[name])
-        _check_sizes(*self.images[name], gt.shape, lq.shape, self.scale)
+        hr, lr = self.images[name]
+        gt, lq = read_image(hr, 'bgr'), read_image(lr, 'bgr')
+        _check_sizes(hr, gt.shape[:2], lr, lq.shape[:2], self.scale)
         return gt, lq
 
 
-def read_benchmark(folder, scale):
-    """Find the pictures of a test set, pair them and check their sizes.
+def read_benchmark(folder: str | os.PathLike[str], scale: int) -> Benchmark:
+    """Find the images of a benchmark, pair them and check their sizes.
 
     Args:
-        folder (str): holds ``GTmod{scale}`` and ``LRbicx{scale}``, whose pictures have equal names, or the LR ones the
-            scale behind theirs (``babyx4.png``).
-        scale (int): upscaling factor.
-
-    Returns:
-        Benchmark
+        folder: Contains ``GTmod{scale}`` and ``LRbicx{scale}``. An LR image is called like its HR image, or has the
+            scale after the name (``babyx4.png``).
+        scale: Upscaling factor.
 
     Raises:
-        InputError: a folder is missing, or holds what cannot be paired or has the wrong size.
+        InputError: A folder is missing, or contains images that have no counterpart, wrong sizes, or are damaged.
     """
     folder = os.fspath(folder)
-    hr, lr = (os.path.join(folder, f'{kind}{scale}') for kind in ('GTmod', 'LRbicx'))
-    for path in (hr, lr):
+    hr_folder, lr_folder = (os.path.join(folder, f'{kind}{scale}') for kind in ('GTmod', 'LRbicx'))
+    for path in (hr_folder, lr_folder):
         if not os.path.isdir(path):
             raise InputError(
-                f'the test set {folder} has no folder {os.path.basename(path)}: python '
-                f'scripts/prepare_benchmark.py --hr DIR --out {folder} --scale {scale} makes it from HR '
-                'pictures'
+                f'the benchmark {folder} has no folder {os.path.basename(path)}: prepare it from HR images with '
+                f'python -m lkdn_basicsr.prepare benchmark --hr DIR --out {folder} --scale {scale}'
             )
-    found, missing, left_over = pair_images(hr, {scale: lr})
+    pairs, missing, left_over = pair_images(hr_folder, {scale: lr_folder})
     if missing or left_over:
         problems = missing + left_over
         more = f' (and {len(problems) - 1} more)' if len(problems) > 1 else ''
         raise InputError(
-            f'the test set {folder} does not pair: {problems[0]}{more}; add the other picture, or remove this one'
+            f'the images of the benchmark {folder} do not pair: {problems[0]}{more}; add the other image, or remove '
+            'this one'
         )
-    pictures = {picture.name: (picture.hr, picture.lr[scale]) for picture in found}
-    for paths in pictures.values():
-        sizes = [tuple(FolderSource(os.path.dirname(path), [os.path.basename(path)]).sizes([0])[0]) for path in paths]
-        if (-1, -1) not in sizes:  # not known without decoding; `Benchmark.read` looks again
-            _check_sizes(*paths, *sizes, scale)
-    name = os.path.basename(os.path.abspath(folder))
-    return Benchmark(name, folder, scale, pictures, _checksum(pictures))
+    images = {pair.name: (pair.hr, pair.lr[scale]) for pair in pairs}
+    for hr, lr in images.values():
+        gt_size, lq_size = (probe_image(path, decode=False, any_mode=True) for path in (hr, lr))
+        _check_sizes(hr, gt_size, lr, lq_size, scale)
+    return Benchmark(os.path.basename(os.path.abspath(folder)), folder, scale, images, _checksum(images))
 
 
-def read_benchmarks(folders, scale):
-    """Find several test sets, see :func:`read_benchmark`.
+def read_benchmarks(folders: Iterable[str | os.PathLike[str]], scale: int) -> list[Benchmark]:
+    """Read several benchmarks, see :func:`read_benchmark`.
 
     Raises:
-        InputError: Two have one name, or as :func:`read_benchmark`.
+        InputError: Two have the same name, or one cannot be used.
     """
-    sets = {}
+    benchmarks: dict[str, Benchmark] = {}
     for folder in folders:
         benchmark = read_benchmark(folder, scale)
-        first = sets.setdefault(benchmark.name, benchmark)
+        first = benchmarks.setdefault(benchmark.name, benchmark)
         if first is not benchmark:
             raise InputError(
-                f'--sets: {first.folder} and {folder} are both called {first.name}; rename one of the '
-                'folders, or leave one out'
+                f'--sets: {first.folder} and {folder} are both called {first.name}; rename one of the folders, or '
+                'leave one out'
             )
-    return list(sets.values())
+    return list(benchmarks.values())
 
 
-def _check_sizes(hr, lr, gt_shape, lq_shape, scale):
-    gt, lq = (tuple(int(side) for side in shape[:2]) for shape in (gt_shape, lq_shape))
-    if gt != (lq[0] * scale, lq[1] * scale):
+def _check_sizes(hr: str, gt_size: tuple[int, ...], lr: str, lq_size: tuple[int, ...], scale: int) -> None:
+    """Check the (height, width) of an HR image and its LR image."""
+    height, width = gt_size
+    if (height, width) != (lq_size[0] * scale, lq_size[1] * scale):
         raise InputError(
-            f'{hr} is {gt[1]}×{gt[0]} pixels and {lr} is {lq[1]}×{lq[0]}, which is not {scale} times '
-            'less: make the set anew with scripts/prepare_benchmark.py, which crops the HR pictures to '
-            'multiples of the scale'
+            f'{hr} is {width}×{height} pixels, which is not {scale} times {lr} with {lq_size[1]}×{lq_size[0]}: prepare '
+            'the benchmark again with python -m lkdn_basicsr.prepare benchmark, which crops HR images to multiples of '
+            'the scale'
         )
-    least = 2 * scale + 11  # what SSIM's window of 11 pixels needs, within the border that is left out
-    if min(gt) < least:
+    least = 2 * scale + 11  # SSIM has a window of 11 pixels, and a border of `scale` pixels is left out
+    if min(height, width) < least:
         raise InputError(
-            f'{hr} is {gt[1]}×{gt[0]} pixels, and SSIM needs {least} on a side at ×{scale}: remove the '
-            'picture from the set'
+            f'{hr} is {width}×{height} pixels, but SSIM needs at least {least} per side at ×{scale}: remove the image '
+            'from the benchmark'
         )
 
 
-def _checksum(pictures):
+def _checksum(images: dict[str, tuple[str, str]]) -> str:
     digest = hashlib.sha256()
-    for name, paths in pictures.items():
+    for name, paths in images.items():
         for path in paths:
             try:
                 with open(path, 'rb') as file:

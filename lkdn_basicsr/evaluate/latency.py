@@ -1,22 +1,23 @@
-"""How long a network takes on this machine, and what this machine is called."""
+"""Latency of a network on this machine, and the name of the machine's device."""
 
 import statistics
 import time
 
 import torch
+from torch import nn
 
 from lkdn_basicsr.evaluate.complexity import lr_size
 
-RUNS, SECONDS = 5, 10  # a median of so many, or of those that fit into so many seconds; at least one
+MAX_RUNS, MAX_SECONDS = 5, 10  # the median is of at most so many runs, begun within so many seconds; at least one
 
 
-def device():
-    """Where networks run: the first GPU, or the CPU."""
+def device() -> torch.device:
+    """Return the device that networks run on: the first GPU, or the CPU."""
     return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 
 
-def device_name():
-    """What latencies are told with: the GPU's name, or the CPU's and how many threads torch uses."""
+def device_name() -> str:
+    """Return the name of the GPU, or that of the CPU with the number of threads that torch uses."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     name = 'CPU'
@@ -31,32 +32,29 @@ def device_name():
 
 
 @torch.inference_mode()
-def latency(network, scale):
-    """Seconds that a network takes for an output of 1280×720: the median of a few runs after one more.
+def latency(network: nn.Module, scale: int) -> float:
+    """Return the seconds for an output of 1280×720: the median of a few runs after a warm-up.
 
-    In float32 with torch's own settings, which let a GPU compute convolutions in TF32.
+    In float32 with torch's default settings, which allow TF32 convolutions on a GPU.
 
     Args:
-        network (nn.Module): (1, 3, H, W) to (1, 3, scale·H, scale·W), in evaluation mode.
-        scale (int): upscaling factor.
-
-    Returns:
-        float
+        network: Maps (1, 3, H, W) to (1, 3, scale·H, scale·W); in evaluation mode.
+        scale: Upscaling factor.
     """
-    where = next(network.parameters()).device
-    picture = torch.full((1, 3, *lr_size(scale)), 0.5, device=where)
-    _timed(network, picture)
-    times = [_timed(network, picture)]
-    while len(times) < RUNS and sum(times) < SECONDS:
-        times.append(_timed(network, picture))
+    image = torch.full((1, 3, *lr_size(scale)), 0.5, device=next(network.parameters()).device)
+    _run(network, image)
+    times = [_run(network, image)]
+    while len(times) < MAX_RUNS and sum(times) < MAX_SECONDS:
+        times.append(_run(network, image))
     return statistics.median(times)
 
 
-def _timed(network, picture):
-    if picture.is_cuda:
+def _run(network: nn.Module, image: torch.Tensor) -> float:
+    """Run the network and return the seconds that it took."""
+    if image.is_cuda:
         torch.cuda.synchronize()
     start = time.perf_counter()
-    network(picture)
-    if picture.is_cuda:
+    network(image)
+    if image.is_cuda:
         torch.cuda.synchronize()
     return time.perf_counter() - start

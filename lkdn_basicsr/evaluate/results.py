@@ -1,4 +1,4 @@
-"""What is measured of a method, as the tables, plots and pages take it."""
+"""Results of a method, as tables, plots and pages use them."""
 
 import dataclasses
 import math
@@ -6,12 +6,12 @@ import math
 
 @dataclasses.dataclass
 class BenchmarkScores:
-    """A method on a test set.
+    """Scores of a method on a benchmark.
 
     Attributes:
-        psnr (dict[str, float]): of each picture, in dB, on Y, without a border of ``scale`` pixels.
-        ssim (dict[str, float]): of each picture, likewise.
-        folder (str): where its SR pictures lie, ``PICTURE.png``.
+        psnr: By image, in dB, on Y, without a border of ``scale`` pixels.
+        ssim: By image, likewise.
+        folder: Contains the SR images, ``IMAGE.png``.
     """
 
     psnr: dict[str, float]
@@ -19,28 +19,27 @@ class BenchmarkScores:
     folder: str
 
     @property
-    def mean_psnr(self):
+    def mean_psnr(self) -> float:
         return math.fsum(self.psnr.values()) / len(self.psnr)
 
     @property
-    def mean_ssim(self):
+    def mean_ssim(self) -> float:
         return math.fsum(self.ssim.values()) / len(self.ssim)
 
 
 @dataclasses.dataclass
 class Result:
-    """A method at a scale.
+    """What was measured of a method at a scale.
 
     Attributes:
-        method (str): its name in tables.
-        scale (int): upscaling factor.
-        scores (dict[str, BenchmarkScores]): by the name of the test set.
-        params (int | None): number of parameters, of the fused network; None for bicubic.
-        multi_adds (int | None): multiplications with addition for an output of 1280×720; None for bicubic.
-        latency (float | None): seconds for such an output on this machine; None where it was not measured.
-        seconds (float | None): of training, where that was part of it.
-        curves (dict[str, list[tuple[int, float]]]): by the name of the test set, (iteration, mean PSNR in dB) while
-            training.
+        method: Name in tables.
+        scale: Upscaling factor.
+        scores: By the name of the benchmark.
+        params: Number of parameters of the fused network; None for bicubic.
+        multi_adds: Multi-Adds for an output of 1280×720; None for bicubic.
+        latency: Seconds for such an output on this machine; None if it was not measured.
+        seconds: Duration of training; None if the network was not trained here.
+        curves: By the name of the benchmark, (iteration, mean PSNR in dB) during training.
     """
 
     method: str

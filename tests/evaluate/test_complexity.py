@@ -1,4 +1,4 @@
-"""Parameters and Multi-Adds, against counts by hand and the paper."""
+"""Parameters and Multi-Adds, compared with counts by hand and the paper."""
 
 import pytest
 import torch
@@ -14,11 +14,11 @@ from tests.support.networks import small_lkdn
 PIXELS = 320 * 180
 
 
-def test_the_papers_figures():
+def test_the_figures_of_the_paper():
     params, multi_adds = count(archs.LKDN().eval(), 4)
     assert params == 321992
     assert f'{multi_adds / 1e9:.1f}' == '18.3'
-    # Two for each value of a LayerNorm, of 56 channels in 8 blocks, are what the convolutions do not account for.
+    # The rest are two for each value of the LayerNorm, of 56 channels, in 8 blocks.
     assert (multi_adds - 2 * 56 * 8 * PIXELS) / 1e9 == pytest.approx(18.2246, abs=5e-5)
     plain = archs.LKDN_S(conv='BSConvU_rep', upsampler='pixelshuffle_rep').eval()
     assert count(plain, 4)[0] == 172449
@@ -38,13 +38,13 @@ def test_a_convolution_by_hand():
     assert multi_adds == 640 * 360 * (3 * 8 + 8 * 25 + 8 * 12 * 9)
 
 
-def ask_for_a_number(module, inputs):
-    """What the meta device cannot answer."""
+def read_a_value(module, inputs):
+    """Do what the meta device cannot."""
     inputs[0].sum().item()
 
 
 class Attention(nn.Module):
-    """Attention over the pixels of each row, in one of the ways that networks write it."""
+    """Attention over the pixels of each row, in one of three implementations that networks use."""
 
     def __init__(self, kind):
         super().__init__()
@@ -67,7 +67,7 @@ class Attention(nn.Module):
 def test_attention_counts(kind, on_meta):
     network = Attention(kind).eval()
     if not on_meta:
-        network.register_forward_pre_hook(ask_for_a_number)
+        network.register_forward_pre_hook(read_a_value)
     linear = 3 * 8 + (4 * 8 * 8 if kind == 'module' else 0)
     assert count(network, 40)[1] == 18 * 32 * (linear + 2 * 32 * 8)
 
@@ -75,24 +75,23 @@ def test_attention_counts(kind, on_meta):
 @pytest.mark.parametrize(
     'norm', [nn.LayerNorm(32), nn.BatchNorm2d(3), nn.GroupNorm(3, 3), nn.InstanceNorm2d(3, affine=True)]
 )
-def test_normalisation_layers_count_twice_their_values(norm):
+def test_normalization_layers_count_two_per_value(norm):
     assert count(norm.eval(), 40)[1] == 2 * 3 * 18 * 32
 
 
-def test_a_network_that_must_run_is_counted_all_the_same():
+def test_a_network_that_cannot_run_on_the_meta_device():
     network = small_lkdn(upscale=2)
     expected = count(network, 2)
-    network.register_forward_pre_hook(ask_for_a_number)
+    network.register_forward_pre_hook(read_a_value)
     assert count(network, 2) == expected
     assert all(parameter.device.type == 'cpu' for parameter in network.parameters())
 
 
 @pytest.mark.filterwarnings('ignore:torch.meshgrid')
-def test_networks_that_keep_tensors_of_the_last_picture_are_left_alone():
-    for network in (
-        SwinIR(
-            upscale=4, upsampler='pixelshuffledirect', window_size=4, img_size=8, depths=[2], embed_dim=4, num_heads=[2]
-        ).eval(),
+def test_networks_are_not_modified():
+    swinir = {'upsampler': 'pixelshuffledirect', 'window_size': 4, 'img_size': 8}
+    for network in (  # both store tensors of the size of their last input
+        SwinIR(upscale=4, depths=[2], embed_dim=4, num_heads=[2], **swinir).eval(),
         MSRResNet(3, 3, 4, 1, 4).eval(),
     ):
         x = torch.rand(1, 3, 8, 8)
@@ -102,5 +101,5 @@ def test_networks_that_keep_tensors_of_the_last_picture_are_left_alone():
             assert torch.equal(network(x), before)
 
 
-def test_the_picture_at_each_scale():
+def test_lr_size():
     assert [lr_size(scale) for scale in (2, 3, 4, 8)] == [(360, 640), (240, 427), (180, 320), (90, 160)]

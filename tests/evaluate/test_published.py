@@ -1,29 +1,31 @@
-"""Published figures: read as they stand in the file, for the sets and the scale that are asked for."""
+"""Published results, as in the file, for the benchmarks and the scale that are asked for."""
+
+from pathlib import Path
 
 import yaml
 
 from lkdn_basicsr.evaluate import published
 
 
-def test_the_papers_row():
+def test_lkdn():
     (lkdn,) = (entry for entry in published.read() if entry.method == 'LKDN')
     assert (lkdn.scale, lkdn.params, lkdn.multi_adds) == (4, 322_000, 18_300_000_000)
     assert lkdn.sets['Urban100'] == (26.42, 0.7965)
     assert 'stella-von/LKDN' in lkdn.source
 
 
-def test_all_entries_are_whole_and_have_a_source():
+def test_all_entries_are_complete_and_have_a_source():
     entries = published.read()
     assert len({(entry.method, entry.scale, entry.source) for entry in entries}) == len(entries)
     for entry in entries:
         assert entry.source and entry.scale in (2, 3, 4)
         assert 1e5 < entry.params < 1e7 and 1e9 < entry.multi_adds < 1e12
         assert all(20 < psnr < 45 and 0.6 < ssim < 1 for psnr, ssim in entry.sets.values())
-    for block in yaml.safe_load(published.FILE.read_text()):
+    for block in yaml.safe_load(Path(published.FILE).read_text()):
         assert all(len(row) == 4 + len(block['sets']) for row in block['rows'])
 
 
-def test_by_scale_and_set():
+def test_by_scale_and_benchmark():
     assert {entry.scale for entry in published.read(3)} == {3}
     entries = published.read(4, ['B100', 'mine', 'set5'])
     assert list(entries[0].sets) == ['B100', 'set5']  # under the names that were asked for

@@ -8,8 +8,8 @@ from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.options.check_data import check_data
 from lkdn_basicsr.options.check_schema import check_schema
 from lkdn_basicsr.options.option_file import read_option_file
-from lkdn_basicsr.options.parse import parse_options, set_derived_options, set_num_gpu
-from tests.support.option_files import train_options, write_options, write_pairs
+from lkdn_basicsr.options.parse import set_derived_options, set_num_gpu
+from tests.support.option_files import parse_run, train_options, write_options, write_pairs
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def opt(tmp_path):
 
 def parse(tmp_path, opt):
     path = write_options(tmp_path / 'x.yml', opt)
-    return parse_options(str(tmp_path), True, ['-opt', path])[0]
+    return parse_run(str(tmp_path), True, ['-opt', path])[0]
 
 
 def refused(tmp_path, opt):

@@ -6,8 +6,7 @@ import torch
 
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.options.check_networks import build_network
-from lkdn_basicsr.options.parse import parse_options
-from tests.support.option_files import small_network, test_options, train_options, write_options, write_pairs
+from tests.support.option_files import parse_run, small_network, test_options, train_options, write_options, write_pairs
 
 
 class Planted:
@@ -29,7 +28,7 @@ def parse(tmp_path, monkeypatch):
             torch.save(content, file)
         opt = test_options(tmp_path, file)
         opt['path'].update(path)
-        return parse_options(str(tmp_path), False, ['-opt', write_options(tmp_path / 'x.yml', opt)])[0]
+        return parse_run(str(tmp_path), False, ['-opt', write_options(tmp_path / 'x.yml', opt)])[0]
 
     return parse
 
@@ -93,10 +92,10 @@ def test_pretrained_weights_matter_only_when_training_starts(tmp_path, auto_resu
     opt['path']['pretrain_network_g'] = 'gone.pth'
     argv = ['-opt', write_options(tmp_path / 'x.yml', opt)] + ['--auto_resume'] * auto_resume
     if auto_resume:
-        parse_options(str(tmp_path), True, argv)
+        parse_run(str(tmp_path), True, argv)
     else:
         with pytest.raises(InputError, match='path:pretrain_network_g is gone.pth'):
-            parse_options(str(tmp_path), True, argv)
+            parse_run(str(tmp_path), True, argv)
 
 
 @pytest.mark.parametrize(

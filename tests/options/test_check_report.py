@@ -5,8 +5,7 @@ import torch
 
 from lkdn_basicsr import checkpoints
 from lkdn_basicsr.errors import InputError
-from lkdn_basicsr.options.parse import parse_options
-from tests.support.option_files import small_network, test_options, train_options, write_options, write_pairs
+from tests.support.option_files import parse_run, small_network, test_options, train_options, write_options, write_pairs
 
 
 @pytest.fixture
@@ -20,7 +19,7 @@ def check(tmp_path, capsys):
         before = sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob('*'))
         try:
             with pytest.raises(SystemExit) as caught:
-                parse_options(str(tmp_path), is_train, ['-opt', path, '--check', *arguments])
+                parse_run(str(tmp_path), is_train, ['-opt', path, '--check', *arguments])
             assert caught.value.code == 0
         finally:
             assert sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob('*')) == before

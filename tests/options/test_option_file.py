@@ -6,8 +6,7 @@ from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.options import option_file as module
 from lkdn_basicsr.options.check_schema import check_schema
 from lkdn_basicsr.options.option_file import dump_yaml, find_option_file, force_options, read_option_file
-from lkdn_basicsr.options.parse import parse_options
-from tests.support.option_files import TRAIN, train_options, write_options, write_pairs
+from tests.support.option_files import parse_run, TRAIN, train_options, write_options, write_pairs
 
 BASE = """name: base
 scale: 4
@@ -308,19 +307,19 @@ class TestBaseOfATrainingFile:
     )
     def test_errors_name_the_file_that_has_the_key(self, derive, tmp_path, text, reason):
         with pytest.raises(InputError, match=reason):
-            parse_options(str(tmp_path), True, ['-opt', derive(text)])
+            parse_run(str(tmp_path), True, ['-opt', derive(text)])
 
     def test_forced_keys_may_be_in_the_base(self, derive, tmp_path):
         forced = ['--force_yml', 'train:optim_g:lr=1e-7', 'datasets:val=~']
-        opt, _ = parse_options(str(tmp_path), True, ['-opt', derive('name: derived\n'), *forced])
+        opt, _ = parse_run(str(tmp_path), True, ['-opt', derive('name: derived\n'), *forced])
         assert opt['train']['optim_g']['lr'] == 1e-7 and list(opt['datasets']) == ['train'] and opt['name'] == 'derived'
         with pytest.raises(InputError, match=r'train:lr is not in .*derived\.yml or its base'):
-            parse_options(str(tmp_path), True, ['-opt', derive(''), '--force_yml', 'train:lr=1'])
+            parse_run(str(tmp_path), True, ['-opt', derive(''), '--force_yml', 'train:lr=1'])
 
     def test_effective_options_are_merged_and_start_the_same_run(self, derive, tmp_path):
-        opt, _ = parse_options(str(tmp_path), True, ['-opt', derive('train:\n  optim_g: {type: SGD, lr: 0.1}\n')])
+        opt, _ = parse_run(str(tmp_path), True, ['-opt', derive('train:\n  optim_g: {type: SGD, lr: 0.1}\n')])
         (tmp_path / 'again.yml').write_text(opt.effective)
-        again, _ = parse_options(str(tmp_path), True, ['-opt', str(tmp_path / 'again.yml')])
+        again, _ = parse_run(str(tmp_path), True, ['-opt', str(tmp_path / 'again.yml')])
         assert 'base' not in opt and dump_yaml(again) == opt.effective and again == opt
 
     def test_same_options_with_and_without_a_base(self, derive, tmp_path):

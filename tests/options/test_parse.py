@@ -14,15 +14,13 @@ from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTR
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.options.option_file import dump_yaml, read_option_file
 from lkdn_basicsr.training.run import Run
-from tests.support.option_files import TRAIN, small_network, test_options, train_options, write_options, write_pairs
+from tests.support.option_files import parse_run, TRAIN, small_network, test_options, train_options, write_options, write_pairs
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def parse(tmp_path, opt, *arguments, is_train=True):
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(sys, 'argv', ['x', '-opt', write_options(tmp_path / 'x.yml', opt), *arguments])
-        return Run().parse_options(str(tmp_path), is_train)[0]
+    return parse_run(str(tmp_path), is_train, ['-opt', write_options(tmp_path / 'x.yml', opt), *arguments])[0]
 
 
 def unordered(opt):

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from lkdn_basicsr.errors import InputError
-from lkdn_basicsr.options.parse import parse_options
-from tests.support.option_files import small_network, test_options, train_options, write_options, write_pairs
+from tests.support.option_files import parse_run, small_network, test_options, train_options, write_options, write_pairs
 
 DELETE = object()
 SINGLE = {'name': 'T', 'type': 'SingleImageDataset', 'dataroot_lq': 'b'}
@@ -38,7 +37,7 @@ def refused(tmp_path, opt, is_train, arguments=()):
     path = write_options(tmp_path / 'wrong.yml', opt)
     before = snapshot(tmp_path)
     with pytest.raises(InputError) as caught:
-        parse_options(str(tmp_path), is_train, ['-opt', path, *arguments])
+        parse_run(str(tmp_path), is_train, ['-opt', path, *arguments])
     assert snapshot(tmp_path) == before
     message = str(caught.value)
     assert '\n' not in message and path in message

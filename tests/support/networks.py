@@ -1,4 +1,4 @@
-"""Small test sets and checkpoints, made by formula."""
+"""Small benchmarks, networks and checkpoints, made by formula."""
 
 import cv2
 import numpy as np
@@ -8,22 +8,22 @@ from lkdn_basicsr import archs
 from lkdn_basicsr.data import imresize
 
 
-def write_set(root, name='Small', scale=4, pictures=('a', 'b'), height=40, width=48):
-    """A test set of colourful waves; returns its folder."""
+def write_benchmark(root, name='Small', scale=4, images=('a', 'b'), height=40, width=48):
+    """Write a benchmark of colored waves and return its folder."""
     folder = root / name
     for kind in ('GTmod', 'LRbicx'):
         (folder / f'{kind}{scale}').mkdir(parents=True)
-    for number, picture in enumerate(pictures):
+    for number, image in enumerate(images):
         y, x, channel = np.meshgrid(np.arange(height), np.arange(width), np.arange(3), indexing='ij')
         waves = np.sin(0.31 * x + 0.2 * number) + np.cos(0.23 * y * (1 + 0.3 * channel) + number)
         gt = np.rint(127.5 + 60 * waves).clip(0, 255).astype(np.uint8)
-        cv2.imwrite(str(folder / f'GTmod{scale}' / f'{picture}.png'), gt)
-        cv2.imwrite(str(folder / f'LRbicx{scale}' / f'{picture}.png'), imresize(gt, 1 / scale))
+        cv2.imwrite(str(folder / f'GTmod{scale}' / f'{image}.png'), gt)
+        cv2.imwrite(str(folder / f'LRbicx{scale}' / f'{image}.png'), imresize(gt, 1 / scale))
     return folder
 
 
-def shaken(network, seed=0):
-    """A network whose weights are all random: no bias is zero, no branch is without effect."""
+def randomize(network, seed=0):
+    """Add noise to all weights, so that no bias is zero and no branch is without effect; return the network."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -32,17 +32,17 @@ def shaken(network, seed=0):
 
 
 def small_lkdn(**arguments):
-    """An LKDN of 4.5 K parameters, the same at every call; its pictures are grey in the mean."""
+    """Return an LKDN of 4.5 K parameters, the same at every call; its output is around 0.5."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = shaken(archs.LKDN(**{'num_feat': 8, 'num_atten': 8, 'num_block': 1, **arguments}))
+        network = randomize(archs.LKDN(**{'num_feat': 8, 'num_atten': 8, 'num_block': 1, **arguments}))
     biases = [value for name, value in network.upsampler.named_parameters() if name in ('0.bias', 'conv3.bias')]
     biases[0].data.fill_(0.5)
     return network
 
 
-def save(network, path, wrapped='params'):
-    """Save a checkpoint as BasicSR does (``params``, ``params_ema``) or flat (None); returns its path as text."""
+def save_checkpoint(network, path, key='params', **entries):
+    """Save weights under a key as BasicSR does, or flat if it is None, and further entries; return the path as str."""
     state = network.state_dict()
-    torch.save(state if wrapped is None else {wrapped: state}, path)
+    torch.save(state if key is None else {key: state, **entries}, path)
     return str(path)

@@ -1,11 +1,15 @@
 """A small training file, a small test file, and the images that they name."""
 
 import copy
+import sys
 
 import numpy as np
+import pytest
 import torch
 import yaml
 from PIL import Image
+
+from lkdn_basicsr.training.run import Run
 
 TRAIN = """
 name: small
@@ -128,3 +132,10 @@ def write_options(path, opt):
     """Write options to ``path`` as YAML; return the path as a string."""
     path.write_text(opt if isinstance(opt, str) else yaml.safe_dump(opt, sort_keys=False))
     return str(path)
+
+
+def parse_run(root_path, is_train, argv):
+    """Return the options and arguments of a run, as ``train`` and ``test`` parse them."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(sys, 'argv', ['x', *argv])
+        return Run().parse_options(root_path, is_train)

@@ -1,47 +1,51 @@
-"""Networks told by the keys and shapes of their weights alone.
+"""Detect a network from the keys and shapes of its weights.
 
-What is in neither has its usual value. Of BasicSR's networks: ``res_scale`` is 1, and 0.1 for an EDSR of 256 features
-or more, as BasicSR's own option files have it; ``img_range`` and ``rgb_mean`` are the defaults of the classes.
+Init arguments that keys and shapes do not determine get their usual values. For BasicSR's networks, ``res_scale`` is 1,
+or 0.1 for an EDSR of at least 256 features, as in BasicSR's own option files; ``img_range`` and ``rgb_mean`` are the
+defaults of the classes. A config or an option file takes precedence, see :func:`load.load`.
 """
 
 import math
+from typing import Any
 
+import spandrel
+import torch
 from basicsr.utils.registry import ARCH_REGISTRY
+from torch import nn
 
 from lkdn_basicsr import archs, checkpoints, reparam
-from lkdn_basicsr.evaluate.loading.wrappers import SpandrelNetwork, pad_to_window, silence
+from lkdn_basicsr.evaluate.loading.wrappers import SpandrelNetwork, pad_to_window, suppress_output
 from lkdn_basicsr.options.registries import registered
 
+Weights = dict[str, torch.Tensor]
 
-def detect_network(weights):
-    """The network that a state dict belongs to, with these weights, for pictures of any size.
+
+def detect_network(weights: Weights) -> nn.Module | None:
+    """Return the network that a state dict belongs to, with these weights, for images of any size; None if unknown.
 
     Args:
-        weights (dict): keys to tensors; left alone.
-
-    Returns:
-        nn.Module | None: ours, fused; or BSRN; or BasicSR's MSRResNet, EDSR, RCAN or RRDBNet; or what spandrel knows;
-        or None.
+        weights: Not modified.
     """
-    for kind in (_ours, _bsrn, _basicsrs, _known_to_spandrel):
-        network = kind(weights)
+    for detect in (_detect_lkdn, _detect_bsrn, _detect_basicsr, _detect_spandrel):
+        network = detect(weights)
         if network is not None:
             return network
     return None
 
 
-def _ours(weights):
+def _detect_lkdn(weights: Weights) -> nn.Module | None:
+    """LKDN or LKDN-S in training form or fused; returned fused."""
     try:
         name, arguments = archs.config_from_state_dict(weights)
         network, weights = checkpoints.fit(getattr(archs, name)(**arguments), weights)
-    except (ValueError, RuntimeError):  # InputError is a ValueError: keys or shapes of something else
+    except (ValueError, RuntimeError):  # keys or shapes of another network; InputError is a ValueError
         return None
     network.load_state_dict(weights)
     return reparam.fuse(network)
 
 
-def _bsrn(weights):
-    """BSRN by its authors' keys: our network with its attention and a shortcut, under another name of the upsampler."""
+def _detect_bsrn(weights: Weights) -> nn.Module | None:
+    """BSRN as its authors save it: an LKDN with shortcuts in its convolutions, and other keys for the upsampler."""
     renamed = {key.replace('upsampler.upsampleOneStep.', 'upsampler.'): value for key, value in weights.items()}
     try:
         name, arguments = archs.config_from_state_dict(renamed)
@@ -52,10 +56,11 @@ def _bsrn(weights):
     return network
 
 
-def _basicsrs(weights):
-    for name, read in READERS.items():
+def _detect_basicsr(weights: Weights) -> nn.Module | None:
+    """MSRResNet, EDSR, RCAN or RRDBNet of BasicSR."""
+    for name, read_arguments in _ARGUMENT_READERS.items():
         try:
-            network = registered(ARCH_REGISTRY)[name](**read(weights))
+            network = registered(ARCH_REGISTRY)[name](**read_arguments(weights))
             checkpoints.fit(network, weights)
         except (LookupError, AttributeError, ValueError, RuntimeError, ZeroDivisionError):
             continue
@@ -64,80 +69,78 @@ def _basicsrs(weights):
     return None
 
 
-def _known_to_spandrel(weights):
-    import spandrel
-
-    with silence():
+def _detect_spandrel(weights: Weights) -> nn.Module | None:
+    """Any network of spandrel, which includes SwinIR and SRVGGNetCompact of BasicSR, equal to BasicSR's bit for bit."""
+    with suppress_output():
         try:
-            descriptor = spandrel.ModelLoader().load_from_state_dict(dict(weights))  # some change the dict
-        except Exception:  # a few keys tell it the class, and building or loading that class may fail in any way
+            descriptor = spandrel.ModelLoader().load_from_state_dict(dict(weights))  # a copy: some loaders modify it
+        except Exception:  # a few keys decide on the class, whose constructor may then raise anything
             return None
     if not isinstance(descriptor, spandrel.ImageModelDescriptor):
         return None
-    _drop_branches(descriptor.model)
+    _fuse_span(descriptor.model)
     return SpandrelNetwork(descriptor)
 
 
-def _drop_branches(network):
-    """Fuse SPAN's convolutions, which spandrel keeps in training form and fuses anew for every picture."""
+def _fuse_span(network: nn.Module) -> None:
+    """Fuse SPAN's convolutions in place: spandrel keeps their training form, and fuses them again for every image."""
+    module: Any
     for module in network.modules():
         if hasattr(module, 'update_params') and hasattr(module, 'eval_conv'):
             module.update_params()
-            module.update_params = _nothing
+            module.update_params = lambda: None
             del module.conv, module.sk
 
 
-def _nothing():
-    pass
+# Init arguments of BasicSR's classes. The readers raise a LookupError, AttributeError, ValueError or ZeroDivisionError
+# for weights of another class.
 
 
-# ------------------------------------------- arguments of BasicSR's classes -------------------------------------- #
-
-
-def _common(weights):
+def _common_arguments(weights: Weights) -> dict[str, Any]:
+    num_feat, num_in_ch = weights['conv_first.weight'].shape[:2]
     return {
-        'num_in_ch': weights['conv_first.weight'].shape[1],
+        'num_in_ch': num_in_ch,
         'num_out_ch': weights['conv_last.weight'].shape[0],
-        'num_feat': weights['conv_first.weight'].shape[0],
-        'num_block': _count(weights, 'body.'),
+        'num_feat': num_feat,
+        'num_block': _count_modules(weights, 'body.'),
     }
 
 
-def _count(weights, prefix):
-    """How many modules stand numbered below a prefix."""
+def _count_modules(weights: Weights, prefix: str) -> int:
+    """Return the number of numbered modules below a prefix."""
     return len({key.removeprefix(prefix).split('.')[0] for key in weights if key.startswith(prefix)})
 
 
-def _upscale(weights):
-    """The scale of BasicSR's Upsample: pixel shuffles, one behind another."""
+def _upsample_scale(weights: Weights) -> int:
+    """Return the scale of BasicSR's Upsample, a sequence of pixel shuffles."""
     shapes = [weights[key].shape for key in weights if key.startswith('upsample.') and key.endswith('.weight')]
     return math.prod(math.isqrt(shape[0] // shape[1]) for shape in shapes)
 
 
-def _msrresnet(weights):
-    num_feat, shuffled = weights['conv_first.weight'].shape[0], weights['upconv1.weight'].shape[0]
-    return _common(weights) | {'upscale': 4 if 'upconv2.weight' in weights else math.isqrt(shuffled // num_feat)}
+def _msrresnet_arguments(weights: Weights) -> dict[str, Any]:
+    arguments, shuffled = _common_arguments(weights), weights['upconv1.weight'].shape[0]
+    return arguments | {'upscale': 4 if 'upconv2.weight' in weights else math.isqrt(shuffled // arguments['num_feat'])}
 
 
-def _edsr(weights):
-    arguments = _common(weights)
-    return arguments | {'upscale': _upscale(weights), 'res_scale': 0.1 if arguments['num_feat'] >= 256 else 1}
+def _edsr_arguments(weights: Weights) -> dict[str, Any]:
+    arguments = _common_arguments(weights)
+    return arguments | {'upscale': _upsample_scale(weights), 'res_scale': 0.1 if arguments['num_feat'] >= 256 else 1}
 
 
-def _rcan(weights):
-    arguments = _common(weights)
+def _rcan_arguments(weights: Weights) -> dict[str, Any]:
+    arguments = _common_arguments(weights)
     squeezed = weights['body.0.residual_group.0.rcab.3.attention.1.weight'].shape[0]
     return arguments | {
-        'upscale': _upscale(weights),
+        'upscale': _upsample_scale(weights),
         'num_group': arguments['num_block'],
-        'num_block': _count(weights, 'body.0.residual_group.'),
+        'num_block': _count_modules(weights, 'body.0.residual_group.'),
         'squeeze_factor': arguments['num_feat'] // squeezed,
     }
 
 
-def _rrdbnet(weights):
-    arguments = _common(weights)
-    unshuffled = math.isqrt(arguments['num_in_ch'] // arguments['num_out_ch'])  # 2 and 4 for scales 2 and 1
+def _rrdbnet_arguments(weights: Weights) -> dict[str, Any]:
+    arguments = _common_arguments(weights)
+    unshuffled = math.isqrt(arguments['num_in_ch'] // arguments['num_out_ch'])  # 2 and 4 at scales 2 and 1
     return arguments | {
         'num_in_ch': arguments['num_in_ch'] // unshuffled**2,
         'num_grow_ch': weights['body.0.rdb1.conv1.weight'].shape[0],
@@ -145,4 +148,9 @@ def _rrdbnet(weights):
     }
 
 
-READERS = {'MSRResNet': _msrresnet, 'EDSR': _edsr, 'RCAN': _rcan, 'RRDBNet': _rrdbnet}
+_ARGUMENT_READERS = {
+    'MSRResNet': _msrresnet_arguments,
+    'EDSR': _edsr_arguments,
+    'RCAN': _rcan_arguments,
+    'RRDBNet': _rrdbnet_arguments,
+}
