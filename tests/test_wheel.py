@@ -1,0 +1,117 @@
+"""The built wheel, installed in a folder of its own, does what the README shows from any other folder."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from lkdn_basicsr.__main__ import COMMANDS
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+    """The wheel, built from a copy, because setuptools would pack what earlier builds left in ``build/``."""
+    source, out = tmp_path_factory.mktemp('source'), tmp_path_factory.mktemp('wheel')
+    for folder in ('lkdn_basicsr', 'options'):
+        shutil.copytree(REPO / folder, source / folder, ignore=shutil.ignore_patterns('__pycache__'))
+    for name in ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
+        shutil.copy(REPO / name, source)
+    pip('wheel', '--no-deps', '--no-build-isolation', '--wheel-dir', out, source)
+    return next(out.glob('*.whl'))
+
+
+@pytest.fixture(scope='module')
+def site(wheel, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('site')
+    pip('install', '--no-deps', '--no-index', '--target', folder, wheel)
+    return folder
+
+
+def pip(*args):
+    command = [sys.executable, '-m', 'pip', '--disable-pip-version-check', '--quiet', *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def run(site, folder, *args):
+    env = os.environ | {'PYTHONPATH': str(site), 'CUDA_VISIBLE_DEVICES': ''}
+    return subprocess.run([sys.executable, *args], cwd=folder, env=env, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_contains_every_module_option_file_and_template(wheel):
+    expected = {f'{path.relative_to(REPO)}' for path in (REPO / 'lkdn_basicsr').rglob('*.py')}
+    expected |= {f'lkdn_basicsr/shipped_{path.relative_to(REPO)}' for path in (REPO / 'options').rglob('*.yml')}
+    for data in ('evaluate/*.yml', 'report/*.html'):
+        expected |= {f'{path.relative_to(REPO)}' for path in (REPO / 'lkdn_basicsr').glob(data)}
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if '.dist-info/' not in name}
+    assert packed == expected
+    assert 'lkdn_basicsr/evaluate/published.yml' in packed and any(name.endswith('.html') for name in packed)
+
+
+@pytest.mark.slow
+def test_lists_the_commands(site, tmp_path):
+    done = run(site, tmp_path, '-m', 'lkdn_basicsr')
+    assert done.returncode == 0, done.stderr
+    for name, purpose in COMMANDS.items():
+        assert f'python -m lkdn_basicsr.{name} ' in done.stdout and purpose in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', [name for name in COMMANDS if name != 'options.docs'])
+def test_help_of_each_command(site, tmp_path, name):
+    done = run(site, tmp_path, '-m', f'lkdn_basicsr.{name}', '--help')
+    assert done.returncode == 0, done.stderr
+    assert f'usage: python -m lkdn_basicsr.{name}' in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['train_LKDN_x4.yml', 'options/train_LKDN_x4.yml', 'ablation/table1/1_none.yml'])
+def test_finds_shipped_option_files_by_name(site, tmp_path, name):
+    done = run(site, tmp_path, '-m', 'lkdn_basicsr.train', '-opt', name, '--check')
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if 'error:' in line]
+    shipped = site / 'lkdn_basicsr' / 'shipped_options'
+    assert len(errors) == 1 and str(shipped) in errors[0] and 'datasets/DF2K' in errors[0], done.stderr
+    assert 'Traceback' not in done.stderr and not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_reads_its_data_files(site, tmp_path):
+    code = (
+        'import lkdn_basicsr; from lkdn_basicsr.evaluate import published; '
+        'print(lkdn_basicsr.__file__, len(published.read(4, ["Set5"])))'
+    )
+    done = run(site, tmp_path, '-c', code)
+    assert done.returncode == 0, done.stderr
+    file, count = done.stdout.splitlines()[-1].rsplit(' ', 1)
+    assert Path(file).is_relative_to(site) and int(count) > 0
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_each_command_exists(name):
+    assert importlib.util.find_spec(f'lkdn_basicsr.{name}') is not None
+
+
+@pytest.mark.parametrize(
+    'argument, expected',
+    [
+        ('trian', 'trian is not an argument; did you mean train?'),
+        ('train', 'train is not an argument; run python -m lkdn_basicsr.train'),
+        ('--verbose', '--verbose is not an argument; known here: '),
+    ],
+)
+def test_unknown_argument_is_reported_in_one_line(monkeypatch, argument, expected):
+    from lkdn_basicsr.__main__ import main
+
+    monkeypatch.setattr(sys, 'argv', ['lkdn_basicsr', argument])
+    with pytest.raises(SystemExit, match='^python -m lkdn_basicsr: error: ') as exit:
+        main()
+    assert expected in str(exit.value) and '\n' not in str(exit.value)
