@@ -6,7 +6,7 @@ from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.options import option_file as module
 from lkdn_basicsr.options.check_schema import check_schema
 from lkdn_basicsr.options.option_file import dump_yaml, find_option_file, force_options, read_option_file
-from tests.support.option_files import parse_run, TRAIN, train_options, write_options, write_pairs
+from tests.support.option_files import TRAIN, parse_run, train_options, write_options, write_pairs
 
 BASE = """name: base
 scale: 4

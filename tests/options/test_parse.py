@@ -14,7 +14,15 @@ from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTR
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.options.option_file import dump_yaml, read_option_file
 from lkdn_basicsr.training.run import Run
-from tests.support.option_files import parse_run, TRAIN, small_network, test_options, train_options, write_options, write_pairs
+from tests.support.option_files import (
+    TRAIN,
+    parse_run,
+    small_network,
+    test_options,
+    train_options,
+    write_options,
+    write_pairs,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -10,6 +10,7 @@ from lkdn_basicsr.options.diff import plain
 from lkdn_basicsr.options.option_file import read_option_file
 from tests.support.runs import log, reset_log, run, write
 
+
 @pytest.fixture
 def trained(home):
     torch.save({'params': network().state_dict()}, 'net.pth')
