@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lkdn_basicsr import reparam
 from lkdn_basicsr.archs.attention import CCA, ESA, LKA
 from lkdn_basicsr.archs.convs import BSConvU
+from lkdn_basicsr.reparam.fuse import Reparameterizable, fuse_upsampler, fused_block
 
 ATTENTIONS = ('lka', 'esa_cca', 'esa', 'cca', 'none')
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -90,7 +90,7 @@ def pixelshuffledirect(in_channels: int, out_channels: int, upscale: int) -> nn.
     return nn.Sequential(nn.Conv2d(in_channels, out_channels * upscale**2, 3, 1, 1), nn.PixelShuffle(upscale))
 
 
-class UpsamplerRep(reparam.Reparameterizable):
+class UpsamplerRep(Reparameterizable):
     """The re-parameterized upsampler ``pixelshuffle_rep``: 1×1, 3×3 and 1×1–3×3 in parallel, then a pixel shuffle."""
 
     def __init__(self, in_channels: int, out_channels: int, upscale: int) -> None:
@@ -112,9 +112,9 @@ class UpsamplerRep(reparam.Reparameterizable):
     def fuse(self) -> nn.Module:
         """Return the ``pixelshuffledirect`` with the same output."""
         upscale = self.pixel_shuffle.upscale_factor
-        return reparam.fused_block(
+        return fused_block(
             lambda: pixelshuffledirect(self.conv3.in_channels, self.conv3.out_channels // upscale**2, upscale),
-            reparam.fuse_upsampler,
+            fuse_upsampler,
             self,
         )
 

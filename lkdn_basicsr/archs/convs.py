@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lkdn_basicsr import reparam
+from lkdn_basicsr.reparam.fuse import Reparameterizable, fuse_dbb, fuse_rbsb, fused_block
 
 
 def plain_conv(in_channels: int, out_channels: int, kernel_size: int = 3) -> nn.Conv2d:
@@ -45,7 +45,7 @@ class BSConvU_idt(BSConvU):
         return super().forward(x) + x
 
 
-class BSConvU_rep(BSConvU, reparam.Reparameterizable):
+class BSConvU_rep(BSConvU, Reparameterizable):
     """Re-parameterized blueprint shallow block (RBSB) of the LKDN paper: trained with shortcuts and a depthwise 1×1.
 
     Args:
@@ -64,8 +64,8 @@ class BSConvU_rep(BSConvU, reparam.Reparameterizable):
 
     def fuse(self) -> nn.Module:
         """Return the BSConvU with the same output."""
-        return reparam.fused_block(
-            lambda: BSConvU(self.pw.in_channels, self.pw.out_channels, self.dw.kernel_size[0]), reparam.fuse_rbsb, self
+        return fused_block(
+            lambda: BSConvU(self.pw.in_channels, self.pw.out_channels, self.dw.kernel_size[0]), fuse_rbsb, self
         )
 
 
@@ -102,7 +102,7 @@ class DiverseBranches(nn.Module):
         return self.point(x) + self.point_kxk(padded) + self.point_average(padded) + self.kxk(padded)
 
 
-class BSConvU_dbb(reparam.Reparameterizable):
+class BSConvU_dbb(Reparameterizable):
     """BSConvU whose depthwise convolution is trained as a Diverse Branch Block.
 
     In training mode, the batch norms use the statistics of the batch; in evaluation mode and in :meth:`fuse`, the
@@ -122,8 +122,8 @@ class BSConvU_dbb(reparam.Reparameterizable):
 
     def fuse(self) -> nn.Module:
         """Return the BSConvU with the output that this block has in evaluation mode."""
-        return reparam.fused_block(
-            lambda: BSConvU(self.pw.in_channels, self.pw.out_channels, 2 * self.dw.margin + 1), reparam.fuse_dbb, self
+        return fused_block(
+            lambda: BSConvU(self.pw.in_channels, self.pw.out_channels, 2 * self.dw.margin + 1), fuse_dbb, self
         )
 
 

@@ -9,6 +9,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
+STATE = ('exp_avg', 'exp_avg_sq', 'exp_avg_diff', 'neg_pre_grad')  # m, n, v and −g, named as in the authors' code
+States = list[dict[str, Tensor]]
+
 
 class Adan(Optimizer):
     """Adan, algorithm 1 of the paper, with the defaults and the state layout of the authors' code.
@@ -100,31 +103,15 @@ class Adan(Optimizer):
             for p, grad in zip(params, grads):
                 state = self.state[p]
                 if not state:
-                    for name in ('exp_avg', 'exp_avg_sq', 'exp_avg_diff'):
+                    for name in STATE[:3]:
                         state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
                     state['neg_pre_grad'] = -grad  # the first difference of gradients is zero
+            states = [self.state[p] for p in params]
+            before = [p.clone() for p in params] if watched else []
             if params:
-                before = [p.clone() for p in params] if watched else []
-                update = _multi_tensor_adan if group['foreach'] else _single_tensor_adan
-                update(
-                    params,
-                    grads,
-                    *(
-                        [self.state[p][name] for p in params]
-                        for name in ('exp_avg', 'exp_avg_sq', 'exp_avg_diff', 'neg_pre_grad')
-                    ),
-                    betas=group['betas'],
-                    step=group['step'],
-                    lr=group['lr'],
-                    eps=group['eps'],
-                    weight_decay=group['weight_decay'],
-                    no_prox=group['no_prox'],
-                )
-                if watched:
-                    exp_avg_sqs = [self.state[p]['exp_avg_sq'] for p in params]
-                    group['moved'] = group.get('moved', 0.0) + _moved(
-                        params, before, exp_avg_sqs, 1 - group['betas'][2] ** group['step']
-                    )
+                (_multi_tensor_adan if group['foreach'] else _single_tensor_adan)(params, grads, states, group)
+            if before:
+                group['moved'] = group.get('moved', 0.0) + _moved(params, before, states, group)
         if watched:
             moved = sum(group.get('moved', 0.0) for group in self.param_groups)
             if any(0 < group['restart'] ** 2 < group['step'] * moved for group in self.param_groups):
@@ -148,76 +135,49 @@ class Adan(Optimizer):
         return total.sqrt().squeeze()
 
 
-def _moved(params: list[Tensor], before: list[Tensor], exp_avg_sqs: list[Tensor], bias_correction3: float) -> float:
+def _moved(params: list[Tensor], before: list[Tensor], states: States, group: dict[str, Any]) -> float:
     """Return what a step adds to the sum of the restart condition: its squared length, weighted by √n."""
     steps = torch._foreach_sub(params, before)
-    weights = torch._foreach_div(exp_avg_sqs, bias_correction3)
+    weights = torch._foreach_div([state['exp_avg_sq'] for state in states], 1 - group['betas'][2] ** group['step'])
     for _ in range(2):
         torch._foreach_sqrt_(weights)
     torch._foreach_mul_(steps, weights)
     return torch.nn.utils.get_total_norm(steps).item() ** 2
 
 
-def _scalars(betas: tuple[float, float, float], step: int, lr: float) -> tuple[float, float, float]:
+def _scalars(group: dict[str, Any]) -> tuple[float, float, float]:
     """Return the scalar factors of a step: those of m and of v, and the square root of n's bias correction."""
-    beta1, beta2, beta3 = betas
+    (beta1, beta2, beta3), step, lr = group['betas'], group['step'], group['lr']
     return lr / (1 - beta1**step), lr * beta2 / (1 - beta2**step), math.sqrt(1 - beta3**step)
 
 
-def _single_tensor_adan(
-    params: list[Tensor],
-    grads: list[Tensor],
-    exp_avgs: list[Tensor],
-    exp_avg_sqs: list[Tensor],
-    exp_avg_diffs: list[Tensor],
-    neg_pre_grads: list[Tensor],
-    *,
-    betas: tuple[float, float, float],
-    step: int,
-    lr: float,
-    eps: float,
-    weight_decay: float,
-    no_prox: bool,
-) -> None:
-    beta1, beta2, beta3 = betas
-    step_size, step_size_diff, bias_correction3_sqrt = _scalars(betas, step, lr)
-    for param, grad, exp_avg, exp_avg_sq, exp_avg_diff, neg_pre_grad in zip(
-        params, grads, exp_avgs, exp_avg_sqs, exp_avg_diffs, neg_pre_grads
-    ):
+def _single_tensor_adan(params: list[Tensor], grads: list[Tensor], states: States, group: dict[str, Any]) -> None:
+    beta1, beta2, beta3 = group['betas']
+    step_size, step_size_diff, bias_correction3_sqrt = _scalars(group)
+    decay = group['lr'] * group['weight_decay']
+    for param, grad, state in zip(params, grads, states):
+        exp_avg, exp_avg_sq, exp_avg_diff, neg_pre_grad = (state[name] for name in STATE)
         diff = neg_pre_grad.add_(grad)
         exp_avg.mul_(beta1).add_(grad, alpha=1 - beta1)
         exp_avg_diff.mul_(beta2).add_(diff, alpha=1 - beta2)
         update = diff.mul_(beta2).add_(grad)
         exp_avg_sq.mul_(beta3).addcmul_(update, update, value=1 - beta3)
-        denom = exp_avg_sq.sqrt().div_(bias_correction3_sqrt).add_(eps)
+        denom = exp_avg_sq.sqrt().div_(bias_correction3_sqrt).add_(group['eps'])
 
-        if no_prox:
-            param.mul_(1 - lr * weight_decay)
+        if group['no_prox']:
+            param.mul_(1 - decay)
         param.addcdiv_(exp_avg, denom, value=-step_size)
         param.addcdiv_(exp_avg_diff, denom, value=-step_size_diff)
-        if not no_prox:
-            param.div_(1 + lr * weight_decay)
+        if not group['no_prox']:
+            param.div_(1 + decay)
         neg_pre_grad.copy_(grad).neg_()
 
 
-def _multi_tensor_adan(
-    params: list[Tensor],
-    grads: list[Tensor],
-    exp_avgs: list[Tensor],
-    exp_avg_sqs: list[Tensor],
-    exp_avg_diffs: list[Tensor],
-    neg_pre_grads: list[Tensor],
-    *,
-    betas: tuple[float, float, float],
-    step: int,
-    lr: float,
-    eps: float,
-    weight_decay: float,
-    no_prox: bool,
-) -> None:
-    beta1, beta2, beta3 = betas
-    step_size, step_size_diff, bias_correction3_sqrt = _scalars(betas, step, lr)
-
+def _multi_tensor_adan(params: list[Tensor], grads: list[Tensor], states: States, group: dict[str, Any]) -> None:
+    beta1, beta2, beta3 = group['betas']
+    step_size, step_size_diff, bias_correction3_sqrt = _scalars(group)
+    decay = group['lr'] * group['weight_decay']
+    exp_avgs, exp_avg_sqs, exp_avg_diffs, neg_pre_grads = ([state[name] for state in states] for name in STATE)
     diffs = neg_pre_grads
     torch._foreach_add_(diffs, grads)
     torch._foreach_mul_(exp_avgs, beta1)
@@ -231,13 +191,13 @@ def _multi_tensor_adan(
     torch._foreach_addcmul_(exp_avg_sqs, updates, updates, value=1 - beta3)
     denoms = torch._foreach_sqrt(exp_avg_sqs)
     torch._foreach_div_(denoms, bias_correction3_sqrt)
-    torch._foreach_add_(denoms, eps)
+    torch._foreach_add_(denoms, group['eps'])
 
-    if no_prox:
-        torch._foreach_mul_(params, 1 - lr * weight_decay)
+    if group['no_prox']:
+        torch._foreach_mul_(params, 1 - decay)
     torch._foreach_addcdiv_(params, exp_avgs, denoms, value=-step_size)
     torch._foreach_addcdiv_(params, exp_avg_diffs, denoms, value=-step_size_diff)
-    if not no_prox:
-        torch._foreach_div_(params, 1 + lr * weight_decay)
+    if not group['no_prox']:
+        torch._foreach_div_(params, 1 + decay)
     torch._foreach_copy_(neg_pre_grads, grads)
     torch._foreach_neg_(neg_pre_grads)

@@ -5,6 +5,7 @@ import torch
 import yaml
 
 from lkdn_basicsr import archs, checkpoints
+from lkdn_basicsr.optim.adan import STATE
 from tests.support.runs import run, write
 
 BETAS = [0.98, 0.92, 0.99]
@@ -28,17 +29,11 @@ def change(network=(), optimizer=()):
         (dict(type='SGD', lr=1e-2, momentum=0.9, nesterov=True), {'momentum_buffer'}),
         (dict(type='Adam', lr=1e-3, betas=[0.9, 0.99]), {'step', 'exp_avg', 'exp_avg_sq'}),
         (dict(type='AdamW', lr=1e-3, weight_decay=0.01), {'step', 'exp_avg', 'exp_avg_sq'}),
-        (
-            dict(type='Adan', lr=5e-3, betas=BETAS, restart=100),
-            {'exp_avg', 'exp_avg_sq', 'exp_avg_diff', 'neg_pre_grad'},
-        ),
-        # A restart between the saved state and the end: R is such that four steps pass and seven do not.
-        (
-            dict(type='Adan', lr=5e-3, betas=BETAS, restart=0.11),
-            {'exp_avg', 'exp_avg_sq', 'exp_avg_diff', 'neg_pre_grad'},
-        ),
+        (dict(type='Adan', lr=5e-3, betas=BETAS, restart=100), set(STATE)),
+        # R is such that a restart comes after the saved state, at four steps, and before the end, at seven.
+        (dict(type='Adan', lr=5e-3, betas=BETAS, restart=0.11), set(STATE)),
     ],
-    ids=lambda value: '-'.join(map(str, value.values())) if isinstance(value, dict) else '',
+    ids=str,
 )
 def test_optimizer_trains_and_resumes_exactly(home, monkeypatch, optimizer, kept):
     change(optimizer=optimizer)
@@ -89,31 +84,24 @@ def test_batch_norm_and_network_entry_survive_training_saving_and_resuming(home,
 
 
 @pytest.mark.parametrize(
-    'network, message',
+    'section, options, message',
     [
-        (dict(attention='lsk'), 'attention is lsk, but must be one of lka, esa_cca, esa, cca, none'),
-        (dict(attention=None), 'attention is None, but must be one of lka'),
-        (dict(activation=3), 'network_g:activation is 3, but must be text'),
-        (dict(lka_kernel=2), 'lka_dilation is 3, but must be at most lka_kernel, 2'),
-        (dict(lka_dilation=2.5), 'lka_dilation is 2.5, but must be an integer of at least 1'),
-        (dict(atention='esa'), 'network_g:atention is not an argument of LKDN; did you mean attention?'),
+        ('network', dict(attention='lsk'), 'attention is lsk, but must be one of lka, esa_cca, esa, cca, none'),
+        ('network', dict(attention=None), 'attention is None, but must be one of lka'),
+        ('network', dict(activation=3), 'network_g:activation is 3, but must be text'),
+        ('network', dict(lka_kernel=2), 'lka_dilation is 3, but must be at most lka_kernel, 2'),
+        ('network', dict(lka_dilation=2.5), 'lka_dilation is 2.5, but must be an integer of at least 1'),
+        ('network', dict(atention='esa'), 'network_g:atention is not an argument of LKDN; did you mean attention?'),
+        ('optimizer', dict(type='Adan', lr=1e-3, restart=-1), 'restart must be 0 or more, not -1'),
+        ('optimizer', dict(type='Adan', lr=1e-3, restart='often'), "optim_g:restart is 'often', but must be a number"),
+        (
+            'optimizer',
+            dict(type='SGD', lr=1e-3, nesterov=True),
+            'optim_g is refused by SGD: Nesterov momentum requires',
+        ),
     ],
 )
-def test_invalid_variant_is_reported_in_one_line(home, monkeypatch, network, message):
-    change(network=network)
-    status = run(monkeypatch, 'train', '-opt', 'train.yml')
-    assert message in status and '\n' not in status and not (home / 'experiments').exists()
-
-
-@pytest.mark.parametrize(
-    'optimizer, message',
-    [
-        (dict(type='Adan', lr=1e-3, restart=-1), 'restart must be 0 or more, not -1'),
-        (dict(type='Adan', lr=1e-3, restart='often'), "train:optim_g:restart is 'often', but must be a number"),
-        (dict(type='SGD', lr=1e-3, nesterov=True), 'train:optim_g is refused by SGD: Nesterov momentum requires'),
-    ],
-)
-def test_invalid_optimizer_is_reported_in_one_line(home, monkeypatch, optimizer, message):
-    change(optimizer=optimizer)
+def test_invalid_options_are_reported_in_one_line(home, monkeypatch, section, options, message):
+    change(**{section: options})
     status = run(monkeypatch, 'train', '-opt', 'train.yml')
     assert message in status and '\n' not in status and not (home / 'experiments').exists()
