@@ -3,7 +3,7 @@
 from lkdn_basicsr import cli
 
 
-def main():
+def main() -> None:
     cli.run('train')
 
 

@@ -1,5 +1,6 @@
 """``Run``: BasicSR's training loop with everything that it calls by name taken from one object."""
 
+import contextlib
 import errno
 import functools
 import logging
@@ -31,7 +32,7 @@ from lkdn_basicsr.data.sampler import SeededDataset, StreamSampler
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.files import write_file
 from lkdn_basicsr.options.check_report import report
-from lkdn_basicsr.options.option_file import OptionFile, RunOptions, dump_yaml, read_option_file
+from lkdn_basicsr.options.option_file import RunOptions, dump_yaml, read_option_file
 from lkdn_basicsr.options.parse import check_files, parse_options
 from lkdn_basicsr.options.registries import registered
 from lkdn_basicsr.training import resume, state
@@ -126,10 +127,8 @@ class Run:
         if self.message_logger is not None:
             self.message_logger.close()
         if self.tb_logger is not None and error is not None:
-            try:
+            with contextlib.suppress(OSError):  # a full disk, which is reported below
                 self.tb_logger.close()
-            except OSError:  # a full disk, which is reported below
-                pass
         if kind is Finished:
             logging.getLogger('basicsr').warning(str(error))
             self.ranks.leave()
@@ -174,7 +173,9 @@ class Run:
         opt.notes = [*option_file.notes, *warn_about_shared_store()]
         opt.effective = dump_yaml(opt)
         if args.check:
-            self._print_report(option_file)
+            if launch.rank == 0:
+                print(*report(opt), sep='\n')
+            raise SystemExit(0)
         return opt, args
 
     def _set_seed(self, opt: RunOptions) -> None:
@@ -183,12 +184,6 @@ class Run:
         if opt.seed_is_drawn:
             opt['manual_seed'] = self.ranks.gather(random.randint(1, 10000))[0]
         basicsr.utils.set_random_seed(opt['manual_seed'] + opt['rank'])
-
-    def _print_report(self, option_file: OptionFile) -> None:
-        if self.opt['rank'] == 0:
-            for line in report(option_file.opt):
-                print(line)
-        raise SystemExit(0)
 
     def load_resume_state(self, opt: RunOptions) -> dict[str, Any] | None:
         """Return the training state to resume from, and make the options agree with it; the same on every rank.
@@ -310,16 +305,12 @@ class Run:
         self, opt: RunOptions, phase: str, dataset_opt: dict[str, Any], dataset: Any, logger: logging.Logger
     ) -> DataLoader:
         ratio = dataset_opt.get('dataset_enlarge_ratio', 1)
+        batch_size = dataset_opt['batch_size_per_gpu'] * (1 if opt['dist'] else max(1, opt['num_gpu']))
+        place = {'world_size': opt['world_size'], 'rank': opt['rank'], 'start_iter': opt.get('resume_iter', 0)}
+        total_iter = int(opt['train']['total_iter'])
         try:
-            self.sampler = sampler = StreamSampler(
-                len(dataset),
-                seed=opt['manual_seed'],
-                batch_size=dataset_opt['batch_size_per_gpu'] * (1 if opt['dist'] else max(1, opt['num_gpu'])),
-                world_size=opt['world_size'],
-                rank=opt['rank'],
-                ratio=ratio,
-                total_iter=int(opt['train']['total_iter']),
-                start_iter=opt.get('resume_iter', 0),
+            sampler = StreamSampler(
+                len(dataset), opt['manual_seed'], batch_size, ratio=ratio, total_iter=total_iter, **place
             )
         except ValueError as error:
             raise InputError(
@@ -332,8 +323,9 @@ class Run:
             f'\n\tBatch size per gpu: {dataset_opt["batch_size_per_gpu"]}'
             f'\n\tWorld size (gpu number): {opt["world_size"]}'
             f'\n\tRequire iter number per epoch: {sampler.iters_per_epoch}'
-            f'\n\tTotal epochs: {sampler.num_epochs}; iters: {sampler.total_iter}.'
+            f'\n\tTotal epochs: {sampler.num_epochs}; iters: {total_iter}.'
         )
+        self.sampler = sampler
         if not isinstance(dataset, PairedCropDataset):
             dataset = SeededDataset(dataset)
         # The thread of prefetch_mode: cpu is the Prefetcher's, see CPUPrefetcher.
@@ -349,15 +341,15 @@ class Run:
         logging.getLogger('basicsr').info(f'Model [{cls.__name__}] is created.')
         return self.model
 
-    def MessageLogger(self, opt: RunOptions, start_iter: int, tb_logger: Any) -> MessageLogger:  # noqa: N802
+    def MessageLogger(self, opt: RunOptions, start_iter: int, tb_logger: Any) -> MessageLogger:
         self.message_logger = MessageLogger(opt, start_iter, tb_logger)
         return self.message_logger
 
-    def CPUPrefetcher(self, loader: DataLoader) -> Prefetcher:  # noqa: N802
+    def CPUPrefetcher(self, loader: DataLoader) -> Prefetcher:
         train = self.opt['datasets']['train']
         return Prefetcher(loader, train.get('num_prefetch_queue', 1) if train.get('prefetch_mode') == 'cpu' else 0)
 
-    def CUDAPrefetcher(self, loader: DataLoader, opt: RunOptions) -> DevicePrefetcher:  # noqa: N802
+    def CUDAPrefetcher(self, loader: DataLoader, opt: RunOptions) -> DevicePrefetcher:
         return DevicePrefetcher(loader, opt)
 
     # ------------------------------------------------ between iterations -------------------------------------------- #
@@ -454,19 +446,9 @@ class Run:
 
 # Names in BasicSR's pipelines that the methods of ``Run`` take the place of.
 HELPERS = (
-    'parse_options',
-    'load_resume_state',
-    'make_exp_dirs',
-    'mkdir_and_rename',
-    'copy_opt_file',
-    'get_root_logger',
-    'init_tb_loggers',
-    'create_train_val_dataloader',
-    'build_model',
-    'MessageLogger',
-    'CPUPrefetcher',
-    'CUDAPrefetcher',
-)
+    'parse_options load_resume_state make_exp_dirs mkdir_and_rename copy_opt_file get_root_logger init_tb_loggers '
+    'create_train_val_dataloader build_model MessageLogger CPUPrefetcher CUDAPrefetcher'
+).split()
 
 
 def _build_loader(opt: RunOptions, dataset_opt: dict[str, Any], dataset: Any, sampler: Any = None) -> DataLoader:
