@@ -82,14 +82,15 @@ def write(path, options):
     Path(path).write_text(yaml.safe_dump(options, sort_keys=False))
 
 
-def change(folder, *changes, file='train.yml'):
-    """Change options of a file, as ``--force_yml`` does: ``train:total_iter=9``, with values in YAML."""
-    options = yaml.safe_load((folder / file).read_text())
-    for entry in changes:
-        keys, _, value = entry.partition('=')
+def change(folder, *changes, file='train.yml', **values):
+    """Change options of a file: ``'train:total_iter=9'`` with a value in YAML, ``train__total_iter=9`` in Python."""
+    options = yaml.safe_load(Path(folder, file).read_text())
+    values = {keys.replace('__', ':'): value for keys, value in values.items()}
+    values |= {keys: yaml.safe_load(text) for keys, _, text in (entry.partition('=') for entry in changes)}
+    for keys, value in values.items():
         *parents, last = keys.split(':')
-        functools.reduce(dict.__getitem__, parents, options)[last] = yaml.safe_load(value)
-    write(folder / file, options)
+        functools.reduce(dict.__getitem__, parents, options)[last] = value
+    write(Path(folder, file), options)
 
 
 def run(monkeypatch, task, *arguments):
