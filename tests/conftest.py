@@ -1,4 +1,4 @@
-"""What the tests share: where the reference data lies, and networks and inputs made by formula."""
+"""Fixtures for all tests: the reference data, and a folder to train and test in."""
 
 from pathlib import Path
 
@@ -15,9 +15,9 @@ SHARED = Path(__file__).resolve().parents[2] / 'shared'
 
 @pytest.fixture
 def shared():
-    """The folder with the official code's numbers, weights and pictures, which a checkout may lack."""
+    """The folder with the official code's numbers, weights and images, which a checkout may lack."""
     if not SHARED.is_dir():
-        pytest.skip('the reference data (../shared) is not here')
+        pytest.skip('the reference data (../shared) is missing')
     return SHARED
 
 

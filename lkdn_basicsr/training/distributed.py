@@ -5,6 +5,7 @@ connects them through a key-value store, so that an invalid option is reported o
 process group when the options are known.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -72,25 +73,23 @@ def restarted_by_torchrun() -> bool:
     Raises:
         InputError: on several nodes torchrun does not count the restarts that happened before a node was replaced.
     """
-    environment = os.environ
-    if int(environment.get('TORCHELASTIC_MAX_RESTARTS', 0)) == 0:
+    if int(os.environ.get('TORCHELASTIC_MAX_RESTARTS', 0)) == 0:
         return False
-    if int(environment.get('GROUP_WORLD_SIZE', 1)) > 1:
+    if int(os.environ.get('GROUP_WORLD_SIZE', 1)) > 1:
         raise InputError(
-            'torchrun --max-restarts on several nodes needs --auto_resume, without which a replaced node starts the '
-            'training from the beginning; add it to the command'
+            'torchrun --max-restarts on several nodes needs --auto_resume, or a replaced node would start from scratch'
         )
-    return int(environment.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0
+    return int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0
 
 
 def warn_about_shared_store() -> list[str]:
     """Return a line for the log where torchrun cannot replace a node (a defect of torchrun, seen in torch 2.15)."""
-    environment, name = os.environ, 'TORCH_DISABLE_SHARE_RDZV_TCP_STORE'
-    several_nodes = int(environment.get('GROUP_WORLD_SIZE', 1)) > 1
-    restarts = int(environment.get('TORCHELASTIC_MAX_RESTARTS', 0)) > 0
-    if several_nodes and restarts and environment.get('TORCHELASTIC_USE_AGENT_STORE') == 'True':
-        return [f'A node that fails can be replaced only if torchrun is started with {name}=1 in the environment.']
-    return []
+    several_nodes = int(os.environ.get('GROUP_WORLD_SIZE', 1)) > 1
+    restarts = int(os.environ.get('TORCHELASTIC_MAX_RESTARTS', 0)) > 0
+    if not several_nodes or not restarts or os.environ.get('TORCHELASTIC_USE_AGENT_STORE') != 'True':
+        return []
+    name = 'TORCH_DISABLE_SHARE_RDZV_TCP_STORE'
+    return [f'A node that fails can be replaced only if torchrun is started with {name}=1 in the environment.']
 
 
 class Ranks:
@@ -98,9 +97,6 @@ class Ranks:
 
     As a context manager it ends the run in order. After an exception only the first rank to fail raises it; the others
     exit with status 1, because what happened to them is the same error or a consequence.
-
-    Args:
-        launch: how this process was launched.
     """
 
     def __init__(self, launch: Launch | None = None) -> None:
@@ -122,14 +118,12 @@ class Ranks:
         elif kind is None or (kind is SystemExit and dist.is_initialized()):
             self.leave()
 
-    # ------------------------------------------------ start-up ------------------------------------------------ #
-
     def rendezvous(self, local_rank: int = 0, port: int | None = None) -> None:
         """Connect the ranks through a key-value store; no process group exists yet.
 
         Args:
             local_rank: ``--local_rank``, for launchers that do not set LOCAL_RANK.
-            port: slurm: port of the first node; None for MASTER_PORT or 29500.
+            port: with slurm, the port of the first node; None for MASTER_PORT or 29500.
 
         Raises:
             InputError: the environment does not name the first rank, or a rank did not start.
@@ -141,9 +135,8 @@ class Ranks:
         os.environ.setdefault('LOCAL_RANK', str(local_rank))
         for name in ('MASTER_ADDR', 'MASTER_PORT'):
             if name not in os.environ:
-                raise InputError(
-                    f'--launcher {self.launch.launcher} needs {name} in the environment; start with torchrun or srun'
-                )
+                launcher = f'--launcher {self.launch.launcher}'
+                raise InputError(f'{launcher} needs {name} in the environment; start with torchrun or srun')
         if 'TORCHELASTIC_RUN_ID' in os.environ:
             # Ranks outlive a torchrun that is killed; one started in its place would find the GPUs in use.
             end_with_parent()
@@ -192,10 +185,8 @@ class Ranks:
         if num_gpu:
             present, local_rank = torch.cuda.device_count(), int(os.environ['LOCAL_RANK'])
             if backend == 'nccl' and local_rank >= present:
-                raise InputError(
-                    f'LOCAL_RANK is {local_rank}, but this machine has {present} GPUs; start no more ranks than that '
-                    'on it, or set num_gpu: 0'
-                )
+                advice = 'start no more ranks than that on it, or set num_gpu: 0'
+                raise InputError(f'LOCAL_RANK is {local_rank}, but this machine has {present} GPUs; {advice}')
             torch.cuda.set_device(local_rank % present)
         _, rank, world_size = self.launch
         # Some ranks start later than others; the timeout of the options, which may be short, does not count for that.
@@ -206,14 +197,8 @@ class Ranks:
         # gloo also where gradients use NCCL, which would keep a GPU busy while it waits.
         self._control = dist.new_group(backend='gloo', timeout=PATIENCE)
 
-    # ------------------------------------------------ exchange ------------------------------------------------ #
-
     def gather(self, value: Any) -> list[Any]:
-        """Return the values of all ranks, in their order, on every rank; wait for the slowest as long as it takes.
-
-        Args:
-            value: anything that pickles.
-        """
+        """Return the values of all ranks, in their order, on every rank; wait for the slowest without limit."""
         world_size = get_dist_info()[1]
         if world_size == 1:
             return [value]
@@ -247,8 +232,6 @@ class Ranks:
             return self._texts.get(name)
         return self._store.get(f'lkdn text {name}').decode() if self._store.check([f'lkdn text {name}']) else None
 
-    # ------------------------------------------------ end ----------------------------------------------------- #
-
     def leave(self) -> None:
         """Wait for the other ranks and destroy the process group: rank 0 may serve the store that they still use."""
         if dist.is_initialized() and self._control is not None:
@@ -260,10 +243,9 @@ class Ranks:
             dist.destroy_process_group()
         elif self._store is not None:
             self.set(f'left {self.launch.rank}')
-            while self.launch.rank == 0 and any(
-                self.get(f'left {rank}') is None for rank in range(1, self.launch.world_size)
-            ):
-                time.sleep(0.1)
+            for rank in range(1, self.launch.world_size if self.launch.rank == 0 else 1):
+                while self.get(f'left {rank}') is None:
+                    time.sleep(0.1)
 
     def report_failure(self, reason: str) -> bool:
         """Store why this rank ends, for the other ranks and for torchrun's report.
@@ -273,12 +255,9 @@ class Ranks:
         """
         first = own = f'{self.launch.rank} {reason}'
         if self._store is not None:
-            try:
+            with contextlib.suppress(RuntimeError):  # the rank that served the store has ended
                 first = self._store.compare_set('lkdn failed', '', own).decode()
-            except RuntimeError:  # the rank that served the store has ended
-                pass
-        report = os.environ.get('TORCHELASTIC_ERROR_FILE')
-        if report:
+        if report := os.environ.get('TORCHELASTIC_ERROR_FILE'):
             # What torch's @record writes, without the traceback, for which torchrun would not show the message.
             message = {'message': first.partition(' ')[2], 'extraInfo': {'timestamp': str(int(time.time()))}}
             with open(report, 'w', encoding='utf-8') as file:
@@ -289,23 +268,19 @@ class Ranks:
 def end_with_parent() -> None:
     """Let this process receive SIGTERM when its parent ends, for whatever reason; only Linux can do this."""
     if sys.platform == 'linux':
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _set_slurm_environment(port: int | None) -> None:
     """Set the variables that torch reads from those that slurm sets, as BasicSR does, but with slurm's local rank."""
     nodes = os.environ.get('SLURM_STEP_NODELIST') or os.environ.get('SLURM_NODELIST', '')
     if 'MASTER_ADDR' not in os.environ:
-        command = ['scontrol', 'show', 'hostnames', nodes]
         try:
+            command = ['scontrol', 'show', 'hostnames', nodes]
             hosts = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         except (OSError, subprocess.CalledProcessError) as error:
             raise InputError(f'scontrol cannot name the first of the nodes {nodes!r}; set MASTER_ADDR') from error
         os.environ['MASTER_ADDR'] = hosts.split()[0]
-    if port is not None:
-        os.environ['MASTER_PORT'] = str(port)
-    os.environ.setdefault('MASTER_PORT', '29500')
-    os.environ['RANK'] = os.environ['SLURM_PROCID']
-    os.environ['WORLD_SIZE'] = os.environ['SLURM_NTASKS']
+    os.environ['MASTER_PORT'] = str(port or os.environ.get('MASTER_PORT', '29500'))
     os.environ['LOCAL_RANK'] = os.environ.get('SLURM_LOCALID', '0')
+    os.environ.update(RANK=os.environ['SLURM_PROCID'], WORLD_SIZE=os.environ['SLURM_NTASKS'])

@@ -17,7 +17,6 @@ class MessageLogger(basicsr.utils.logger.MessageLogger):
     """Logs a line every ``print_freq`` iterations.
 
     Args:
-        opt: BasicSR's options.
         start_iter: iterations done before a resume.
         tb_logger: SummaryWriter of the first rank, if there is one.
     """
@@ -42,7 +41,7 @@ class MessageLogger(basicsr.utils.logger.MessageLogger):
             self._bar.update(iteration - self._bar.n)
 
     def close(self) -> None:
-        """Close the progress bar, so that what is printed next starts on a line of its own."""
+        """Close the progress bar, so that later output starts on a line of its own."""
         self._open.close()
 
     @master_only
@@ -56,11 +55,9 @@ class MessageLogger(basicsr.utils.logger.MessageLogger):
         epoch, iteration, lrs = (log_vars.pop(key) for key in ('epoch', 'iter', 'lrs'))
         seconds, waiting = log_vars.pop('time'), log_vars.pop('data_time')
         eta = datetime.timedelta(seconds=int(self._seconds_left(iteration, seconds)))
-        line = (
-            f'[{self.exp_name[:5]}..][epoch:{epoch:3d}, iter:{iteration:8,d}, '
-            f'lr:({"".join(f"{lr:.3e}," for lr in lrs)})] '
-            f'[eta: {eta}, time (data): {seconds:.3f} ({waiting:.3f})] '
-        )
+        rates = ''.join(f'{lr:.3e},' for lr in lrs)
+        line = f'[{self.exp_name[:5]}..][epoch:{epoch:3d}, iter:{iteration:8,d}, lr:({rates})] '
+        line += f'[eta: {eta}, time (data): {seconds:.3f} ({waiting:.3f})] '
         self.logger.info(line + ''.join(f'{key}: {value:.4e} ' for key, value in log_vars.items()))
 
         wait_share = waiting / seconds if seconds else 0.0

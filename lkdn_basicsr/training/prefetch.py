@@ -14,7 +14,6 @@ class Prefetcher:
     """Takes batches from a loader. BasicSR's CPUPrefetcher starts the workers of the loader twice.
 
     Args:
-        loader: the training loader.
         ahead: batches that a thread loads in advance (``prefetch_mode: cpu``); 0 for no thread.
     """
 
@@ -55,10 +54,8 @@ class DevicePrefetcher(CUDAPrefetcher):
     """BasicSR's CUDAPrefetcher, which starts the workers of the loader, and copies the first batch, twice."""
 
     def __init__(self, loader: DataLoader, opt: dict[str, Any]) -> None:
-        self.ori_loader = loader
-        self.opt = opt
-        self.stream = torch.cuda.Stream()
-        self.device = torch.device('cuda')
+        self.ori_loader, self.opt = loader, opt
+        self.stream, self.device = torch.cuda.Stream(), torch.device('cuda')
 
     def next(self) -> dict[str, Any] | None:
         batch = super().next()

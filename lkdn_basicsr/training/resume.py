@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lkdn_basicsr import checkpoints
-from lkdn_basicsr.checkpoints import list_training_states
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.files import PARTIAL_SUFFIX
 from lkdn_basicsr.options.diff import changes, plain
@@ -17,19 +16,8 @@ from lkdn_basicsr.options.diff import changes, plain
 # from the option file.
 FROM_CHECKPOINT = re.compile(r'train:(optim_.*|scheduler|warmup_iter)(:|$)|manual_seed$')
 # These are not compared: where and by whom a run is executed, and what BasicSR adds to the options.
-NOT_COMPARED = {
-    'path',
-    'name',
-    'dist',
-    'rank',
-    'launcher',
-    'dist_params',
-    'auto_resume',
-    'is_train',
-    'root_path',
-    'resume_iter',
-    'num_gpu',
-}
+NOT_COMPARED = 'path name dist rank launcher dist_params auto_resume is_train root_path resume_iter num_gpu'.split()
+START_AGAIN = 'leave out --auto_resume to start again (the folder is moved aside)'
 
 
 @dataclass
@@ -56,7 +44,7 @@ def find_checkpoint(opt: dict[str, Any]) -> Checkpoint:
     path = opt['path']
     ignored = path.get('ignore_resume_networks') or []
     networks = [key.removeprefix('network_') for key in opt if key.startswith('network_') and key not in ignored]
-    if opt['auto_resume'] and list_training_states(path['training_states']):
+    if opt['auto_resume'] and checkpoints.list_training_states(path['training_states']):
         return _newest_intact(path['training_states'], networks)
     if path.get('resume_state') is not None:
         return _requested(path['resume_state'], path['training_states'], networks)
@@ -64,14 +52,14 @@ def find_checkpoint(opt: dict[str, Any]) -> Checkpoint:
     if opt['auto_resume'] and os.path.exists(latest):
         raise InputError(
             f'--auto_resume: there is {latest}, but no training state to resume from: put one into '
-            f'{path["training_states"]}, or leave out --auto_resume to start again (the folder is moved aside)'
+            f'{path["training_states"]}, or {START_AGAIN}'
         )
     return Checkpoint()
 
 
 def _newest_intact(folder: str, networks: list[str]) -> Checkpoint:
     skipped = []
-    for iteration, file in list_training_states(folder):
+    for iteration, file in checkpoints.list_training_states(folder):
         try:
             state, files = read_checkpoint(file, networks)
         except InputError as error:
@@ -79,10 +67,8 @@ def _newest_intact(folder: str, networks: list[str]) -> Checkpoint:
             continue
         reason = f'; skipped: {", ".join(skipped)}' if skipped else ', the newest checkpoint'
         return Checkpoint(state, files, [f'Resuming from {file}{reason}.'])
-    raise InputError(
-        f'--auto_resume: no checkpoint in {folder} is usable, {skipped[0]}: restore an intact one, or leave out '
-        '--auto_resume to start again (the folder is moved aside)'
-    )
+    reason = f'no checkpoint in {folder} is usable, {skipped[0]}'
+    raise InputError(f'--auto_resume: {reason}: restore an intact one, or {START_AGAIN}')
 
 
 def _requested(file: str, folder: str, networks: list[str]) -> Checkpoint:
@@ -92,13 +78,11 @@ def _requested(file: str, folder: str, networks: list[str]) -> Checkpoint:
     except InputError as error:
         raise InputError(f'path:resume_state: {error}') from None
     notes = [f'Resuming from {file}, given by path:resume_state.']
-    own = list_training_states(folder)
+    own = checkpoints.list_training_states(folder)
     same_run = os.path.isdir(folder) and os.path.samefile(os.path.dirname(os.path.abspath(file)), folder)
     if own and not same_run:
-        raise InputError(
-            f'path:resume_state is {file}, of another experiment, and {folder} has checkpoints of its own: give this '
-            'run another name'
-        )
+        reason = f'{file}, of another experiment, and {folder} has checkpoints of its own'
+        raise InputError(f'path:resume_state is {reason}: give this run another name')
     if own and own[0][0] > state['iter']:
         notes.append(f'{own[0][1]} is newer: --auto_resume would use it until this run has passed it.')
     return Checkpoint(state, files, notes)
@@ -110,9 +94,6 @@ def read_checkpoint(path: str, networks: list[str]) -> tuple[dict[str, Any], dic
     Args:
         path: of the state; the networks are in ``models`` next to its folder, where BasicSR puts them.
         networks: suffixes of the networks to load with it: ``g`` for ``network_g``.
-
-    Returns:
-        The state, and the path of the file of each network.
 
     Raises:
         InputError: a file is missing or damaged, or the files do not belong together.
@@ -137,10 +118,7 @@ def comparable(opt: dict[str, Any]) -> dict[str, Any]:
 
 
 def apply_checkpoint(opt: dict[str, Any], checkpoint: Checkpoint) -> list[str]:
-    """Make the options agree with the checkpoint, in place: networks to load, and settings that it decides.
-
-    Returns:
-        Lines for the log, one for each setting that has changed.
+    """Set the networks to load and the settings that the checkpoint decides in the options; return lines for the log.
 
     Raises:
         InputError: the schedule of the checkpoint ends before the training does.
@@ -153,20 +131,16 @@ def apply_checkpoint(opt: dict[str, Any], checkpoint: Checkpoint) -> list[str]:
     opt['resume_iter'] = state['iter']
     recorded = state.get('options')
     if recorded is None:
-        return [
-            'The checkpoint was written by BasicSR: changed settings are not detected, and random states that it does '
-            'not contain start again.'
-        ]
+        start_again = 'random states that it does not contain start again'
+        return [f'The checkpoint was written by BasicSR: changed settings are not detected, and {start_again}.']
     override = opt['path'].get('resume_override')
     if getattr(opt, 'seed_is_drawn', False):
         opt['manual_seed'] = recorded['manual_seed']
     lines = []
     for key, old, new in changes(recorded, comparable(opt)):
         kept = FROM_CHECKPOINT.match(key) and not override
-        lines.append(
-            f'Changed setting {key}: {old} in the checkpoint, {new} now; continues with {old if kept else new}'
-            + (' (path:resume_override: true uses the new one).' if kept else '.')
-        )
+        used = f'{old} (path:resume_override: true uses the new one)' if kept else new
+        lines.append(f'Changed setting {key}: {old} in the checkpoint, {new} now; continues with {used}.')
     if not override:
         _take_settings(opt, recorded)
     return lines
@@ -177,9 +151,8 @@ def _take_settings(opt: dict[str, Any], recorded: dict[str, Any]) -> None:
     train = opt['train']
     for key in [key for key in train if FROM_CHECKPOINT.match(f'train:{key}')]:
         del train[key]
-    train.update(
-        (key, deepcopy(value)) for key, value in recorded['train'].items() if FROM_CHECKPOINT.match(f'train:{key}')
-    )
+    kept = {key: value for key, value in recorded['train'].items() if FROM_CHECKPOINT.match(f'train:{key}')}
+    train.update(deepcopy(kept))
     opt['manual_seed'] = recorded['manual_seed']
     periods = (train.get('scheduler') or {}).get('periods')
     if periods and sum(periods) < train['total_iter']:  # BasicSR's scheduler has no rate beyond its periods
@@ -189,9 +162,6 @@ def _take_settings(opt: dict[str, Any], recorded: dict[str, Any]) -> None:
         )
 
 
-# ------------------------------------------------ files of the killed run ------------------------------------------- #
-
-
 def event_files(folder: str) -> dict[str, int]:
     """Return the TensorBoard files in a folder, by name, with their sizes in bytes."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
@@ -199,12 +169,7 @@ def event_files(folder: str) -> dict[str, int]:
 
 
 def rewind_events(folder: str, sizes: dict[str, int]) -> None:
-    """Remove what was logged to TensorBoard after the state, which is logged again, and incomplete records.
-
-    Args:
-        folder: of the event files.
-        sizes: what :func:`event_files` returned when the state was saved.
-    """
+    """Remove what was logged to TensorBoard after :func:`event_files` returned these sizes; it is logged again."""
     for name, size in event_files(folder).items():
         file = os.path.join(folder, name)
         if name not in sizes:

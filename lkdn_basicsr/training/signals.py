@@ -30,7 +30,6 @@ class StopRequest:
             self._previous = {number: signal.signal(number, self._record) for number in SIGNALS}
 
     def restore(self) -> None:
-        """Restore the previous handlers."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
@@ -60,9 +59,8 @@ def ignore_in_worker(_worker_id: int | None = None) -> None:
     Ctrl-C and schedulers signal all processes of a job. If workers ended, the current iteration, and with it the
     checkpoint, would be lost. Workers end when the main process asks them to, also by SIGTERM, or has ended.
     """
-    for number in SIGNALS:
-        if number != signal.SIGTERM:
-            signal.signal(number, signal.SIG_IGN)
+    for number in set(SIGNALS) - {signal.SIGTERM}:
+        signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, 'sigwaitinfo'):
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         threading.Thread(target=_exit_when_parent_asks, daemon=True).start()

@@ -17,12 +17,8 @@ from lkdn_basicsr.training.distributed import Ranks
 def state_of(model: BaseModel, ranks: Ranks, epoch: int, iteration: int) -> dict[str, Any]:
     """Return the training state of a model: BasicSR's entries, and what BasicSR forgets.
 
-    Every rank must call this; the result is the same on all. ``torch.load(weights_only=True)`` loads it.
-
-    Returns:
-        BasicSR's ``epoch``, ``iter``, ``optimizers`` and ``schedulers``; ``optimizer_names``;
-        ``best_metric_results``; ``random``, the states of the random number generators of each rank; and ``files``,
-        names and SHA-256 of the networks saved with it.
+    Every rank must call this; the result is the same on all. ``torch.load(weights_only=True)`` loads it. ``random``
+    contains the states of the generators of each rank, ``files`` names and SHA-256 of the networks saved with it.
     """
     saved = getattr(model, 'saved_files', {})
     return {
@@ -82,14 +78,10 @@ def random_states() -> dict[str, Any]:
     """Return the states of all generators that a training may use, on this rank, as tensors and numbers."""
     version, state, gauss = random.getstate()
     _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    array = torch.from_numpy(np.asarray(keys).astype(np.int64))
     return {
         'python': {'version': version, 'state': torch.tensor(state), 'gauss': gauss},
-        'numpy': {
-            'state': torch.from_numpy(np.asarray(keys).astype(np.int64)),
-            'position': position,
-            'has_gauss': has_gauss,
-            'cached': cached,
-        },
+        'numpy': {'state': array, 'position': position, 'has_gauss': has_gauss, 'cached': cached},
         'torch': torch.get_rng_state(),
         'cuda': torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
     }
@@ -107,14 +99,12 @@ def set_random_states(states: dict[str, Any]) -> None:
 
 
 def remove_old_checkpoints(models: str, states: str, keep: int, iteration: int) -> None:
-    """Remove the checkpoints of a run except the newest; ``net_g_best`` and ``net_g_latest`` stay.
+    """Remove the checkpoints of a run except the newest ``keep``; ``net_g_best`` and ``net_g_latest`` stay.
 
     Args:
-        models: folder of the networks.
-        states: folder of the training states.
-        keep: how many training states, with their networks, stay.
-        iteration: that of the newest one. Newer files belong to an earlier run that was resumed from an older state;
-            they are neither counted nor removed.
+        models, states: folders of the networks and of the training states.
+        iteration: that of the newest checkpoint. Newer files belong to an earlier run that was resumed from an older
+            state; they are neither counted nor removed.
     """
     oldest = [found for found, _ in list_training_states(states) if found <= iteration][:keep][-1]
     for folder in (states, models):  # a state without its networks would only be skipped, so states go first

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from lkdn_basicsr.data.imresize import imresize
-from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.errors import InputError, one_line
 from lkdn_basicsr.training.distributed import Ranks
 
 PREVIEW = 512  # pixels per side in TensorBoard; complete images would fill the disk in a long run
@@ -34,12 +34,9 @@ def validate(
     single process, in ``model.metric_results`` and ``model.best_metric_results``.
 
     Args:
-        model: provides ``feed_data``, ``test`` and ``get_current_visuals``.
-        ranks: of the run.
         dataloader: batches of one image.
         current_iter: iteration, or the name of a test.
         tb_logger: SummaryWriter that gets the metrics and the first image; None for no TensorBoard.
-        save_img: whether to save the images.
 
     Raises:
         InputError: a result is not finite, or a metric cannot be computed; the message names the image.
@@ -69,8 +66,9 @@ def validate(
     # Also without metrics: the next collective of the training must not wait for the images of the slowest rank.
     gathered = ranks.gather(own)
     results = [gathered[i % world_size][i // world_size] for i in range(len(dataset))]
-    for warning in (warning for _, warnings in results for warning in warnings):
-        get_root_logger().warning(warning)
+    for _, warnings in results:
+        for warning in warnings:
+            get_root_logger().warning(warning)
     if metrics:
         _log_means(model, name, [values for values, _ in results], current_iter, tb_logger)
 
@@ -80,13 +78,9 @@ def _shard(dataloader: DataLoader, rank: int, world_size: int) -> DataLoader:
     if world_size == 1:
         return dataloader
     dataset = cast(Any, dataloader.dataset)
-    return DataLoader(
-        Subset(dataset, range(rank, len(dataset), world_size)),
-        num_workers=dataloader.num_workers,
-        collate_fn=dataloader.collate_fn,
-        pin_memory=dataloader.pin_memory,
-        generator=dataloader.generator,
-    )
+    subset = Subset(dataset, range(rank, len(dataset), world_size))
+    kept = {key: getattr(dataloader, key) for key in ('num_workers', 'collate_fn', 'pin_memory', 'generator')}
+    return DataLoader(subset, **kept)
 
 
 @contextlib.contextmanager
@@ -110,20 +104,17 @@ def _super_resolve(model: SRModel, data: dict[str, Any], image: str) -> dict[str
     visuals = model.get_current_visuals()
     if not torch.isfinite(visuals['result']).all():
         # tensor2img turns NaN into black pixels, so the metrics would stay finite.
-        raise InputError(
-            f'the network gives NaN or infinite pixels for {image}: return to an earlier checkpoint, and continue with '
-            'a lower train:optim_g:lr'
-        )
+        advice = 'return to an earlier checkpoint, and continue with a lower train:optim_g:lr'
+        raise InputError(f'the network gives NaN or infinite pixels for {image}: {advice}')
     for key in ('lq', 'output', 'gt'):
         model.__dict__.pop(key, None)
     return visuals
 
 
 def _saved_path(opt: dict[str, Any], dataset: str, img_name: str, current_iter: int | str) -> str:
-    root = opt['path']['visualization']
-    if opt['is_train']:
-        return os.path.join(root, img_name, f'{img_name}_{current_iter}.png')
-    return os.path.join(root, dataset, f'{img_name}_{opt["val"].get("suffix") or opt["name"]}.png')
+    folder = img_name if opt['is_train'] else dataset
+    suffix = current_iter if opt['is_train'] else opt['val'].get('suffix') or opt['name']
+    return os.path.join(opt['path']['visualization'], folder, f'{img_name}_{suffix}.png')
 
 
 def _measure(images: dict[str, np.ndarray], metrics: dict[str, Any], image: str) -> tuple[list[float], list[str]]:
@@ -136,19 +127,15 @@ def _measure(images: dict[str, np.ndarray], metrics: dict[str, Any], image: str)
         except np.linalg.LinAlgError:  # NIQE of an image without texture
             value = math.nan
         except Exception as error:
-            reason = ' '.join(str(error).split()).rstrip('.')
-            raise InputError(
-                f'val:metrics:{name} cannot be computed for {image} ({reason}): remove the metric or the image'
-            ) from error
+            reason = f'cannot be computed for {image} ({one_line(error)})'
+            raise InputError(f'val:metrics:{name} {reason}: remove the metric or the image') from error
         if math.isnan(value):
             warnings.append(f'{name} of {image} is NaN, and so is the mean.')
         values.append(value)
     return values, warnings
 
 
-def _log_means(
-    model: SRModel, dataset: str, values: list[list[float]], current_iter: int | str, tb_logger: Any
-) -> None:
+def _log_means(model: SRModel, dataset: str, values: list[list[float]], current_iter: Any, tb_logger: Any) -> None:
     """Log means and best values as BasicSR does."""
     model._initialize_best_metric_results(dataset)
     # fsum rounds once, so that the order of the images, and with it the number of ranks, does not matter.

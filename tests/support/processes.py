@@ -1,14 +1,16 @@
 """Trainings in separate processes, to be killed. They are forked from one that has imported everything."""
 
-import functools
+import itertools
 import multiprocessing
 import os
 import signal
 import socket
 import sys
+import time
 from multiprocessing import forkserver
 from pathlib import Path
 
+import pytest
 import torch
 
 from lkdn_basicsr import cli
@@ -19,11 +21,12 @@ CONTEXT.set_forkserver_preload([__name__])
 
 
 def train(folder, arguments, die_at):
-    """``python -m lkdn_basicsr.train`` below ``folder``; SIGKILL at the n-th call of os.fsync or os.replace."""
+    """Run ``python -m lkdn_basicsr.train`` in ``folder``; SIGKILL at the n-th call of os.fsync or os.replace."""
     multiprocessing.set_start_method('fork', force=True)  # for workers, as in a process that a user starts
     work_in(folder)
     if die_at is not None:
-        _die_in_a_save(die_at)
+        calls = itertools.count(1)
+        os.fsync, os.replace = (_dying(function, calls, die_at) for function in (os.fsync, os.replace))
     sys.argv = ['train', *arguments]
     cli.run('train')
 
@@ -36,49 +39,32 @@ def work_in(folder):
         os.dup2(out, stream)
 
 
-def _die_in_a_save(number):
-    calls = 0
+def _dying(function, calls, die_at):
+    def call(*args):
+        if next(calls) == die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args)
 
-    def dying(function):
-
-        def call(*args):
-            nonlocal calls
-            calls += 1
-            if calls == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*args)
-
-        return call
-
-    os.fsync, os.replace = dying(os.fsync), dying(os.replace)
+    return call
 
 
 def start(folder, *arguments, ranks=1, die_at=None):
     """Start a training; return its processes, one for each rank, launched as torchrun does."""
-    return start_ranks(
-        ranks, lambda rank: (train, str(folder), ['-opt', 'train.yml', *arguments], die_at if rank == 0 else None)
-    )
+    arguments = ['-opt', 'train.yml', *arguments]
+    return start_ranks(ranks, lambda rank: (train, str(folder), arguments, None if rank else die_at))
 
 
 def start_ranks(ranks, call):
     """Start a process for each rank, as torchrun does; ``call(rank)`` returns a function and its arguments."""
-    _import_once()
+    with pytest.MonkeyPatch.context() as patch:  # Python 3.11 does not pass the module search path to the forkserver
+        patch.setenv('PYTHONPATH', os.pathsep.join(sys.path))
+        forkserver.ensure_running()
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
-        port = probe.getsockname()[1]
+        store = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(probe.getsockname()[1]), WORLD_SIZE=str(ranks))
     processes = []
     for rank in range(ranks):
-        environment = (
-            {}
-            if ranks == 1
-            else {
-                'RANK': str(rank),
-                'LOCAL_RANK': str(rank),
-                'WORLD_SIZE': str(ranks),
-                'MASTER_ADDR': '127.0.0.1',
-                'MASTER_PORT': str(port),
-            }
-        )
+        environment = store | dict(RANK=str(rank), LOCAL_RANK=str(rank)) if ranks > 1 else {}
         processes.append(CONTEXT.Process(target=_as_rank, args=(environment, *call(rank))))
         processes[-1].start()
     return processes
@@ -89,29 +75,28 @@ def _as_rank(environment, function, *arguments):
     function(*arguments)
 
 
-@functools.cache
-def _import_once():
-    """Start the process that imports everything: Python 3.11 does not pass it the module search path."""
-    path = os.environ.get('PYTHONPATH')
-    os.environ['PYTHONPATH'] = os.pathsep.join(sys.path)
-    try:
-        forkserver.ensure_running()
-    finally:
-        del os.environ['PYTHONPATH']
-        if path is not None:
-            os.environ['PYTHONPATH'] = path
-
-
 def finish(processes, timeout=120):
     """Wait for the ranks; return their exit codes. If one fails, the others are killed, as by torchrun."""
     for process in processes:
         process.join(timeout)
         if process.exitcode != 0:
-            for other in processes:
-                other.kill()
+            kill(processes)
+    return [process.exitcode for process in processes]
+
+
+def kill(processes):
+    for process in processes:
+        process.kill()
     for process in processes:
         process.join()
-    return [process.exitcode for process in processes]
+
+
+def wait_for(text, folder, processes):
+    """Wait until a text is in the output of running processes."""
+    deadline = time.monotonic() + 120
+    while not Path(folder, 'out.txt').exists() or text not in output(folder):
+        assert time.monotonic() < deadline and any(process.is_alive() for process in processes), output(folder)[-3000:]
+        time.sleep(0.005)
 
 
 def output(folder):

@@ -1,5 +1,6 @@
 """Runs of train and test on tiny images: option files and images to run on, and how to run in this process."""
 
+import functools
 import logging
 import sys
 from pathlib import Path
@@ -14,6 +15,33 @@ from lkdn_basicsr import cli
 from lkdn_basicsr.data import imresize
 
 ROOT = Path(__file__).resolve().parents[2]
+TRAIN = """
+name: run
+model_type: ReparamSRModel
+scale: 2
+num_gpu: auto
+manual_seed: 0
+datasets:
+  train: {name: train, type: PairedCropDataset, dataroot_gt: train/gt, dataroot_lq: train/lq, io_backend: {type: disk},
+          gt_size: 16, use_hflip: true, use_rot: true, num_worker_per_gpu: 0, batch_size_per_gpu: 3,
+          dataset_enlarge_ratio: 1}
+  val: {name: val, type: PairedCropDataset, dataroot_gt: val/gt, dataroot_lq: val/lq, io_backend: {type: disk}}
+network_g:
+  {type: LKDN, num_feat: 8, num_atten: 8, num_block: 1, upscale: 2, conv: BSConvU_rep, upsampler: pixelshuffle_rep}
+path: {pretrain_network_g: ~, strict_load_g: true, resume_state: ~}
+train:
+  ema_decay: 0.9
+  optim_g: {type: Adan, lr: 0.005, betas: [0.98, 0.92, 0.99]}
+  total_iter: 7
+  warmup_iter: -1
+  scheduler: {type: MultiStepLR, milestones: [100], gamma: 0.5}
+  pixel_opt: {type: L1Loss, loss_weight: 1.0, reduction: mean}
+val: {val_freq: 4, save_img: false, metrics: {psnr: {type: calculate_psnr, crop_border: 2, test_y_channel: true}}}
+logger: {print_freq: 1, save_checkpoint_freq: 4, use_tb_logger: true}
+"""
+# Changes of these options to classes of BasicSR.
+BASICSR_DATASETS = ['datasets:train:type=PairedImageDataset', 'datasets:val:type=PairedImageDataset']
+BASICSR = ['model_type=SRModel', *BASICSR_DATASETS]
 
 
 def write_images(folder, count, size=32):
@@ -28,76 +56,17 @@ def write_images(folder, count, size=32):
         cv2.imwrite(str(folder / f'lq/{i:02}.png'), imresize(gt, 1 / 2))
 
 
-def dataset_options(folder, **more):
-    return dict(
-        name=folder,
-        type='PairedCropDataset',
-        dataroot_gt=f'{folder}/gt',
-        dataroot_lq=f'{folder}/lq',
-        io_backend=dict(type='disk'),
-        **more,
-    )
-
-
 def write_run(folder):
+    """Write ``train.yml`` and ``test.yml``, and the images of both."""
     write_images(folder / 'train', 5)
     write_images(folder / 'val', 2)
-    metrics = dict(psnr=dict(type='calculate_psnr', crop_border=2, test_y_channel=True))
-    common = dict(
-        model_type='ReparamSRModel',
-        scale=2,
-        num_gpu='auto',
-        manual_seed=0,
-        network_g=dict(
-            type='LKDN',
-            num_feat=8,
-            num_atten=8,
-            num_block=1,
-            upscale=2,
-            conv='BSConvU_rep',
-            upsampler='pixelshuffle_rep',
-        ),
-    )
-    write(
-        folder / 'train.yml',
-        dict(
-            common,
-            name='run',
-            datasets=dict(
-                train=dataset_options(
-                    'train',
-                    gt_size=16,
-                    use_hflip=True,
-                    use_rot=True,
-                    num_worker_per_gpu=0,
-                    batch_size_per_gpu=3,
-                    dataset_enlarge_ratio=1,
-                ),
-                val=dataset_options('val'),
-            ),
-            path=dict(pretrain_network_g=None, strict_load_g=True, resume_state=None),
-            train=dict(
-                ema_decay=0.9,
-                optim_g=dict(type='Adan', lr=5e-3, betas=[0.98, 0.92, 0.99]),
-                total_iter=7,
-                warmup_iter=-1,
-                scheduler=dict(type='MultiStepLR', milestones=[100], gamma=0.5),
-                pixel_opt=dict(type='L1Loss', loss_weight=1.0, reduction='mean'),
-            ),
-            val=dict(val_freq=4, save_img=False, metrics=metrics),
-            logger=dict(print_freq=1, save_checkpoint_freq=4, use_tb_logger=True),
-        ),
-    )
-    write(
-        folder / 'test.yml',
-        dict(
-            common,
-            name='tested',
-            datasets=dict(test_1=dataset_options('val')),
-            path=dict(pretrain_network_g='experiments/run/models/net_g_latest.pth', param_key_g='params_ema'),
-            val=dict(save_img=True, metrics=metrics),
-        ),
-    )
+    options = yaml.safe_load(TRAIN)
+    write(folder / 'train.yml', options)
+    test = {key: options[key] for key in ('model_type', 'scale', 'num_gpu', 'manual_seed', 'network_g')}
+    test |= dict(name='tested', datasets=dict(test_1=options['datasets']['val']))
+    test['path'] = dict(pretrain_network_g='experiments/run/models/net_g_latest.pth', param_key_g='params_ema')
+    test['val'] = dict(save_img=True, metrics=options['val']['metrics'])
+    write(folder / 'test.yml', test)
 
 
 def reset_log():
@@ -113,6 +82,17 @@ def write(path, options):
     Path(path).write_text(yaml.safe_dump(options, sort_keys=False))
 
 
+def change(folder, *changes, file='train.yml', **values):
+    """Change options of a file: ``'train:total_iter=9'`` with a value in YAML, ``train__total_iter=9`` in Python."""
+    options = yaml.safe_load(Path(folder, file).read_text())
+    values = {keys.replace('__', ':'): value for keys, value in values.items()}
+    values |= {keys: yaml.safe_load(text) for keys, _, text in (entry.partition('=') for entry in changes)}
+    for keys, value in values.items():
+        *parents, last = keys.split(':')
+        functools.reduce(dict.__getitem__, parents, options)[last] = value
+    write(Path(folder, file), options)
+
+
 def run(monkeypatch, task, *arguments):
     """``python -m lkdn_basicsr.<task>`` in this process: status and message of the exit, None at the end."""
     monkeypatch.setattr(sys, 'argv', [task, *map(str, arguments)])
@@ -121,6 +101,12 @@ def run(monkeypatch, task, *arguments):
     except SystemExit as exit_:
         return exit_.code
     return None
+
+
+def train(monkeypatch, *arguments):
+    """Run ``train -opt train.yml`` in this process, with a log of its own; return the exit status."""
+    reset_log()
+    return run(monkeypatch, 'train', '-opt', 'train.yml', *arguments)
 
 
 def log(home, pattern='experiments/run/train_*.log'):
@@ -135,18 +121,6 @@ def damage(path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0xFF
     path.write_bytes(data)
-
-
-def change(folder, **changes):
-    """Change options of ``train.yml``: keys as ``train__optim_g__lr=1e-3``."""
-    options = yaml.safe_load(Path(folder, 'train.yml').read_text())
-    for key, value in changes.items():
-        *parents, last = key.split('__')
-        block = options
-        for parent in parents:
-            block = block[parent]
-        block[last] = value
-    write(Path(folder, 'train.yml'), options)
 
 
 def same(one, other):

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-import yaml
 from basicsr.models.sr_model import SRModel
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
 from lkdn_basicsr import cli
@@ -25,10 +25,10 @@ from lkdn_basicsr.training.distributed import Launch, Ranks
 from lkdn_basicsr.training.model import RunModel, model_class
 from lkdn_basicsr.training.run import Run
 from lkdn_basicsr.training.validation import validate
-from tests.support.runs import ROOT, log, reset_log, run, snapshot, write_images, write_run
+from tests.support.runs import ROOT, change, reset_log, run, snapshot, train, write_images, write_run
 
-# What the ranks run: the command, with a validation dataset that is slow on the first rank, metrics written by every
-# rank, and a kill at an iteration that the test sets.
+# The ranks run the command, with a validation dataset that is slow on the first rank, metrics written by every rank,
+# and a kill at an iteration that the test sets.
 LAUNCH = """
 import json, os, signal, sys, time
 
@@ -64,38 +64,25 @@ def write_metrics(self, loader, current_iter, *arguments):
 ReparamSRModel.optimize_parameters, ReparamSRModel.validation = optimize_parameters, write_metrics
 cli.run('train')
 """
-NAMES = ['00', '01', '02', '03', '04']
+ARGUMENTS = '-opt train.yml --force_yml name=two datasets:train:batch_size_per_gpu=2'
 
 
-def torchrun(folder, *arguments, world_size=2, restarts=0, **environment):
-    """Return the finished process; ``arguments`` are those of the launch script."""
-    command = [
-        sys.executable,
-        '-m',
-        'torch.distributed.run',
-        f'--nproc_per_node={world_size}',
-        f'--max-restarts={restarts}',
-        'launch.py',
-        *arguments,
-    ]
+def torchrun(folder, arguments, restarts=0, **environment):
+    """Run two ranks of the launch script with these arguments; return the finished process."""
+    command = f'-m torch.distributed.run --nproc_per_node=2 --max-restarts={restarts} launch.py {arguments}'
     env = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', **environment}
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+    options = dict(capture_output=True, text=True, timeout=300)
+    return subprocess.run([sys.executable, *command.split()], cwd=folder, env=env, **options)
 
 
 def prepare(folder):
-    """Set five validation images, global batches of four, and metrics whose sums would depend on their order."""
+    """Set five validation images, global batches of four, and metrics whose mean would depend on their order."""
     (folder / 'launch.py').write_text(LAUNCH)
-    options = yaml.safe_load((folder / 'train.yml').read_text())
     for role in ('gt', 'lq'):  # the remaining training images suffice
         for path in sorted((folder / f'train/{role}').iterdir()):
             (folder / f'val/{role}/{path.name}').write_bytes(path.read_bytes())
-    options['datasets']['train'].update(batch_size_per_gpu=4)
-    options['datasets']['val']['type'] = 'PairedCropDataset'
-    options['train'].update(total_iter=6)
-    options['val'].update(val_freq=3, save_img=True)
-    options['val']['metrics']['ssim'] = dict(type='calculate_ssim', crop_border=2)
-    options['dist_params'] = dict(backend='nccl', timeout=5)
-    (folder / 'train.yml').write_text(yaml.safe_dump(options, sort_keys=False))
+    change(folder, 'datasets:train:batch_size_per_gpu=4', 'train:total_iter=6', 'val:val_freq=3', 'val:save_img=true')
+    change(folder, 'val:metrics:ssim={type: calculate_ssim, crop_border: 2}', 'dist_params={backend: nccl, timeout: 5}')
 
 
 def losses(text):
@@ -103,103 +90,83 @@ def losses(text):
 
 
 @pytest.fixture(scope='module')
-def ran(tmp_path_factory):
-    """A folder with the same training by one process and by two ranks, of which one was slow, killed and restarted."""
+def trained(tmp_path_factory):
+    """The same training by one process and by two ranks, of which one was slow, killed and restarted."""
     folder = tmp_path_factory.mktemp('ranks')
     write_run(folder)
     prepare(folder)
-    reset_log()
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
-        assert run(monkeypatch, 'train', '-opt', 'train.yml', '--force_yml', 'name=one') is None
+        assert train(monkeypatch, '--force_yml', 'name=one') is None
     reset_log()
-    arguments = [
-        '-opt',
-        'train.yml',
-        '--auto_resume',
-        '--local-rank=0',
-        '--force_yml',
-        'name=two',
-        'datasets:train:batch_size_per_gpu=2',
-        'datasets:val:type=SlowDataset',
-    ]
-    done = torchrun(folder, *arguments, restarts=1, SLOW='2', DIE_AT='6')
+    arguments = f'--auto_resume --local-rank=0 {ARGUMENTS} datasets:val:type=SlowDataset'
+    done = torchrun(folder, arguments, restarts=1, SLOW='2', DIE_AT='6')
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
 
-def test_one_rank_or_two_train_alike(ran):
-    logs = sorted(ran.glob('experiments/two/train_two_*.log'))
-    before, after = (losses(path.read_text()) for path in logs)
-    one = losses(log(ran, 'experiments/one/train_*.log'))
-    # The log prints five digits; the mean of four samples in another order differs in the seventh.
-    np.testing.assert_allclose(before, one[:5], rtol=2e-4)
-    np.testing.assert_allclose(after, one[4:], rtol=2e-4)
-    networks = [torch.load(ran / f'experiments/{name}/models/net_g_latest.pth') for name in ('one', 'two')]
-    for key, value in networks[0]['params_ema'].items():
-        # Adan divides by running means, which lets rounding grow over the steps.
-        torch.testing.assert_close(networks[1]['params_ema'][key], value, rtol=1e-2, atol=1e-4)
+@pytest.fixture
+def logs(trained):
+    """The logs of one process, of two ranks before the kill, and after it."""
+    files = [*trained.glob('experiments/one/*.log'), *sorted(trained.glob('experiments/two/*.log'))]
+    return [path.read_text() for path in files]
 
 
-def test_a_rank_that_is_killed_is_restarted_and_resumes(ran):
-    first, second = sorted(ran.glob('experiments/two/train_two_*.log'))
-    assert 'Resuming training from epoch' not in first.read_text()
-    assert re.search(r'Resuming training from epoch: \d+, iter: 4', second.read_text())
-    assert not list(ran.glob('experiments/two_archived*'))
+@pytest.mark.slow
+class TestTwoRanks:
+    def test_training_is_the_same(self, trained, logs):
+        one, before, after = map(losses, logs)
+        # The log prints five digits; the mean of four samples in another order differs in the seventh.
+        np.testing.assert_allclose(before, one[:5], rtol=2e-4)
+        np.testing.assert_allclose(after, one[4:], rtol=2e-4)
+        networks = [torch.load(trained / f'experiments/{name}/models/net_g_latest.pth') for name in ('one', 'two')]
+        for key, value in networks[0]['params_ema'].items():
+            # Adan divides by running means, which lets rounding grow over the steps.
+            torch.testing.assert_close(networks[1]['params_ema'][key], value, rtol=1e-2, atol=1e-4)
+
+    def test_a_rank_that_is_killed_is_restarted_and_resumes(self, trained, logs):
+        assert 'Resuming training from epoch' not in logs[1]
+        assert re.search(r'Resuming training from epoch: \d+, iter: 4', logs[2])
+        assert not list(trained.glob('experiments/two_archived*'))
+
+    def test_every_rank_has_the_metrics_of_a_single_process(self, trained, logs):
+        first, second = ((trained / f'metrics.{rank}').read_text() for rank in range(2))
+        written = [json.loads(line) for line in first.splitlines()]
+        assert first == second and [iteration for iteration, _ in written] == [3, 6, 6]  # 6 again at the end
+        assert all(isinstance(value, float) and math.isfinite(value) for value in written[1][1].values())
+        printed = [re.findall(r'(psnr|ssim): ([\d.]+)', text)[-2:] for text in (logs[0], logs[2])]
+        for (metric, one), (same, two) in zip(*printed):
+            assert metric == same and abs(float(one) - float(two)) < 0.02  # of networks that differ by rounding
+
+    def test_a_validation_longer_than_the_timeout_does_not_end_the_run(self, logs):
+        assert 'timeout: 5' in logs[1] and 'Validation val' in logs[1]  # the first rank needs 3 x 2 s
+
+    def test_each_rank_saves_its_images(self, trained):
+        for i in range(5):
+            files = [trained / f'experiments/{name}/visualization/{i:02}/{i:02}_6.png' for name in ('one', 'two')]
+            one, two = (cv2.imread(str(file)).astype(int) for file in files)
+            assert one.shape == (32, 32, 3)
+            assert np.abs(one - two).max() <= 2  # rounding of the training, as above
 
 
-def test_every_rank_has_the_metrics_of_a_single_process(ran):
-    written = [[json.loads(line) for line in (ran / f'metrics.{rank}').read_text().splitlines()] for rank in range(2)]
-    assert written[0] == written[1] and [iteration for iteration, _ in written[0]] == [3, 6, 6]  # 6 again at the end
-    assert all(isinstance(value, float) and math.isfinite(value) for value in written[0][1][1].values())
-    printed = [
-        re.findall(r'(psnr|ssim): ([\d.]+)', log(ran, f'experiments/{name}/train_*.log'))[-2:]
-        for name in ('one', 'two')
-    ]
-    for (metric, one), (same, two) in zip(*printed):
-        assert metric == same and abs(float(one) - float(two)) < 0.02  # of networks that differ by rounding
-
-
-def test_a_validation_longer_than_the_timeout_does_not_end_the_run(ran):
-    text = min(ran.glob('experiments/two/train_two_*.log')).read_text()  # not of a run that was restarted because of it
-    assert 'timeout: 5' in text and 'Validation val' in text  # the first rank needs 3 x 2 s
-
-
-def test_each_rank_saves_its_images(ran):
-    for name in NAMES:
-        saved = [
-            cv2.imread(str(ran / f'experiments/{run_}/visualization/{name}/{name}_6.png')) for run_ in ('one', 'two')
-        ]
-        assert saved[0].shape == (32, 32, 3)
-        assert np.abs(saved[0].astype(int) - saved[1]).max() <= 2  # rounding of the training, as above
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    'arguments, environment, says',
+    'forced, environment, reason',
     [
-        (['datasets:train:dataroot_gt=nowhere'], {}, r'datasets:train:dataroot_gt is nowhere'),
-        (['datasets:val:type=SlowDataset'], {'BAD': '1'}, r'RuntimeError: a bug in the dataset'),
+        ('datasets:train:dataroot_gt=nowhere', {}, 'datasets:train:dataroot_gt is nowhere'),
+        ('datasets:val:type=SlowDataset', {'BAD': '1'}, 'RuntimeError: a bug in the dataset'),
     ],
 )
-def test_the_reason_of_a_failure_is_shown_once(home, arguments, environment, says):
+def test_the_reason_of_a_failure_is_shown_once(home, forced, environment, reason):
     prepare(home)
     before = snapshot(home)
-    done = torchrun(
-        home,
-        '-opt',
-        'train.yml',
-        '--force_yml',
-        'datasets:train:batch_size_per_gpu=2',
-        'name=two',
-        *arguments,
-        **environment,
-    )
+    done = torchrun(home, f'{ARGUMENTS} {forced}', **environment)
     assert done.returncode == 1
     own, _, report = done.stderr.partition('ChildFailedError')
-    assert len(re.findall(says, own)) == 1, own
-    assert re.search(says, report)
+    assert own.count(reason) == 1, own
+    assert reason in report
     assert ('Traceback' in own.split('torch/distributed/elastic')[0]) is bool(environment)  # a bug keeps its traceback
-    if 'nowhere' in says:
+    if not environment:
         assert snapshot(home) == before
 
 
@@ -214,7 +181,7 @@ def test_restarted_ranks_resume(home, monkeypatch):
         assert Run().parse_options(str(home))[0]['auto_resume'] is (count == '1')
 
 
-def test_invalid_arguments_are_reported_by_the_first_rank(monkeypatch, capsys):
+def test_only_the_first_rank_reports_invalid_arguments(monkeypatch, capsys):
     for rank in '01':
         monkeypatch.setenv('RANK', rank)
         with pytest.raises(SystemExit):
@@ -222,25 +189,16 @@ def test_invalid_arguments_are_reported_by_the_first_rank(monkeypatch, capsys):
         assert ('expected one argument' in capsys.readouterr().err) is (rank == '0')
 
 
-# ------------------------------------ sharding, in one process ------------------------------------ #
-
-
 class Doubler(SRModel):
-    """Enlarges by repeating pixels, and records which images it was given."""
+    """Enlarges by repeating pixels, and records which images it processed."""
 
-    def __init__(self, metrics, **more):
-        self.opt = {
-            'is_train': False,
-            'name': 'x',
-            'dist': False,
-            'path': {'visualization': '.'},
-            'val': {'metrics': metrics, 'suffix': None},
-            **more,
-        }
-        self.is_train, self.device, self.given, self.ranks = False, torch.device('cpu'), [], Ranks()
+    def __init__(self, metrics, is_train=False, suffix=None):
+        self.opt = dict(is_train=is_train, name='x', dist=False, path={'visualization': '.'})
+        self.opt['val'] = {'metrics': metrics, 'suffix': suffix}
+        self.is_train, self.device, self.processed, self.ranks = False, torch.device('cpu'), [], Ranks()
 
     def feed_data(self, data):
-        self.given.append(data['lq_path'][0][-6:-4])
+        self.processed.append(data['lq_path'][0][-6:-4])
         self.lq, self.gt = data['lq'] / 255, data['gt'] / 255
 
     def test(self):
@@ -254,56 +212,31 @@ METRICS = {'psnr': dict(type='calculate_psnr', crop_border=2), 'ssim': dict(type
 
 
 @pytest.fixture
-def images(home):
-    """Seven images; two of ``val`` and the five of ``train`` would have the same names."""
-    write_images(home / 'seven', 7)
-    dataset = PairedCropDataset(
-        dict(
-            name='seven',
-            phase='val',
-            scale=2,
-            dataroot_gt='seven/gt',
-            dataroot_lq='seven/lq',
-            io_backend=dict(type='disk'),
-        )
-    )
-    return torch.utils.data.DataLoader(dataset)
+def images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / 'seven', 7)
+    paths = dict(dataroot_gt='seven/gt', dataroot_lq='seven/lq', io_backend=dict(type='disk'))
+    return torch.utils.data.DataLoader(PairedCropDataset(dict(name='seven', phase='val', scale=2, **paths)))
 
 
 @pytest.mark.parametrize('world_size', [2, 3, 4, 9])
 def test_uneven_shards_give_the_results_of_one_process(images, monkeypatch, world_size):
     single = Doubler(METRICS)
     single.validate(images, 1, None, False)
-
-    shards, given = [], []
+    shards, processed = [], []
     for rank in range(world_size):  # what each rank would contribute
         model = Doubler(METRICS)
         monkeypatch.setattr(validation, 'get_dist_info', lambda rank=rank: (rank, world_size))
         model.ranks.gather = lambda shard: shards.append(shard) or [[]] * world_size
         with pytest.raises(IndexError):
             model.validate(images, 1, None, False)
-        given += model.given
-    assert sorted(given) == [f'{i:02}' for i in range(7)]
-
+        processed += model.processed
+    assert sorted(processed) == [f'{i:02}' for i in range(7)]
     model.ranks.gather = lambda shard: shards
     model.validate(images, 1, None, False)
     assert model.metric_results == single.metric_results  # to the last bit
     assert model.best_metric_results == single.best_metric_results
     assert {type(value) for value in single.metric_results.values()} == {float}
-
-
-def test_gloo_group_of_one_gathers(tmp_path):
-    """Every rank gets the values of all ranks, through torch's own group."""
-    code = (
-        'import lkdn_basicsr; from lkdn_basicsr.training.distributed import Launch, Ranks; '
-        'ranks = Ranks(Launch("pytorch", 0, 1)); ranks.rendezvous(); ranks.init_process_group(0, {"timeout": 5}); '
-        'import torch.distributed as dist; assert dist.is_initialized(); '
-        'out = [None]; dist.all_gather_object(out, [1.5, ["x"]], group=ranks._control); '
-        'assert out == [[1.5, ["x"]]] == ranks.gather([1.5, ["x"]]); ranks.leave()'
-    )
-    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'MASTER_ADDR': 'localhost', 'MASTER_PORT': '0', 'RANK': '0'}
-    done = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0 and 'destroy_process_group' not in done.stderr, done.stderr
 
 
 def test_restarted_ranks_do_not_read_the_store_of_an_earlier_start():
@@ -344,28 +277,22 @@ def test_a_model_with_its_own_validation_runs_it_on_the_first_rank(monkeypatch):
     assert calls == [('loader', 1, None, False), 'waits', 'waits']
 
 
-# ------------------------------------ validation ------------------------------------ #
+@pytest.mark.parametrize(
+    'is_train, suffix, path',
+    [(True, None, '03/03_5.png'), (False, None, 'seven/03_x.png'), (False, 'y', 'seven/03_y.png')],
+)
+def test_images_are_saved_where_basicsr_saves_them(images, is_train, suffix, path):
+    Doubler(None, is_train, suffix).validate(images, 5, None, True)
+    assert cv2.imread(path).shape == (32, 32, 3)
 
 
-def test_saved_names_are_basicsrs(images):
-    for is_train, suffix, path in (
-        (True, None, '03/03_5.png'),
-        (False, None, 'seven/03_x.png'),
-        (False, 'y', 'seven/03_y.png'),
-    ):
-        model = Doubler(None, is_train=is_train)
-        model.opt['val']['suffix'] = suffix
-        model.validate(images, 5, None, True)
-        assert cv2.imread(path).shape == (32, 32, 3)
-
-
-def test_image_that_is_not_finite_is_named(images):
+def test_nan_pixels_are_reported_with_the_image(images):
     model = Doubler(METRICS)
     feed = model.feed_data
 
     def feed_data(data):
         feed(data)
-        if model.given[-1] == '04':
+        if model.processed[-1] == '04':
             model.lq[0, 0, 3, 3] = math.nan
 
     model.feed_data = feed_data
@@ -373,7 +300,7 @@ def test_image_that_is_not_finite_is_named(images):
         model.validate(images, 1, None, False)
 
 
-def test_metric_that_fails_names_the_image(images, monkeypatch):
+def test_failing_metric_is_reported_with_the_image(images, monkeypatch):
     wrong = {'psnr': dict(type='calculate_psnr', crop_border=2, input_order='WHC')}
     with pytest.raises(InputError, match='val:metrics:psnr.*00 of seven.*input_order'):
         Doubler(wrong).validate(images, 1, None, False)
@@ -390,7 +317,7 @@ def test_metric_that_fails_names_the_image(images, monkeypatch):
     assert math.isnan(model.metric_results['niqe']) and model.best_metric_results['seven']['niqe']['iter'] == -1
 
 
-def test_the_last_training_batch_is_no_ground_truth(images):
+def test_the_last_training_batch_is_not_taken_for_ground_truth(images):
     model = Doubler({'niqe': dict(type='calculate_niqe', crop_border=0)})
     model.gt = torch.zeros(1, 3, 4, 4)
     model.feed_data = lambda data: setattr(model, 'lq', data['lq'] / 255)
@@ -398,13 +325,10 @@ def test_the_last_training_batch_is_no_ground_truth(images):
 
 
 def test_first_image_goes_to_tensorboard(images, tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     with SummaryWriter(tmp_path / 'tb') as writer:
         for iteration in (5, 10):
             Doubler(METRICS).validate(images, iteration, writer, False)
-    events = EventAccumulator(str(tmp_path / 'tb'))
-    events.Reload()
+    events = EventAccumulator(str(tmp_path / 'tb')).Reload()
     shown = events.Images('images/seven')
     assert [image.step for image in shown] == [5, 10]
     image = cv2.imdecode(np.frombuffer(shown[0].encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
@@ -414,7 +338,7 @@ def test_first_image_goes_to_tensorboard(images, tmp_path):
     assert [s.step for s in events.Scalars('metrics/seven/psnr')] == [5, 10]
 
 
-def test_a_large_image_is_shown_in_part():
+def test_the_preview_of_a_large_image_is_cropped():
     lq = np.zeros((400, 300), np.uint8)
     assert validation.side_by_side(lq, np.zeros((1600, 1200, 3), np.uint8)).shape == (512, 1024, 3)
 
@@ -424,7 +348,5 @@ def test_losses_are_averaged_over_the_ranks_on_every_rank(monkeypatch):
     model = Doubler(None)
     model.opt.update(dist=True, world_size=2)
     model.run = Run()
-    assert RunModel.reduce_loss_dict(model, {'l_pix': torch.tensor(0.25), 'l_x': torch.tensor(3.0)}) == {
-        'l_pix': 0.25,
-        'l_x': 3.0,
-    }
+    reduced = RunModel.reduce_loss_dict(model, {'l_pix': torch.tensor(0.25), 'l_x': torch.tensor(3.0)})
+    assert reduced == {'l_pix': 0.25, 'l_x': 3.0}

@@ -1,14 +1,15 @@
 """Log lines and ETA, the progress bar on a terminal, TensorBoard, and the prefetchers."""
 
+import contextlib
 import logging
 import os
 import pty
 import re
 import sys
 import threading
+from datetime import timedelta
 
 import pytest
-import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader, Dataset
 
@@ -17,22 +18,16 @@ from lkdn_basicsr.models.reparam_sr_model import check_finite
 from lkdn_basicsr.training import logger
 from lkdn_basicsr.training.prefetch import Prefetcher
 from lkdn_basicsr.training.run import Run
-from tests.support.runs import log, reset_log, run
+from tests.support.runs import log, reset_log, train
 
 
-def options(total=100, name='run'):
-    return dict(
-        name=name,
-        logger=dict(print_freq=10, use_tb_logger=True),
-        train=dict(total_iter=total),
-        path={},
-        root_path='.',
-        rank=0,
-    )
+def options(name='run', total=100):
+    settings = dict(logger=dict(print_freq=10, use_tb_logger=True), train=dict(total_iter=total))
+    return dict(name=name, path={}, root_path='.', rank=0, **settings)
 
 
 def write_line(message_logger, iteration, **losses):
-    message_logger(dict(epoch=0, iter=iteration, lrs=[5e-3], time=0.5, data_time=0.125, **(losses or dict(l_pix=0.25))))
+    message_logger(dict(epoch=0, iter=iteration, lrs=[5e-3], time=0.5, data_time=0.125) | losses)
 
 
 @pytest.fixture
@@ -50,22 +45,17 @@ def logged(monkeypatch):
     return lines
 
 
-def eta(text):
-    hours, minutes, seconds = re.search(r'eta: (\d+):(\d+):(\d+),', text).groups()
-    return int(hours) * 3600 + int(minutes) * 60 + int(seconds)
-
-
 @pytest.mark.parametrize('start', [0, 60])  # from the beginning, or resumed
-def test_eta_is_that_of_the_iterations_left(clock, logged, start):
+def test_eta_counts_the_remaining_iterations(clock, logged, start):
     message_logger = logger.MessageLogger(options(), start)
     for iteration in range(start + 10, 101, 10):
-        write_line(message_logger, iteration)
+        write_line(message_logger, iteration, l_pix=0.25)
         clock[0] += 20  # 2 s per iteration with validation, which BasicSR's timers leave out: they show 0.5
-    left = [eta(text) for text in logged]
-    assert left == [(90 - start) // 2] + [2 * n for n in range(80 - start, -1, -10)]
+    left = [(90 - start) // 2] + [2 * n for n in range(80 - start, -1, -10)]
+    assert [re.search('eta: ([^,]+),', text)[1] for text in logged] == [str(timedelta(seconds=n)) for n in left]
 
 
-def test_lines_are_basicsrs(logged, clock):
+def test_lines_have_the_format_of_basicsr(logged, clock):
     write_line(logger.MessageLogger(options(name='a_long_name')), 10, l_pix=0.25, grad_norm=1.5)
     assert logged == [
         '[a_lon..][epoch:  0, iter:      10, lr:(5.000e-03,)] [eta: 0:00:45, time (data): 0.500 (0.125)] '
@@ -73,37 +63,26 @@ def test_lines_are_basicsrs(logged, clock):
     ]
 
 
-def scalars(folder):
-    events = EventAccumulator(str(folder))
-    events.Reload()
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()['scalars']}
-
-
 def test_tags_in_tensorboard(home, monkeypatch):
-    assert run(monkeypatch, 'train', '-opt', 'train.yml') is None
-    found = scalars(home / 'tb_logger/run')
-    assert set(found) == {
-        'losses/l_pix',
-        'grad_norm',
-        'learning_rate',
-        'speed/iterations_per_second',
-        'speed/data_wait_share',
-        'metrics/val/psnr',
-    }
-    assert [step for step, _ in found['losses/l_pix']] == [1, 2, 3, 4, 5, 6, 7]
-    assert found['learning_rate'][0][1] == pytest.approx(5e-3)
-    assert all(0 <= share <= 1 for _, share in found['speed/data_wait_share'])
-    assert found['grad_norm'][0][1] == pytest.approx(float(re.search(r'grad_norm: (\S+)', log(home))[1]), rel=1e-4)
-    assert 'images/val' in EventAccumulator(str(home / 'tb_logger/run')).Reload().Tags()['images']
+    assert train(monkeypatch) is None
+    events = EventAccumulator(str(home / 'tb_logger/run')).Reload()
+    found = {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()['scalars']}
+    speed = {'speed/iterations_per_second', 'speed/data_wait_share'}
+    assert set(found) == {'losses/l_pix', 'grad_norm', 'learning_rate', 'metrics/val/psnr', *speed}
+    assert [event.step for event in events.Scalars('losses/l_pix')] == [1, 2, 3, 4, 5, 6, 7]
+    assert found['learning_rate'][0] == pytest.approx(5e-3)
+    assert all(0 <= share <= 1 for share in found['speed/data_wait_share'])
+    assert found['grad_norm'][0] == pytest.approx(float(re.search(r'grad_norm: (\S+)', log(home))[1]), rel=1e-4)
+    assert 'images/val' in events.Tags()['images']
 
 
-@pytest.mark.parametrize('name, there', [('no_debug_run', True), ('debug_run', False), ('run', True)])
-def test_names_that_begin_with_debug_have_no_tensorboard(tmp_path, monkeypatch, name, there):
+@pytest.mark.parametrize('name, expected', [('no_debug_run', True), ('debug_run', False), ('run', True)])
+def test_debug_runs_do_not_write_to_tensorboard(tmp_path, monkeypatch, name, expected):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'tb_logger' / name).mkdir(parents=True)
     writer = Run().init_tb_loggers(options(name=name))
-    assert (writer is not None) is there
-    if there:
+    assert (writer is not None) is expected
+    if expected:
         writer.close()
     # BasicSR's pipeline moves an earlier folder aside, but not one with 'debug' in its name.
     assert len(list((tmp_path / 'tb_logger').iterdir())) == (2 if name == 'no_debug_run' else 1)
@@ -124,14 +103,6 @@ class Numbers(Dataset):
         return index
 
 
-class Counted(DataLoader):
-    started = 0
-
-    def __iter__(self):
-        self.started += 1
-        return super().__iter__()
-
-
 def epoch(prefetcher):
     prefetcher.reset()
     batches = []
@@ -141,10 +112,16 @@ def epoch(prefetcher):
 
 
 def test_workers_are_started_once_per_epoch():
-    loader = Counted(Numbers(5), batch_size=2)
-    prefetcher = Prefetcher(loader)
+    started = []
+
+    class Counted(DataLoader):
+        def __iter__(self):
+            started.append(self)
+            return super().__iter__()
+
+    prefetcher = Prefetcher(Counted(Numbers(5), batch_size=2))
     assert [epoch(prefetcher), epoch(prefetcher)] == [[[0, 1], [2, 3], [4]]] * 2
-    assert loader.started == 2
+    assert len(started) == 2
 
 
 def test_error_in_a_prefetching_thread_is_raised():
@@ -171,47 +148,19 @@ def test_losses_that_are_not_finite_stop_the_run(value):
         check_finite({'l_pix': 1.0, 'grad_norm': value}, 3)
 
 
-@pytest.mark.parametrize('model', ['SRModel', 'ReparamSRModel'])
-def test_nan_is_not_saved(home, monkeypatch, model):
-    status = run(
-        monkeypatch,
-        'train',
-        '-opt',
-        'train.yml',
-        '--force_yml',
-        'train:optim_g:lr=1e30',
-        f'model_type={model}',
-        'datasets:train:type=PairedImageDataset',
-        'logger:save_checkpoint_freq=1',
-        'datasets:val:type=PairedImageDataset',
-    )
-    assert re.search(r'is (nan|inf) at iteration [23]', status)
-    for path in (home / 'experiments/run/models').glob('net_g_*.pth'):
-        saved = torch.load(path)
-        if path.stem[6:] == '1':
-            assert all(value.isfinite().all() for value in saved['params'].values())
-    assert not (home / 'experiments/run/models/net_g_3.pth').exists()
-
-
 def on_a_terminal(monkeypatch, function):
     """Return what a terminal receives while ``function`` runs."""
     terminal, stream = pty.openpty()
     shown = []
 
     def read():
-        while True:
-            try:
-                data = os.read(terminal, 65536)
-            except OSError:  # closed
-                return
-            if not data:
-                return
-            shown.append(data)
+        with contextlib.suppress(OSError):  # closed
+            while data := os.read(terminal, 65536):
+                shown.append(data)
 
     reader = threading.Thread(target=read)
     reader.start()
     stderr = os.fdopen(stream, 'w')
-    reset_log()
     monkeypatch.setattr(sys, 'stderr', stderr)
     try:
         result = function()
@@ -228,9 +177,7 @@ def on_a_terminal(monkeypatch, function):
 def test_log_lines_do_not_break_the_progress_bar(home, monkeypatch, more, status):
     with monkeypatch.context() as patch:
         patch.chdir(home)
-        text, result = on_a_terminal(
-            patch, lambda: run(patch, 'train', '-opt', 'train.yml', '--force_yml', 'name=seen', *more)
-        )
+        text, result = on_a_terminal(patch, lambda: train(patch, '--force_yml', 'name=seen', *more))
     assert result is None if status is None else status in result
     parts = re.split(r'[\r\n]+', text)
     bars = [part for part in parts if '|' in part and 'it/s' in part]
@@ -241,6 +188,6 @@ def test_log_lines_do_not_break_the_progress_bar(home, monkeypatch, more, status
     assert text.rstrip(' ').endswith('\n')  # what is printed next starts on a new line
 
 
-def test_without_a_terminal_there_is_no_progress_bar(home, monkeypatch, capfd):
-    run(monkeypatch, 'train', '-opt', 'train.yml')
+def test_no_progress_bar_without_a_terminal(home, monkeypatch, capfd):
+    train(monkeypatch)
     assert 'it/s' not in capfd.readouterr().err
