@@ -21,16 +21,15 @@ def imresize(image: np.ndarray, scale: float, edges: Literal['mirror', 'repeat']
 
     Args:
         image: (H, W) or (H, W, C), uint8, float32 or float64.
-        scale: Size of the output over size of the input, above 0: ``1 / 4`` shrinks, ``2`` enlarges.
+        scale: Size of the output over size of the input: ``1 / 4`` shrinks, ``2`` enlarges.
         edges: How the image continues beyond its border: ``'mirror'`` as in current MATLAB, or ``'repeat'`` for the
             border pixel, as in old versions (the usual LR images of Set5, Set14 and B100).
 
     Returns:
-        ndarray: (ceil(H * scale), ceil(W * scale)[, C]), dtype of the input.
+        (ceil(H * scale), ceil(W * scale)[, C]), dtype of the input.
 
     Raises:
-        TypeError: The image has another dtype.
-        ValueError: It is empty or not two- or three-dimensional, the scale is not positive, or ``edges`` is unknown.
+        TypeError, ValueError: The image has another dtype or shape, or is empty; or another argument is invalid.
     """
     if image.dtype not in (np.uint8, np.float32, np.float64):
         raise TypeError(f'imresize takes uint8, float32 or float64 images, not {image.dtype}; convert it first.')
@@ -50,8 +49,7 @@ def imresize(image: np.ndarray, scale: float, edges: Literal['mirror', 'repeat']
 
 def _cubic(x: np.ndarray) -> np.ndarray:
     x = np.abs(x)
-    inner = 1.5 * x**3 - 2.5 * x**2 + 1
-    outer = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    inner, outer = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
     return inner * (x <= 1) + outer * ((x > 1) & (x <= 2))
 
 

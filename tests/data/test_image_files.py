@@ -98,7 +98,7 @@ def test_folders_list_images_by_name_and_ignore_the_rest(tmp_path):
         (tmp_path / name).touch()
     assert list_images(str(tmp_path)) == {'a': f'{tmp_path}/a.JPG', 'b': f'{tmp_path}/b.png'}
     (tmp_path / 'a.png').touch()
-    with pytest.raises(InputError, match='several images named a,'):
+    with pytest.raises(InputError, match='several images named a;'):
         list_images(str(tmp_path))
     with pytest.raises(InputError, match='does not exist'):
         list_images(str(tmp_path / 'nowhere'))
