@@ -76,10 +76,7 @@ def pair_names(gt_names: Sequence[str], lq_names: Sequence[str], candidates: Cal
 
 
 def pair_images(hr_folder: str, lr_folders: dict[int, str]) -> tuple[list[ImagePair], list[str], list[str]]:
-    """Pair the images of a folder with their LR images, which have the same name or end in the scale: ``0001x4.png``.
-
-    Args:
-        lr_folders: Scale to folder of LR images.
+    """Pair images with their LR images (scale to folder), which have the same name or end in the scale: ``0001x4.png``.
 
     Returns:
         The images by name; sentences on LR images that are missing; and sentences on LR images without an HR image.

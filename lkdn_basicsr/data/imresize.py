@@ -12,8 +12,10 @@ import numpy as np
 # Adding this and cutting off the fraction rounds half away from zero. 0.5 itself would turn 0.49999999999999994 into 1.
 HALF = np.nextafter(0.5, 0)
 
+Edges = Literal['mirror', 'repeat']
 
-def imresize(image: np.ndarray, scale: float, edges: Literal['mirror', 'repeat'] = 'mirror') -> np.ndarray:
+
+def imresize(image: np.ndarray, scale: float, edges: Edges = 'mirror') -> np.ndarray:
     """Resize as MATLAB's ``imresize(image, scale, 'bicubic')`` does, antialiased when shrinking.
 
     One axis after the other, rows first. uint8 images are rounded (half away from zero) and clipped after each axis, as
@@ -53,7 +55,7 @@ def _cubic(x: np.ndarray) -> np.ndarray:
     return inner * (x <= 1) + outer * ((x > 1) & (x <= 2))
 
 
-def _taps(length: int, scale: float, edges: str) -> tuple[np.ndarray, np.ndarray]:
+def _taps(length: int, scale: float, edges: Edges) -> tuple[np.ndarray, np.ndarray]:
     """Return the input rows that make each output row, and their weights: two arrays (output rows, taps)."""
     shrink = min(scale, 1)
     width = 4 / shrink
@@ -72,7 +74,7 @@ def _taps(length: int, scale: float, edges: str) -> tuple[np.ndarray, np.ndarray
     return np.minimum(rows, 2 * length - 1 - rows), weights
 
 
-def _resize_rows(image: np.ndarray, scale: float, edges: str) -> np.ndarray:
+def _resize_rows(image: np.ndarray, scale: float, edges: Edges) -> np.ndarray:
     """Resize a (rows, columns) array along its first axis.
 
     Products are added tap after tap, as MATLAB adds them: where the exact sum is half an integer, another order of

@@ -80,7 +80,7 @@ class PairedCropDataset(Dataset):
             self._check_pair(pair, gt.shape, lq.shape)
             window = [0, 0, *lq.shape[:2]]
         if self.train:
-            lq, gt = self._crop(index, lq, gt, *window)
+            lq, gt = self._crop(index, lq, gt, window)
         else:
             gt = gt[: lq.shape[0] * self.scale, : lq.shape[1] * self.scale]
             lq, gt = np.ascontiguousarray(lq), np.ascontiguousarray(gt)
@@ -89,10 +89,9 @@ class PairedCropDataset(Dataset):
             sample = {key: self._to_float(planes) for key, planes in sample.items()}
         return dict(sample, lq_path=self.lq.labels[pair[1]], gt_path=self.gt.labels[pair[0]])
 
-    def _crop(
-        self, index: int, lq: np.ndarray, gt: np.ndarray, top: int, left: int, height: int, width: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return a random crop of a pair inside a window in LQ pixels, flipped and transposed."""
+    def _crop(self, index: int, lq: np.ndarray, gt: np.ndarray, window: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return a random crop of a pair inside a window (top, left, height, width in LQ), flipped and transposed."""
+        top, left, height, width = window
         seed, position = (index.seed, index.position) if isinstance(index, SampleIndex) else (0, random.getrandbits(64))
         size, scale = self.lq_size, self.scale
         down, right, hflip, vflip, rot90 = crop_and_flips(seed, position, height - size + 1, width - size + 1)
@@ -178,14 +177,11 @@ def _planes(image: np.ndarray) -> torch.Tensor:
 
 
 def sub_image_origins(length: int, crop_size: int = 480, step: int = 240, thresh: int = 0) -> np.ndarray:
-    """Return where the sub-images of one axis begin.
+    """Return where the sub-images of an image begin on an axis of ``length`` pixels.
 
     One begins every ``step`` pixels, and one more flush with the far edge where more than ``thresh`` pixels would be
     left over. The windows of an image are the pairs of its row origins (outer) and column origins (inner); numbered
     from 1 in that order they are BasicSR's ``_s001``, ``_s002``, …
-
-    Args:
-        length: Height or width of the image, in pixels.
 
     Returns:
         Origins, ascending, int64; empty where ``length < crop_size``.

@@ -97,18 +97,13 @@ class RawStore:
     At first only the index is read. The pixels are mapped when the first image is accessed, once in a process for all
     readers. A store may be pickled, and used on both sides of a fork.
 
-    Attributes:
-        names (list[str]): Names of the images without extension, in stored order.
-        shapes (np.ndarray): (n, 3) int64: height, width, channels.
-        index (dict[str, Any]): All of ``index.json``: ``role``, ``scale``, ``settings``, ``crc32``, …
-
     Raises:
         InputError: Not a store, a format version this release does not know, or missing or short files.
     """
 
     def __init__(self, path: str) -> None:
         self.path = os.fspath(path)
-        self.index = read_index(self.path)
+        self.index = read_index(self.path)  # role, scale, settings, crc32, …
         format, version = self.index.get('format'), self.index.get('version')
         if format != FORMAT:
             how = 'use the dataset and io_backend for that format, or prepare it with --format raw.'
@@ -116,8 +111,8 @@ class RawStore:
         if version != VERSION:
             how = f'this release reads version {VERSION}; update lkdn_basicsr, or prepare the store again.'
             raise InputError(f'{self.path} has format version {version}, and {how}')
-        self.names: list[str] = self.index['names']
-        self.shapes = np.array(self.index['shapes'], np.int64).reshape(-1, 3)
+        self.names: list[str] = self.index['names']  # without extension, in stored order
+        self.shapes = np.array(self.index['shapes'], np.int64).reshape(-1, 3)  # height, width, channels
         self._images: list[np.ndarray | None] = [None] * len(self.names)
         data = os.path.join(self.path, 'data.mdb')
         try:
@@ -149,11 +144,8 @@ class RawStore:
         self._images[i] = image
         return image
 
-    def __getstate__(self) -> str:
-        return self.path
-
-    def __setstate__(self, path: str) -> None:
-        self.__init__(path)  # type: ignore[misc]
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RawStore, (self.path,)
 
 
 _MAPS: dict[tuple[int, ...], tuple[mmap.mmap, dict[bytes, tuple[int, int]]]] = {}

@@ -40,9 +40,6 @@ def random_words(purpose: bytes, seed: int, counter: int, count: int) -> tuple[i
 def crop_and_flips(seed: int, position: int, num_tops: int, num_lefts: int) -> tuple[int, int, bool, bool, bool]:
     """Draw the crop and the augmentation of the sample at a position of the run.
 
-    Args:
-        num_tops, num_lefts: Number of possible crop origins, vertically and horizontally.
-
     Returns:
         ``top`` uniform on [0, num_tops), ``left`` uniform on [0, num_lefts), and three booleans, each true with
         probability one half: horizontal flip, vertical flip, transposition, as in BasicSR's ``augment``.
@@ -76,15 +73,9 @@ class StreamSampler:
     samples for any number of ranks. An epoch of BasicSR's loop is the full batches of one pass over the enlarged
     dataset; samples that do not fill a batch are not lost, the next epoch's first batch begins with them.
 
-    ::
-
-        for epoch in range(sampler.start_epoch, sampler.num_epochs):
-            sampler.set_epoch(epoch)
-            for batch in loader:  # DataLoader(dataset, batch_size, sampler=sampler)
-                ...
-
-    runs iterations ``start_iter`` to ``total_iter - 1``, each once, and so does BasicSR's
-    ``range(start_epoch, total_epochs + 1)`` with ``total_epochs = num_epochs - 1``.
+    The epochs ``range(start_epoch, num_epochs)``, each begun with `set_epoch`, are iterations ``start_iter`` to
+    ``total_iter - 1``, each once. BasicSR runs ``range(start_epoch, total_epochs + 1)``: its ``total_epochs`` is
+    ``num_epochs - 1``.
 
     Raises:
         ValueError: The enlarged dataset has fewer samples than one global batch.
