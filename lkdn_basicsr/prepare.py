@@ -1,9 +1,9 @@
 """``python -m lkdn_basicsr.prepare``: convert images to the stores and folders that the option files read."""
 
 import argparse
+import functools
 import sys
 import time
-from collections.abc import Callable
 
 from lkdn_basicsr.cli import Parser, report_errors
 from lkdn_basicsr.errors import InputError
@@ -36,44 +36,38 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         description='Convert images to the stores and folders that the option files read.',
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
-    train = commands.add_parser('train', help='DF2K, or any folder of images, to stores', allow_abbrev=False)
+    train = commands.add_parser('train', help='DF2K, or any folder of images, to stores')
     train.set_defaults(run=_prepare_train)
+    positive, not_negative = (functools.partial(_integer, least) for least in (1, 0))
     add = train.add_argument
     add('--div2k', metavar='DIR', help='folder with DIV2K_train_HR and optionally DIV2K_train_LR_bicubic/X4')
     add('--flickr2k', metavar='DIR', help='folder with Flickr2K_HR and optionally Flickr2K_LR_bicubic/X4')
     add('--hr', metavar='DIR', help='instead of these two: any folder of HR images')
-    add(
-        '--lr',
-        metavar='DIR',
-        help="with --hr: folder of LR images, or of folders X4 (default: made by MATLAB's bicubic)",
-    )
+    lr_help = "with --hr: folder of LR images, or of folders X4 (default: made by MATLAB's bicubic)"
+    add('--lr', metavar='DIR', help=lr_help)
     add('--scale', type=int, nargs='+', default=[4], choices=(2, 3, 4), help='scales of the LR stores (default: 4)')
     add('--out', metavar='DIR', required=True, help='folder for the stores')
-    formats = "raw: complete images as pixels (default); png: BasicSR's sub-images"
-    add('--format', choices=('raw', 'png'), default='raw', help=formats)
-    add('--crop-size', type=_integer(1), default=480, help='png: side of a sub-image, HR (default: 480)')
-    add('--step', type=_integer(1), default=240, help='png: distance of sub-images, HR (default: 240)')
-    add('--thresh', type=_integer(0), default=0, help='png: drop remainders up to this, HR (default: 0)')
-    add('--workers', type=_integer(1), help='processes (default: one per core)')
+    format_help = "raw: complete images as pixels (default); png: BasicSR's sub-images"
+    add('--format', choices=('raw', 'png'), default='raw', help=format_help)
+    add('--crop-size', type=positive, default=480, help='png: side of a sub-image, HR (default: 480)')
+    add('--step', type=positive, default=240, help='png: distance of sub-images, HR (default: 240)')
+    add('--thresh', type=not_negative, default=0, help='png: drop remainders up to this, HR (default: 0)')
+    add('--workers', type=positive, help='processes (default: one per core)')
     add('--verify-lr', action='store_true', help="compare given LR images with MATLAB's bicubic of HR images")
     add('--allow-missing', action='store_true', help='continue without images that are missing')
 
-    benchmark = commands.add_parser('benchmark', help='HR images to GTmodX and LRbicxX folders', allow_abbrev=False)
+    benchmark = commands.add_parser('benchmark', help='HR images to GTmodX and LRbicxX folders')
     benchmark.set_defaults(run=_prepare_benchmark)
     add = benchmark.add_argument
     add('--hr', metavar='DIR', required=True, help='folder of HR images')
     add('--out', metavar='DIR', required=True, help='folder of the benchmark')
     add('--scale', type=int, nargs='+', default=[2, 3, 4], choices=(2, 3, 4), help='scales (default: 2 3 4)')
-    edges = (
-        'how images continue beyond the border: mirror, as in current MATLAB (default); repeat, as in old versions, '
-        'for the usual LR images of Set5, Set14 and B100'
-    )
-    add('--edges', choices=('mirror', 'repeat'), default='mirror', help=edges)
+    edges_help = 'how images continue at the border: mirror (default), or repeat (old MATLAB: Set5, Set14 and B100)'
+    add('--edges', choices=('mirror', 'repeat'), default='mirror', help=edges_help)
 
-    verify = commands.add_parser('verify', help='compare stores with their checksums', allow_abbrev=False)
+    verify = commands.add_parser('verify', help='compare stores with their checksums')
     verify.set_defaults(run=_verify)
     verify.add_argument('store', nargs='+', help='folder *.lmdb')
 
@@ -88,13 +82,10 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def _integer(least: int) -> Callable[[str], int]:
-    def convert(text: str) -> int:
-        if int(text) < least:
-            raise argparse.ArgumentTypeError(f'{text} is less than {least}')
-        return int(text)
-
-    return convert
+def _integer(least: int, text: str) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f'{text} is not an integer of {least} or more')
+    return int(text)
 
 
 def _prepare_train(args: argparse.Namespace) -> None:

@@ -22,34 +22,21 @@ _END_SIZE = 1024  # bytes at the end of a file that are searched for an end mark
 
 @dataclasses.dataclass
 class ImagePair:
-    """One HR image and its LR images.
+    """One HR image and its LR images."""
 
-    Attributes:
-        name: File name of the HR image without extension.
-        hr: Path of the HR image.
-        lr: Scale to path, for the scales whose LR images exist.
-        shape: (height, width) of the HR image; (0, 0) until it is probed.
-    """
-
-    name: str
-    hr: str
-    lr: dict[int, str] = dataclasses.field(default_factory=dict)
-    shape: tuple[int, int] = (0, 0)
+    name: str  # file name of the HR image without extension
+    hr: str  # path
+    lr: dict[int, str] = dataclasses.field(default_factory=dict)  # scale to path, where LR images exist
+    shape: tuple[int, int] = (0, 0)  # (height, width) of the HR image, once it is probed
 
 
 @dataclasses.dataclass(frozen=True)
 class Matches:
-    """What `pair_names` found.
+    """What `pair_names` found."""
 
-    Attributes:
-        pairs: (index of the GT name, index of the LQ name), in the order of the GT names.
-        missing: Indices of GT names that have no LQ name.
-        left_over: Indices of LQ names that have no GT name.
-    """
-
-    pairs: list[tuple[int, int]]
-    missing: list[int]
-    left_over: list[int]
+    pairs: list[tuple[int, int]]  # index of the GT name, index of the LQ name; in the order of the GT names
+    missing: list[int]  # indices of GT names that have no LQ name
+    left_over: list[int]  # indices of LQ names that have no GT name
 
 
 def list_images(folder: str) -> dict[str, str]:
@@ -64,22 +51,16 @@ def list_images(folder: str) -> dict[str, str]:
     if not files:
         raise InputError(f'The folder {folder} contains no image ({", ".join(SUFFIXES)}); correct the path.')
     names = [os.path.splitext(name)[0] for name in files]
-    duplicates = sorted(name for name, count in collections.Counter(names).items() if count > 1)
-    if duplicates:
-        raise InputError(
-            f'The folder {folder} contains several images named {", ".join(duplicates)}, which would be one '
-            'entry of the store; rename or remove all but one.'
-        )
+    if len(set(names)) < len(names):
+        duplicates = ', '.join(name for name, count in collections.Counter(names).items() if count > 1)
+        raise InputError(f'The folder {folder} contains several images named {duplicates}; rename all but one.')
     return {name: os.path.join(folder, file) for name, file in zip(names, files, strict=True)}
 
 
 def pair_names(gt_names: Sequence[str], lq_names: Sequence[str], candidates: Callable[[str], Sequence[str]]) -> Matches:
-    """Pair GT names with LQ names.
+    """Pair GT names with LQ names, of which ``candidates`` returns those to try for a GT name, in order.
 
     An LQ name is used for one GT name only; a GT name that occurs twice gets the same LQ name twice.
-
-    Args:
-        candidates: Returns the LQ names to try for a GT name, in order.
     """
     index = {name: i for i, name in enumerate(lq_names)}
     owner: dict[str, str] = {}
@@ -95,24 +76,17 @@ def pair_names(gt_names: Sequence[str], lq_names: Sequence[str], candidates: Cal
 
 
 def pair_images(hr_folder: str, lr_folders: dict[int, str]) -> tuple[list[ImagePair], list[str], list[str]]:
-    """Pair the images of a folder with their LR images, which have the same name or end in the scale: ``0001x4.png``.
-
-    Args:
-        lr_folders: Scale to folder of LR images, for the scales where they exist.
+    """Pair images with their LR images (scale to folder), which have the same name or end in the scale: ``0001x4.png``.
 
     Returns:
         The images by name; sentences on LR images that are missing; and sentences on LR images without an HR image.
-
-    Raises:
-        InputError: See `list_images`.
     """
     images = [ImagePair(name, path) for name, path in list_images(hr_folder).items()]
     missing, left_over = [], []
     for scale, folder in lr_folders.items():
         found = list_images(folder)
-        paths = list(found.values())
-        names = [image.name for image in images]
-        matches = pair_names(names, list(found), lambda name, end=f'x{scale}': [name + end, name])  # type: ignore[misc]
+        names, paths, suffix = [image.name for image in images], list(found.values()), f'x{scale}'
+        matches = pair_names(names, list(found), lambda name, suffix=suffix: [name + suffix, name])  # type: ignore[misc]
         for i, j in matches.pairs:
             images[i].lr[scale] = paths[j]
         missing += [f'{images[i].hr} has no LR image {names[i]}x{scale} in {folder}' for i in matches.missing]
@@ -123,12 +97,11 @@ def pair_images(hr_folder: str, lr_folders: dict[int, str]) -> tuple[list[ImageP
 def probe_image(path: str, decode: bool = True, any_mode: bool = False) -> tuple[int, int]:
     """Check that an image file is intact and can become 8-bit RGB, and return its (height, width) as OpenCV reads it.
 
-    Gray and palette images can become RGB, and alpha can be dropped where it is opaque. A PNG is checked against its
-    own checksums, which is several times faster than decoding it; other formats are decoded.
+    Gray and palette images can become RGB, and opaque alpha can be dropped. A PNG is checked against its own checksums,
+    which is several times faster than decoding it; other formats are decoded.
 
     Args:
-        decode: Check every byte. If False, read only the header and the end of the file, which still detects files
-            that are cut short.
+        decode: Check every byte. If False, read only header and end, which still detects files that are cut short.
         any_mode: Accept 16-bit, CMYK and transparent images too.
 
     Raises:
@@ -161,15 +134,16 @@ def probe_image(path: str, decode: bool = True, any_mode: bool = False) -> tuple
             raise InputError(f'{path} has 16 bits per channel; convert it to 8-bit RGB.')
         if mode not in ('1', 'L', 'P', 'RGB', 'RGBA', 'LA', 'PA'):
             raise InputError(f'{path} has pixels of type {mode}; convert it to 8-bit RGB.')
-        if has_alpha:
-            _refuse_transparency(path)
+        pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) if has_alpha else None
+        if pixels is not None and pixels.ndim == 3 and pixels.shape[2] in (2, 4) and pixels[..., -1].min() < 255:
+            raise InputError(f'{path} is partly transparent, and the background is not known; flatten it to RGB.')
     # In which formats the EXIF orientation counts depends on the version of OpenCV.
     return read_image(path).shape[:2] if is_rotated else shape
 
 
 @contextlib.contextmanager
 def _reading(path: str) -> Iterator[None]:
-    """Raise whatever a decoder raises as InputError, and lift Pillow's limit on the number of pixels."""
+    """Convert any exception of a decoder to InputError, and lift Pillow's limit on the number of pixels."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # large images are not an attack
     try:
         with warnings.catch_warnings(action='ignore'):
@@ -188,36 +162,18 @@ def _reading(path: str) -> Iterator[None]:
 
 def _has_end(image: Image.Image, tail: bytes, size: int) -> bool:
     """Return whether a file's own structure shows that its end is there; False where only decoding can tell."""
-    if image.format == 'JPEG':
-        return tail.endswith(_JPEG_END)
-    if image.format == 'TIFF':
-        tags = image.tag_v2  # type: ignore[attr-defined]
-        return any(
-            all(start + length <= size for start, length in zip(tags[offsets], tags[counts], strict=True))
-            for offsets, counts in ((273, 279), (324, 325))  # strips, tiles
-            if offsets in tags and counts in tags
-        )
-    return False
-
-
-def _refuse_transparency(path: str) -> None:
-    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is not None and image.ndim == 3 and image.shape[2] in (2, 4) and image[..., -1].min() < 255:
-        raise InputError(f'{path} is partly transparent, and the background is not known; flatten it to RGB.')
+    if image.format != 'TIFF':
+        return image.format == 'JPEG' and tail.endswith(_JPEG_END)
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    return any(
+        all(start + length <= size for start, length in zip(tags[offsets], tags[counts], strict=True))
+        for offsets, counts in ((273, 279), (324, 325))  # strips, tiles
+        if offsets in tags and counts in tags
+    )
 
 
 def read_image(path: str, order: Literal['rgb', 'bgr'] = 'rgb') -> np.ndarray:
-    """Read an image file.
-
-    Args:
-        order: ``'bgr'`` is the channel order of OpenCV's own functions.
-
-    Returns:
-        (H, W, 3) uint8.
-
-    Raises:
-        InputError: The file cannot be read or decoded.
-    """
+    """Read an image file as (H, W, 3) uint8, or raise InputError; ``'bgr'`` is the order of OpenCV's functions."""
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
@@ -226,17 +182,10 @@ def read_image(path: str, order: Literal['rgb', 'bgr'] = 'rgb') -> np.ndarray:
 
 
 def decode_image(data: np.ndarray, label: str, order: Literal['rgb', 'bgr'] = 'rgb') -> np.ndarray:
-    """Decode an image as BasicSR does, to 8 bits and three channels.
-
-    Args:
-        data: The bytes of the file, (n,) uint8.
-        label: What error messages call the image.
-
-    Returns:
-        (H, W, 3) uint8.
+    """Decode the bytes of an image file, (n,) uint8, as BasicSR does, to (H, W, 3) uint8.
 
     Raises:
-        InputError: The image cannot be decoded.
+        InputError: The image cannot be decoded. The message calls it ``label``.
     """
     flag = cv2.IMREAD_COLOR_RGB if order == 'rgb' else cv2.IMREAD_COLOR
     image = cv2.imdecode(data, flag) if data.size else None
@@ -253,8 +202,7 @@ def png_chunks(data: memoryview) -> list[bytes]:
     """
     if data[:8] != _PNG_SIGNATURE:
         raise ValueError('it is not a PNG')
-    position = 8
-    types: list[bytes] = []
+    position, types = 8, list[bytes]()
     while position < len(data) and types[-1:] != [b'IEND']:
         end = position + 12 + int.from_bytes(data[position : position + 4], 'big')
         if end > len(data):

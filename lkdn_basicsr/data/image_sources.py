@@ -26,15 +26,10 @@ _META_LINE = re.compile(r'(?P<name>.+?)\s+\((?P<height>\d+),\s*(?P<width>\d+)(,\
 
 @dataclasses.dataclass(frozen=True)
 class MetaEntry:
-    """One line of a meta info file, such as ``0001_s001.png (480,480,3) 1``.
+    """One line of a meta info file, such as ``0001_s001.png (480,480,3) 1``."""
 
-    Attributes:
-        name: File name with extension.
-        size: (height, width); None where the line does not contain it.
-    """
-
-    name: str
-    size: tuple[int, int] | None
+    name: str  # file name with extension
+    size: tuple[int, int] | None  # (height, width); None where the line does not contain it
 
 
 def read_meta_info(path: str, strict: bool = False) -> list[MetaEntry]:
@@ -60,11 +55,9 @@ def read_meta_info(path: str, strict: bool = False) -> list[MetaEntry]:
         raise InputError(f'The meta info file {path} lists no images.')
     if strict and '' in lines:
         raise InputError(f'The meta info file {path} has an empty line; write one name per line.')
-    spaced = next((entry.name for entry in entries if ' ' in entry.name), None)
+    spaced = [entry.name for entry in entries if ' ' in entry.name]
     if strict and spaced:
-        raise InputError(
-            f'The meta info file {path} lists {spaced}, but BasicSR cuts names at a space; rename the file.'
-        )
+        raise InputError(f'The meta info file {path} lists {spaced[0]}, but BasicSR cuts names at a space; rename it.')
     return entries
 
 
@@ -76,27 +69,21 @@ def is_lmdb(root: str) -> bool:
 def lmdb_entries(root: str, exact: bool = False) -> list[MetaEntry]:
     """Return what ``meta_info.txt`` of BasicSR's LMDB lists, after checking that the LMDB is complete.
 
-    Args:
-        exact: Refuse an LMDB that contains more entries than are listed too.
-
     Raises:
-        InputError: It is not an LMDB, cut short, or contains fewer entries than are listed.
+        InputError: It is not an LMDB, cut short, or contains fewer (with ``exact``, also more) entries than are listed.
     """
     meta_info = os.path.join(root, 'meta_info.txt')
     if not is_lmdb(root) or not os.path.isfile(meta_info):
-        raise InputError(
-            f'{root} is not an LMDB of BasicSR (data.mdb and meta_info.txt); prepare it again, or correct '
-            'dataroot_gt, dataroot_lq or io_backend.'
-        )
+        how = 'prepare it again, or correct dataroot_gt, dataroot_lq or io_backend.'
+        raise InputError(f'{root} is not an LMDB of BasicSR (data.mdb and meta_info.txt); {how}')
     entries = read_meta_info(meta_info)
     try:
         stored = count_entries(os.path.join(root, 'data.mdb'))
     except (OSError, ValueError) as error:
         raise InputError(f'The LMDB {root} cannot be read ({error}); prepare it again.') from None
     if stored < len(entries) or exact and stored > len(entries):
-        raise InputError(
-            f'{root} contains {stored} of the {len(entries)} images that its meta_info.txt lists; prepare it again.'
-        )
+        counts = f'{stored} of the {len(entries)} images'
+        raise InputError(f'{root} contains {counts} that its meta_info.txt lists; prepare it again.')
     return entries
 
 
@@ -148,24 +135,18 @@ class LmdbSource:
         try:
             with open_environment(self.root).begin(buffers=True) as transaction:
                 data = transaction.get(self.names[i].encode())
-                if data is None:
-                    raise InputError(
-                        f'{self.describe(i)} is listed in meta_info.txt but missing; prepare the LMDB again.'
-                    )
-                return decode_image(np.frombuffer(data, np.uint8), self.describe(i))
+                if data is not None:
+                    return decode_image(np.frombuffer(data, np.uint8), self.describe(i))
         except lmdb.Error as error:
             raise InputError(f'The LMDB {self.root} cannot be read ({error}); prepare it again.') from None
+        raise InputError(f'{self.describe(i)} is listed in meta_info.txt but missing; prepare the LMDB again.')
 
     def describe(self, i: int) -> str:
         return f'{self.names[i]} in {self.root}'
 
 
 class FolderSource:
-    """The image files of one folder.
-
-    Args:
-        files: Paths relative to the folder. Default: all image files in it.
-    """
+    """The image files of one folder: all, or some ``files`` by their paths relative to it."""
 
     def __init__(self, root: str, files: Sequence[str] | None = None) -> None:
         self.root = root
@@ -191,11 +172,7 @@ Source = RawSource | LmdbSource | FolderSource
 
 
 def open_sources(opt: dict[str, Any]) -> tuple[Source, Source, np.ndarray]:
-    """Open the GT and LQ images that dataset options name, and pair them.
-
-    Args:
-        opt: ``dataroot_gt``, ``dataroot_lq`` and optionally ``io_backend`` (``type: raw | lmdb | disk``; a raw store is
-            detected whatever the type), ``meta_info_file`` and ``filename_tmpl``.
+    """Open the GT and LQ images that dataset options (see `PairedCropDataset`) name, and pair them.
 
     Returns:
         The GT source, the LQ source, and the pairs as (n, 2) int64: index of the GT, index of the LQ image.
@@ -211,22 +188,25 @@ def open_sources(opt: dict[str, Any]) -> tuple[Source, Source, np.ndarray]:
             raise InputError(f'{key}: {opt[key]} is not a folder; correct the option, or prepare the data first.')
         roots.append(str(opt[key]))
     source_class = _source_class((opt.get('io_backend') or {}).get('type'), roots)
-    meta_info_file = opt.get('meta_info_file')
-    listed = None if meta_info_file is None else [entry.name for entry in read_meta_info(str(meta_info_file))]
+    meta_info = opt.get('meta_info_file')
+    listed = None if meta_info is None else [entry.name for entry in read_meta_info(str(meta_info))]
     template = opt.get('filename_tmpl') or '{}'
     if '{}' not in template:
-        raise InputError(
-            f"filename_tmpl: '{template}' has no place for the name; write '{{}}', or for example '{{}}x4' where "
-            'the LQ image of 0001.png is called 0001x4.png.'
-        )
+        how = "write '{}', or for example '{}x4' where the LQ image of 0001.png is called 0001x4.png."
+        raise InputError(f"filename_tmpl: '{template}' has no place for the name; {how}")
     gt = FolderSource(roots[0], listed) if source_class is FolderSource else source_class(roots[0])
     lq = source_class(roots[1])
     for source in (gt, lq):
         if not source.names:
             raise InputError(f'{source.root} contains no images; correct dataroot_gt or dataroot_lq.')
-    chosen: Sequence[int] = range(len(gt.names))
+    chosen = list(range(len(gt.names)))
     if listed is not None and source_class is not FolderSource:
-        chosen = _find_listed(gt, listed, str(meta_info_file))
+        names = [os.path.splitext(file)[0] for file in listed]
+        matches = pair_names(names, gt.names, lambda name: [name])
+        if matches.missing:
+            lost = f'{names[matches.missing[0]]}, which {gt.root} does not contain ({len(matches.missing)} such)'
+            raise InputError(f'{meta_info} lists {lost}; correct meta_info_file, or remove it.')
+        chosen = [j for _, j in matches.pairs]
     return gt, lq, _pair_sources(gt, lq, chosen, template, all_of_lq=listed is None)
 
 
@@ -243,36 +223,23 @@ def _source_class(backend: str | None, roots: list[str]) -> type[Source]:
     return FolderSource
 
 
-def _find_listed(source: Source, files: list[str], meta_info_file: str) -> list[int]:
-    """Return the indices of the images that a meta info file lists."""
-    names = [os.path.splitext(file)[0] for file in files]
-    matches = pair_names(names, source.names, lambda name: [name])
-    if matches.missing:
-        raise InputError(
-            f'{meta_info_file} lists {names[matches.missing[0]]}, which {source.root} does not contain '
-            f'({len(matches.missing)} such); correct meta_info_file, or remove it.'
-        )
-    return [j for _, j in matches.pairs]
-
-
-def _pair_sources(gt: Source, lq: Source, chosen: Sequence[int], template: str, all_of_lq: bool) -> np.ndarray:
+def _pair_sources(gt: Source, lq: Source, chosen: list[int], template: str, all_of_lq: bool) -> np.ndarray:
     """Pair the GT images ``chosen`` with the LQ images named by the template: (n, 2) int64."""
-    # Prepared stores and LMDBs have both images of a pair under one name, whatever the names of the files were.
-    same_name = not isinstance(gt, FolderSource)
-    matches = pair_names(
-        [gt.names[i] for i in chosen],
-        lq.names,
-        lambda name: [template.replace('{}', name), name] if same_name else [template.replace('{}', name)],
-    )
+
+    def candidates(name: str) -> list[str]:
+        # Prepared stores and LMDBs have both images of a pair under one name, whatever the names of the files were.
+        same_name = [] if isinstance(gt, FolderSource) else [name]
+        return [template.replace('{}', name), *same_name]
+
+    matches = pair_names([gt.names[i] for i in chosen], lq.names, candidates)
     counts = f'{len(gt.names)} GT and {len(lq.names)} LQ images'
     if matches.missing:
-        raise InputError(
-            f'{lq.root} has no image for {gt.describe(chosen[matches.missing[0]])} ({len(matches.missing)} such; '
-            f"{counts}; filename_tmpl: '{template}'); add it, or correct filename_tmpl."
-        )
+        first = gt.describe(chosen[matches.missing[0]])
+        detail = f"{len(matches.missing)} such; {counts}; filename_tmpl: '{template}'"
+        raise InputError(f'{lq.root} has no image for {first} ({detail}); add it, or correct filename_tmpl.')
     if all_of_lq and matches.left_over:
-        extra = lq.describe(matches.left_over[0])
-        raise InputError(f'{gt.root} has no image for {extra} ({counts}); add it, or remove the other.')
+        first = lq.describe(matches.left_over[0])
+        raise InputError(f'{gt.root} has no image for {first} ({counts}); add it, or remove the other.')
     pairs = [(chosen[i], j) for i, j in matches.pairs]
     if isinstance(gt, LmdbSource):
         pairs.sort(key=lambda pair: gt.names[pair[0]])  # BasicSR's order

@@ -12,8 +12,10 @@ import numpy as np
 # Adding this and cutting off the fraction rounds half away from zero. 0.5 itself would turn 0.49999999999999994 into 1.
 HALF = np.nextafter(0.5, 0)
 
+Edges = Literal['mirror', 'repeat']
 
-def imresize(image: np.ndarray, scale: float, edges: Literal['mirror', 'repeat'] = 'mirror') -> np.ndarray:
+
+def imresize(image: np.ndarray, scale: float, edges: Edges = 'mirror') -> np.ndarray:
     """Resize as MATLAB's ``imresize(image, scale, 'bicubic')`` does, antialiased when shrinking.
 
     One axis after the other, rows first. uint8 images are rounded (half away from zero) and clipped after each axis, as
@@ -21,16 +23,15 @@ def imresize(image: np.ndarray, scale: float, edges: Literal['mirror', 'repeat']
 
     Args:
         image: (H, W) or (H, W, C), uint8, float32 or float64.
-        scale: Size of the output over size of the input, above 0: ``1 / 4`` shrinks, ``2`` enlarges.
+        scale: Size of the output over size of the input: ``1 / 4`` shrinks, ``2`` enlarges.
         edges: How the image continues beyond its border: ``'mirror'`` as in current MATLAB, or ``'repeat'`` for the
             border pixel, as in old versions (the usual LR images of Set5, Set14 and B100).
 
     Returns:
-        ndarray: (ceil(H * scale), ceil(W * scale)[, C]), dtype of the input.
+        (ceil(H * scale), ceil(W * scale)[, C]), dtype of the input.
 
     Raises:
-        TypeError: The image has another dtype.
-        ValueError: It is empty or not two- or three-dimensional, the scale is not positive, or ``edges`` is unknown.
+        TypeError, ValueError: The image has another dtype or shape, or is empty; or another argument is invalid.
     """
     if image.dtype not in (np.uint8, np.float32, np.float64):
         raise TypeError(f'imresize takes uint8, float32 or float64 images, not {image.dtype}; convert it first.')
@@ -50,12 +51,11 @@ def imresize(image: np.ndarray, scale: float, edges: Literal['mirror', 'repeat']
 
 def _cubic(x: np.ndarray) -> np.ndarray:
     x = np.abs(x)
-    inner = 1.5 * x**3 - 2.5 * x**2 + 1
-    outer = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    inner, outer = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
     return inner * (x <= 1) + outer * ((x > 1) & (x <= 2))
 
 
-def _taps(length: int, scale: float, edges: str) -> tuple[np.ndarray, np.ndarray]:
+def _taps(length: int, scale: float, edges: Edges) -> tuple[np.ndarray, np.ndarray]:
     """Return the input rows that make each output row, and their weights: two arrays (output rows, taps)."""
     shrink = min(scale, 1)
     width = 4 / shrink
@@ -74,7 +74,7 @@ def _taps(length: int, scale: float, edges: str) -> tuple[np.ndarray, np.ndarray
     return np.minimum(rows, 2 * length - 1 - rows), weights
 
 
-def _resize_rows(image: np.ndarray, scale: float, edges: str) -> np.ndarray:
+def _resize_rows(image: np.ndarray, scale: float, edges: Edges) -> np.ndarray:
     """Resize a (rows, columns) array along its first axis.
 
     Products are added tap after tap, as MATLAB adds them: where the exact sum is half an integer, another order of

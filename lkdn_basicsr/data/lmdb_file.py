@@ -19,12 +19,7 @@ BIG = 1  # flag of a node whose value has pages of its own
 
 
 def count_entries(path: str) -> int:
-    """Return the number of entries that an LMDB's ``data.mdb`` states; only its first pages are read.
-
-    Raises:
-        ValueError: It is not an LMDB file, or it is cut short.
-        OSError: It cannot be read.
-    """
+    """Return the number of entries of an LMDB's ``data.mdb``, from its first pages; see `locate` for what is raised."""
     with open(path, 'rb') as file:
         return _read_meta(file)[1]
 
@@ -40,11 +35,11 @@ def locate(path: str) -> tuple[dict[bytes, tuple[int, int]], int]:
         ValueError: It is not an LMDB file, cut short, or its tree is damaged.
         OSError: It cannot be read.
     """
-    with open(path, 'rb') as file:
-        try:
+    try:
+        with open(path, 'rb') as file:
             return _locate(file)
-        except (struct.error, RecursionError):
-            raise ValueError('its B-tree is damaged') from None
+    except (struct.error, RecursionError):
+        raise ValueError('its B-tree is damaged') from None
 
 
 def _read_meta(file: BinaryIO) -> tuple[int, int, int, int]:
@@ -86,14 +81,13 @@ def _locate(file: BinaryIO) -> tuple[dict[bytes, tuple[int, int]], int]:
             if flags & BRANCH:
                 visit(low | high << 16 | top << 32)
                 continue
-            begin, length = node + NODE.size + key_size, low | high << 16
-            key = page[node + NODE.size : begin]
+            begin, size = node + NODE.size + key_size, low | high << 16
             place = number * page_size + begin
             if top & BIG:
                 place = struct.unpack_from('<Q', page, begin)[0] * page_size + PAGE.size
-            if place + length > (last + 1) * page_size:
+            if place + size > (last + 1) * page_size:
                 raise ValueError('its B-tree is damaged')
-            places[key] = place, length
+            places[page[node + NODE.size : begin]] = place, size
 
     if root != NO_PAGE:
         visit(root)

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.functional import normalize
 
 from lkdn_basicsr.data.image_sources import RawSource, open_sources
-from lkdn_basicsr.data.sampler import crop_and_flips
+from lkdn_basicsr.data.sampler import SampleIndex, crop_and_flips
 from lkdn_basicsr.errors import InputError
 
 
@@ -62,12 +62,8 @@ class PairedCropDataset(Dataset):
         self.floats = bool(opt.get('float32') or self.luma or self.mean or self.std)
         self.hflip, self.rot = bool(opt.get('use_hflip')), bool(opt.get('use_rot'))
         if self.train:
-            gt_size = opt.get('gt_size')
-            if not isinstance(gt_size, int) or gt_size < self.scale or gt_size % self.scale:
-                raise InputError(
-                    f'gt_size: {gt_size} is not a positive multiple of the scale, {self.scale}; correct it.'
-                )
-            self.lq_size = gt_size // self.scale
+            self._check_multiple('gt_size', opt.get('gt_size'))
+            self.lq_size = opt['gt_size'] // self.scale
         self.gt, self.lq, self.pairs = open_sources(opt)
         self._check_sizes()
         # In training: (n, 5) int32: pair, then top, left, height and width of its window in LQ pixels.
@@ -84,35 +80,30 @@ class PairedCropDataset(Dataset):
             self._check_pair(pair, gt.shape, lq.shape)
             window = [0, 0, *lq.shape[:2]]
         if self.train:
-            lq, gt = self._crop(index, lq, gt, *window)
+            lq, gt = self._crop(index, lq, gt, window)
         else:
             gt = gt[: lq.shape[0] * self.scale, : lq.shape[1] * self.scale]
             lq, gt = np.ascontiguousarray(lq), np.ascontiguousarray(gt)
-        lq_planes, gt_planes = _planes(lq), _planes(gt)
+        sample = dict(lq=_planes(lq), gt=_planes(gt))
         if self.floats:
-            lq_planes, gt_planes = self._to_float(lq_planes), self._to_float(gt_planes)
-        return {
-            'lq': lq_planes,
-            'gt': gt_planes,
-            'lq_path': self.lq.labels[pair[1]],
-            'gt_path': self.gt.labels[pair[0]],
-        }
+            sample = {key: self._to_float(planes) for key, planes in sample.items()}
+        return dict(sample, lq_path=self.lq.labels[pair[1]], gt_path=self.gt.labels[pair[0]])
 
-    def _crop(
-        self, index: int, lq: np.ndarray, gt: np.ndarray, top: int, left: int, height: int, width: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return a random crop of a pair inside a window in LQ pixels, flipped and transposed."""
-        seed, position = getattr(index, 'seed', 0), getattr(index, 'position', None)
-        if position is None:
-            position = random.getrandbits(64)
+    def _crop(self, index: int, lq: np.ndarray, gt: np.ndarray, window: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return a random crop of a pair inside a window (top, left, height, width in LQ), flipped and transposed."""
+        top, left, height, width = window
+        seed, position = (index.seed, index.position) if isinstance(index, SampleIndex) else (0, random.getrandbits(64))
         size, scale = self.lq_size, self.scale
         down, right, hflip, vflip, rot90 = crop_and_flips(seed, position, height - size + 1, width - size + 1)
         top, left = top + down, left + right
         flips = hflip and self.hflip, vflip and self.rot, rot90 and self.rot
         lq = lq[top : top + size, left : left + size]
-        top, left, size = top * scale, left * scale, size * scale
-        gt = gt[top : top + size, left : left + size]
+        gt = gt[top * scale : (top + size) * scale, left * scale : (left + size) * scale]
         return _augment(lq, *flips), _augment(gt, *flips)
+
+    def _check_multiple(self, key: str, value: int | None) -> None:
+        if not isinstance(value, int) or value < self.scale or value % self.scale:
+            raise InputError(f'{key}: {value} is not a positive multiple of the scale, {self.scale}; correct it.')
 
     def _to_float(self, planes: torch.Tensor) -> torch.Tensor:
         planes = planes.float() / 255
@@ -127,17 +118,12 @@ class PairedCropDataset(Dataset):
         (gt_h, gt_w), (lq_h, lq_w) = gt_shape[:2], lq_shape[:2]
         # A GT that is not a multiple of the scale is cropped in validation, as in BasicSR, and refused in training.
         slack = 1 if self.train else self.scale
-        gt, lq = self.gt.describe(pair[0]), self.lq.describe(pair[1])
+        gt, lq = f'{self.gt.describe(pair[0])} ({gt_h}x{gt_w})', f'{self.lq.describe(pair[1])} ({lq_h}x{lq_w})'
         if not (0 <= gt_h - lq_h * self.scale < slack and 0 <= gt_w - lq_w * self.scale < slack):
-            raise InputError(
-                f'{gt} ({gt_h}x{gt_w}) is not {self.scale} times the size of {lq} ({lq_h}x{lq_w}); '
-                'correct scale, or the pair.'
-            )
+            raise InputError(f'{gt} is not {self.scale} times the size of {lq}; correct scale, or the pair.')
         if self.train and min(lq_h, lq_w) < self.lq_size:
-            raise InputError(
-                f'{gt} ({gt_h}x{gt_w}) is smaller than gt_size {self.lq_size * self.scale}; remove the '
-                'pair, or lower gt_size.'
-            )
+            size = self.lq_size * self.scale
+            raise InputError(f'{gt} is smaller than gt_size {size}; remove the pair, or lower gt_size.')
 
     def _check_sizes(self) -> None:
         """Check all pairs by the sizes in indices and headers; where these do not fit, decode the pair to be sure."""
@@ -151,24 +137,19 @@ class PairedCropDataset(Dataset):
             self._check_pair(pair, self.gt.image(pair[0]).shape, self.lq.image(pair[1]).shape)
 
     def _enumerate_windows(self) -> np.ndarray:
-        crop_size, step, thresh = (
-            self.opt.get(key, default) for key, default in (('crop_size', 480), ('step', 240), ('thresh', 0))
-        )
-        scale = self.scale
-        for key, value in (('crop_size', crop_size), ('step', step)):
-            if value < scale or value % scale:
-                raise InputError(f'{key}: {value} is not a positive multiple of the scale, {scale}; correct it.')
-        if crop_size < self.lq_size * scale:
-            raise InputError(
-                f'crop_size: {crop_size} is less than gt_size: {self.lq_size * scale}; raise the one or '
-                'lower the other.'
-            )
+        crop_size, step = self.opt.get('crop_size', 480), self.opt.get('step', 240)
+        self._check_multiple('crop_size', crop_size)
+        self._check_multiple('step', step)
+        scale, gt_size = self.scale, self.lq_size * self.scale
+        if crop_size < gt_size:
+            raise InputError(f'crop_size: {crop_size} is less than gt_size: {gt_size}; raise it, or lower gt_size.')
+        sizes = self.gt.sizes(self.pairs[:, 0])
         windows: list[tuple[int, ...]] = []
-        origins: dict[int, np.ndarray] = {}
-        for i, size in enumerate(self.gt.sizes(self.pairs[:, 0]).tolist()):
-            for length in size:
-                if length not in origins:
-                    origins[length] = sub_image_origins(length, min(crop_size, length), step, thresh)
+        origins = {
+            length: sub_image_origins(length, min(crop_size, length), step, self.opt.get('thresh', 0))
+            for length in np.unique(sizes).tolist()
+        }
+        for i, size in enumerate(sizes.tolist()):
             tops, lefts = (origins[length] // scale for length in size)
             height, width = (min(crop_size, length) // scale for length in size)
             windows += [(i, top, left, height, width) for top in tops for left in lefts]
@@ -176,9 +157,9 @@ class PairedCropDataset(Dataset):
 
 
 def _augment(image: np.ndarray, hflip: bool, vflip: bool, rot90: bool) -> np.ndarray:
-    """BasicSR's ``augment`` for given flags: (H, W, 3) uint8, any row stride, to a new contiguous array.
+    """Do what BasicSR's ``augment`` does for these flags: (H, W, 3) uint8, any row stride, to a new contiguous array.
 
-    Of equivalent operations the one that OpenCV does fastest: rows are swapped rather than the pixels in them.
+    OpenCV swaps rows faster than the pixels in them.
     """
     if rot90:
         image = cv2.transpose(cv2.flip(image, 0) if vflip else image)
@@ -196,17 +177,11 @@ def _planes(image: np.ndarray) -> torch.Tensor:
 
 
 def sub_image_origins(length: int, crop_size: int = 480, step: int = 240, thresh: int = 0) -> np.ndarray:
-    """Return where the sub-images of one axis begin.
+    """Return where the sub-images of an image begin on an axis of ``length`` pixels.
 
     One begins every ``step`` pixels, and one more flush with the far edge where more than ``thresh`` pixels would be
     left over. The windows of an image are the pairs of its row origins (outer) and column origins (inner); numbered
     from 1 in that order they are BasicSR's ``_s001``, ``_s002``, …
-
-    Args:
-        length: Height or width of the image, in pixels.
-        crop_size: Side of a window. An image shorter than it has no window.
-        step: Distance between neighboring windows.
-        thresh: A remainder of this many pixels, or fewer, is dropped.
 
     Returns:
         Origins, ascending, int64; empty where ``length < crop_size``.

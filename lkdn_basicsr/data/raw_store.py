@@ -29,6 +29,7 @@ FORMAT = 'lkdn-raw'
 VERSION = 1
 MAGIC = b'LKDNRAW1'
 HEADER = struct.Struct('<8s5I4x')
+_FIX = 'copy the store again or prepare it again.'
 
 
 def image_key(number: int) -> bytes:
@@ -37,12 +38,7 @@ def image_key(number: int) -> bytes:
 
 
 def write_image(number: int, image: np.ndarray, value: memoryview) -> None:
-    """Write header and pixels of an image into a buffer of ``value_size(image.shape)`` bytes.
-
-    Args:
-        number: Position of the image in the store.
-        image: (H, W, C) uint8, RGB.
-    """
+    """Write header and pixels of (H, W, C) uint8 RGB into a buffer of ``value_size(image.shape)`` bytes."""
     pixels = np.frombuffer(value, np.uint8, offset=HEADER.size).reshape(image.shape)
     pixels[...] = image
     HEADER.pack_into(value, 0, MAGIC, number, *image.shape, zlib.crc32(value[HEADER.size :]))
@@ -54,9 +50,9 @@ def value_size(shape: tuple[int, ...]) -> int:
 
 
 def read_header(value: bytes | memoryview) -> tuple[int, tuple[int, int, int], int] | None:
-    """Return ``(number, (height, width, channels), crc32)`` from the first bytes of a value; None if not a header."""
-    magic, number, height, width, channels, crc = HEADER.unpack_from(value)
-    return (number, (height, width, channels), crc) if magic == MAGIC else None
+    """Return ``(number, (height, width, channels), crc32)`` from the start of a value; None if it is no header."""
+    magic, number, height, width, channels, checksum = HEADER.unpack_from(value)
+    return (number, (height, width, channels), checksum) if magic == MAGIC else None
 
 
 def write_index(folder: str, content: dict[str, Any]) -> None:
@@ -66,25 +62,19 @@ def write_index(folder: str, content: dict[str, Any]) -> None:
 
 
 def read_index(path: str) -> dict[str, Any]:
-    """Read ``index.json`` of a store of either format.
-
-    Raises:
-        InputError: The file does not exist, or it is damaged.
-    """
+    """Read ``index.json`` of a store of either format; raise InputError if it does not exist or is damaged."""
     file_name = os.path.join(path, 'index.json')
     try:
         with open(file_name, encoding='utf-8') as file:
             content = json.load(file)
         stored = content.pop('checksum')
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(
-            f'{path} is not a store of lkdn_basicsr (it has no index.json); make one with python -m '
-            'lkdn_basicsr.prepare train, or correct the path.'
-        ) from None
+        how = 'make one with python -m lkdn_basicsr.prepare train, or correct the path.'
+        raise InputError(f'{path} is not a store of lkdn_basicsr (it has no index.json); {how}') from None
     except (ValueError, KeyError, AttributeError, TypeError):  # not JSON, not UTF-8, not an index
-        raise InputError(f'{file_name} is damaged; copy the store again or prepare it again.') from None
+        raise InputError(f'{file_name} is damaged; {_FIX}') from None
     if stored != _checksum(content):
-        raise InputError(f'{file_name} does not match its own checksum; copy the store again or prepare it again.')
+        raise InputError(f'{file_name} does not match its own checksum; {_FIX}')
     return content
 
 
@@ -107,41 +97,30 @@ class RawStore:
     At first only the index is read. The pixels are mapped when the first image is accessed, once in a process for all
     readers. A store may be pickled, and used on both sides of a fork.
 
-    Args:
-        path: Folder of the store.
-
-    Attributes:
-        names (list[str]): Names of the images without extension, in stored order.
-        shapes (np.ndarray): (n, 3) int64: height, width, channels.
-        index (dict[str, Any]): All of ``index.json``: ``role``, ``scale``, ``settings``, ``crc32``, …
-
     Raises:
         InputError: Not a store, a format version this release does not know, or missing or short files.
     """
 
     def __init__(self, path: str) -> None:
         self.path = os.fspath(path)
-        self.index = read_index(self.path)
-        if self.index.get('format') != FORMAT:
-            raise InputError(
-                f'{self.path} is a store of format {self.index.get("format")}, not a raw store; use the '
-                'dataset and io_backend for that format, or prepare it with --format raw.'
-            )
-        if self.index.get('version') != VERSION:
-            raise InputError(
-                f'{self.path} has format version {self.index.get("version")}, and this release reads '
-                f'version {VERSION}; update lkdn_basicsr, or prepare the store again.'
-            )
-        self.names: list[str] = self.index['names']
-        self.shapes = np.array(self.index['shapes'], np.int64).reshape(-1, 3)
+        self.index = read_index(self.path)  # role, scale, settings, crc32, …
+        format, version = self.index.get('format'), self.index.get('version')
+        if format != FORMAT:
+            how = 'use the dataset and io_backend for that format, or prepare it with --format raw.'
+            raise InputError(f'{self.path} is a store of format {format}, not a raw store; {how}')
+        if version != VERSION:
+            how = f'this release reads version {VERSION}; update lkdn_basicsr, or prepare the store again.'
+            raise InputError(f'{self.path} has format version {version}, and {how}')
+        self.names: list[str] = self.index['names']  # without extension, in stored order
+        self.shapes = np.array(self.index['shapes'], np.int64).reshape(-1, 3)  # height, width, channels
         self._images: list[np.ndarray | None] = [None] * len(self.names)
         data = os.path.join(self.path, 'data.mdb')
         try:
             size = os.path.getsize(data)
         except OSError:
-            raise InputError(f'{data} is missing; copy the store again or prepare it again.') from None
+            raise InputError(f'{data} is missing; {_FIX}') from None
         if size < self.shapes.prod(axis=1).sum() + HEADER.size * len(self):
-            raise InputError(f'{data} is cut short ({size:,} bytes); copy the store again or prepare it again.')
+            raise InputError(f'{data} is cut short ({size:,} bytes); {_FIX}')
 
     def __len__(self) -> int:
         return len(self.names)
@@ -149,32 +128,24 @@ class RawStore:
     def image(self, i: int) -> np.ndarray:
         """Return image ``i``, (H, W, C) uint8, RGB: a read-only view into the memory map, read when it is used."""
         image = self._images[i]
-        if image is None:
-            image = self._images[i] = self._find(range(len(self))[i])
-        return image
-
-    def _find(self, number: int) -> np.ndarray:
+        if image is not None:
+            return image
+        number = range(len(self))[i]
         shape = tuple(self.shapes[number].tolist())
         mapped, places = _open_map(self.path)
         start, size = places.get(image_key(number), (0, 0))
         # Nothing outside the file may be touched: that would be a bus error, not an exception.
         if size != value_size(shape) or not 0 <= start <= len(mapped) - size:
-            raise InputError(
-                f'{self.path} has lost its image {number} ({self.names[number]}); copy the store again or '
-                'prepare it again.'
-            )
+            raise InputError(f'{self.path} has lost its image {number} ({self.names[number]}); {_FIX}')
         if read_header(mapped[start : start + HEADER.size]) != (number, shape, self.index['crc32'][number]):
-            raise InputError(
-                f'Image {number} ({self.names[number]}) of {self.path} is not the one in its index.json; copy the '
-                'store again or prepare it again.'
-            )
-        return np.frombuffer(mapped, np.uint8, size - HEADER.size, start + HEADER.size).reshape(shape)
+            name = f'Image {number} ({self.names[number]}) of {self.path}'
+            raise InputError(f'{name} is not the one in its index.json; {_FIX}')
+        image = np.frombuffer(mapped, np.uint8, size - HEADER.size, start + HEADER.size).reshape(shape)
+        self._images[i] = image
+        return image
 
-    def __getstate__(self) -> str:
-        return self.path
-
-    def __setstate__(self, path: str) -> None:
-        self.__init__(path)  # type: ignore[misc]
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RawStore, (self.path,)
 
 
 _MAPS: dict[tuple[int, ...], tuple[mmap.mmap, dict[bytes, tuple[int, int]]]] = {}
@@ -195,9 +166,8 @@ def _open_map(path: str) -> tuple[mmap.mmap, dict[bytes, tuple[int, int]]]:
                 if identity not in _MAPS:
                     mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
                     if hasattr(mapped, 'madvise'):  # Windows has none
-                        # Crops are scattered: reading ahead would fetch what is not used.
-                        mapped.madvise(mmap.MADV_RANDOM)
+                        mapped.madvise(mmap.MADV_RANDOM)  # crops are scattered: do not read ahead
                     _MAPS[identity] = mapped, locate(data)[0]
                 return _MAPS[identity]
     except (OSError, ValueError) as error:
-        raise InputError(f'{data} cannot be read ({error}); copy the store again or prepare it again.') from None
+        raise InputError(f'{data} cannot be read ({error}); {_FIX}') from None

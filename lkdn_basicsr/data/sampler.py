@@ -10,6 +10,7 @@ function of the seed and the position in that index: `PairedCropDataset` calls `
 `SeededDataset` seeds the generators that any other dataset uses.
 """
 
+import dataclasses
 import hashlib
 import random
 import struct
@@ -30,8 +31,7 @@ def random_words(purpose: bytes, seed: int, counter: int, count: int) -> tuple[i
 
     Args:
         purpose: At most 16 bytes; another purpose gives unrelated words for the same seed and counter.
-        seed: Any integer; taken modulo 2**64.
-        counter: The position in the run, the epoch, …; taken modulo 2**64.
+        seed, counter: Any integers, taken modulo 2**64; the counter is the position in the run, the epoch, …
     """
     data = struct.pack('<QQ', seed & _U64, counter & _U64)
     return struct.unpack(f'<{count}Q', hashlib.blake2b(data, digest_size=8 * count, person=purpose).digest())
@@ -39,9 +39,6 @@ def random_words(purpose: bytes, seed: int, counter: int, count: int) -> tuple[i
 
 def crop_and_flips(seed: int, position: int, num_tops: int, num_lefts: int) -> tuple[int, int, bool, bool, bool]:
     """Draw the crop and the augmentation of the sample at a position of the run.
-
-    Args:
-        num_tops, num_lefts: Number of possible crop origins, vertically and horizontally.
 
     Returns:
         ``top`` uniform on [0, num_tops), ``left`` uniform on [0, num_lefts), and three booleans, each true with
@@ -53,28 +50,21 @@ def crop_and_flips(seed: int, position: int, num_tops: int, num_lefts: int) -> t
 
 
 class SampleIndex(int):
-    """A dataset index with its position in the run.
+    """A dataset index with its position in the run. It is an ``int``, so any BasicSR dataset accepts it."""
 
-    It is an ``int``, so any BasicSR dataset accepts it.
-
-    Attributes:
-        position: Position in the run's stream of samples.
-        seed: Seed of the run.
-    """
-
-    position: int
-    seed: int
+    position: int  # in the run's stream of samples
+    seed: int  # of the run
 
     def __new__(cls, index: int, position: int, seed: int) -> 'SampleIndex':
         self = super().__new__(cls, index)
-        self.position = position
-        self.seed = seed
+        self.position, self.seed = position, seed
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
         return SampleIndex, (int(self), self.position, self.seed)
 
 
+@dataclasses.dataclass(eq=False)
 class StreamSampler:
     """Shards the run's stream of samples into batches and ranks; replaces BasicSR's ``EnlargedSampler``.
 
@@ -83,49 +73,28 @@ class StreamSampler:
     samples for any number of ranks. An epoch of BasicSR's loop is the full batches of one pass over the enlarged
     dataset; samples that do not fill a batch are not lost, the next epoch's first batch begins with them.
 
-    ::
-
-        for epoch in range(sampler.start_epoch, sampler.num_epochs):
-            sampler.set_epoch(epoch)
-            for batch in loader:  # DataLoader(dataset, batch_size, sampler=sampler)
-                ...
-
-    runs iterations ``start_iter`` to ``total_iter - 1``, each once, and so does BasicSR's
-    ``range(start_epoch, total_epochs + 1)`` with ``total_epochs = num_epochs - 1``.
-
-    Args:
-        seed: Seed of the run, the same on every rank.
-        batch_size: Samples per rank and iteration.
-        ratio: How many times the dataset is repeated in one epoch.
-        total_iter: Iterations of the complete run; None for endless epochs.
-        start_iter: Iterations done before, on a resume.
+    The epochs ``range(start_epoch, num_epochs)``, each begun with `set_epoch`, are iterations ``start_iter`` to
+    ``total_iter - 1``, each once. BasicSR runs ``range(start_epoch, total_epochs + 1)``: its ``total_epochs`` is
+    ``num_epochs - 1``.
 
     Raises:
         ValueError: The enlarged dataset has fewer samples than one global batch.
     """
 
-    def __init__(
-        self,
-        dataset_size: int,
-        seed: int,
-        batch_size: int,
-        world_size: int = 1,
-        rank: int = 0,
-        ratio: float = 1,
-        total_iter: int | None = None,
-        start_iter: int = 0,
-    ) -> None:
-        if not 0 <= rank < world_size:
-            raise ValueError(f'rank {rank} is not one of {world_size} ranks.')
-        self.dataset_size = dataset_size
-        self.seed = seed
-        self.batch_size = batch_size
-        self.world_size = world_size
-        self.rank = rank
-        self.num_samples = round(dataset_size * ratio)
-        self.total_iter = total_iter
-        self.start_iter = start_iter
-        self.global_batch_size = batch_size * world_size
+    dataset_size: int
+    seed: int  # of the run, the same on every rank
+    batch_size: int  # samples per rank and iteration
+    world_size: int = 1
+    rank: int = 0
+    ratio: float = 1  # how many times the dataset is repeated in one epoch
+    total_iter: int | None = None  # iterations of the complete run; None for endless epochs
+    start_iter: int = 0  # iterations done before, on a resume
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world_size:
+            raise ValueError(f'rank {self.rank} is not one of {self.world_size} ranks.')
+        self.num_samples = round(self.dataset_size * self.ratio)
+        self.global_batch_size = self.batch_size * self.world_size
         self.iters_per_epoch = self.num_samples // self.global_batch_size
         if self.iters_per_epoch == 0:
             raise ValueError(f'{self.num_samples} samples do not fill one batch of {self.global_batch_size}.')
@@ -146,9 +115,7 @@ class StreamSampler:
 
     def _iterations(self) -> range:
         begin, end = self.epoch * self.iters_per_epoch, (self.epoch + 1) * self.iters_per_epoch
-        if self.total_iter is not None:
-            end = min(end, self.total_iter)
-        return range(max(begin, self.start_iter), end)
+        return range(max(begin, self.start_iter), end if self.total_iter is None else min(end, self.total_iter))
 
     def __len__(self) -> int:
         """Return the number of samples that this rank still draws in the current epoch."""
@@ -168,20 +135,14 @@ class StreamSampler:
 
 
 def stream_entries(positions: np.ndarray, num_samples: int, seed: int) -> np.ndarray:
-    """Return the entries of the stream at some positions; each ``num_samples`` positions are one permutation.
+    """Return the entries of the stream, (n,) int64 in [0, num_samples), at (n,) positions from 0.
 
-    Args:
-        positions: (n,), integers from 0.
-
-    Returns:
-        (n,) int64, in [0, num_samples).
+    Each ``num_samples`` positions are one permutation.
     """
     epochs, offsets = np.divmod(np.asarray(positions, np.uint64), np.uint64(num_samples))
     distinct, which = np.unique(epochs, return_inverse=True)
-    words = [
-        random_words(b'lkdn order a', seed, int(epoch), 8) + random_words(b'lkdn order b', seed, int(epoch), 8)
-        for epoch in distinct
-    ]
+    purposes = b'lkdn order a', b'lkdn order b'  # two times eight words
+    words = [[random_words(purpose, seed, epoch, 8) for purpose in purposes] for epoch in distinct.tolist()]
     keys = np.array(words, np.uint64).reshape(-1, _ROUNDS)[which]
     bits = max(2, (num_samples - 1).bit_length())
     entries = _feistel(offsets, keys, bits)
@@ -216,11 +177,9 @@ class SeededDataset(Dataset):
     """Any dataset, with its random draws made a function of (seed, position) of the ``SampleIndex`` that is its index.
 
     BasicSR seeds Python's and numpy's generators once in each worker. A sample then depends on the number of workers
-    and ranks and on all samples before it, and a resumed run continues differently. Here the generators are seeded for
-    each sample, and restored after it. All other attributes are those of the wrapped dataset.
-
-    Args:
-        dataset: Its samples may draw from ``random``, ``numpy.random`` and torch's CPU generator.
+    and ranks and on all samples before it, and a resumed run continues differently. Here ``random``, ``numpy.random``
+    and torch's CPU generator are seeded for each sample, and restored after it. All other attributes are those of the
+    wrapped dataset.
     """
 
     def __init__(self, dataset: Dataset) -> None:

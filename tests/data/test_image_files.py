@@ -7,10 +7,11 @@ from lkdn_basicsr.data.image_files import list_images, pair_images, pair_names, 
 from lkdn_basicsr.errors import InputError
 from tests.support.images import random_image
 
-MODES = [('RGB', 'png'), ('L', 'png'), ('1', 'png'), ('P', 'png'), ('RGB', 'bmp'), ('RGB', 'tif'), ('L', 'jpg')]
+every_decode = pytest.mark.parametrize('decode', [True, False])
+IMAGES = 'RGB.png L.png 1.png P.png RGB.bmp P.bmp RGB.tif RGB.jpg L.jpg'.split()
 
 
-@pytest.mark.parametrize('mode, suffix', [*MODES, ('RGB', 'jpg'), ('P', 'bmp')])
+@pytest.mark.parametrize('mode, suffix', [name.split('.') for name in IMAGES])
 def test_images_of_any_usual_mode_become_rgb(tmp_path, mode, suffix):
     path = str(tmp_path / f'a.{suffix}')
     image = Image.fromarray(random_image()).convert(mode)
@@ -26,9 +27,10 @@ def test_images_of_any_usual_mode_become_rgb(tmp_path, mode, suffix):
 def test_alpha_is_dropped_where_it_is_opaque_and_refused_elsewhere(tmp_path):
     image = random_image(channels=4)
     image[..., 3] = 255
-    Image.fromarray(image).save(tmp_path / 'opaque.png')
-    assert probe_image(str(tmp_path / 'opaque.png')) == (20, 30)
-    np.testing.assert_array_equal(read_image(str(tmp_path / 'opaque.png')), image[..., :3])
+    opaque = str(tmp_path / 'opaque.png')
+    Image.fromarray(image).save(opaque)
+    assert probe_image(opaque) == (20, 30)
+    np.testing.assert_array_equal(read_image(opaque), image[..., :3])
     image[3, 4, 3] = 254
     for suffix in ('png', 'tif', 'webp'):
         Image.fromarray(image).save(tmp_path / f'transparent.{suffix}', lossless=True)
@@ -40,22 +42,24 @@ def test_alpha_is_dropped_where_it_is_opaque_and_refused_elsewhere(tmp_path):
         probe_image(str(tmp_path / 'palette.png'))
 
 
-@pytest.mark.parametrize('decode', [True, False])
+@every_decode
 def test_sixteen_bits_and_cmyk_are_refused_by_name_unless_any_mode_is_accepted(tmp_path, decode):
-    cv2.imwrite(str(tmp_path / 'deep.png'), random_image().astype(np.uint16) * 257)
-    Image.fromarray(random_image()[..., 0].astype(np.uint16) * 257).save(tmp_path / 'deep.tif')
+    deep = random_image().astype(np.uint16) * 257
+    cv2.imwrite(str(tmp_path / 'deep.png'), deep)
+    Image.fromarray(deep[..., 0]).save(tmp_path / 'deep.tif')
     Image.fromarray(random_image()).convert('CMYK').save(tmp_path / 'print.jpg')
-    for name, reason in (
-        ('deep.png', 'has 16 bits per channel'),
-        ('deep.tif', 'has pixels of type I;16'),
-        ('print.jpg', 'has pixels of type CMYK'),
+    for reason in (
+        'deep.png has 16 bits per channel',
+        'deep.tif has pixels of type I;16',
+        'print.jpg has .* type CMYK',
     ):
-        with pytest.raises(InputError, match=f'{name} {reason}'):
-            probe_image(str(tmp_path / name), decode)
-        assert probe_image(str(tmp_path / name), decode, any_mode=True) == (20, 30)
+        path = str(tmp_path / reason.split()[0])
+        with pytest.raises(InputError, match=reason):
+            probe_image(path, decode)
+        assert probe_image(path, decode, any_mode=True) == (20, 30)
 
 
-@pytest.mark.parametrize('decode', [True, False])
+@every_decode
 @pytest.mark.parametrize('suffix', ['png', 'jpg', 'bmp', 'tif', 'webp'])
 def test_files_cut_short_are_refused_by_name(tmp_path, suffix, decode):
     path = tmp_path / f'a.{suffix}'
@@ -77,7 +81,7 @@ def test_any_flipped_byte_of_a_png_is_detected(tmp_path):
             probe_image(str(path))
 
 
-@pytest.mark.parametrize('decode', [True, False])
+@every_decode
 @pytest.mark.parametrize('suffix', ['png', 'jpg', 'tif', 'webp'])
 def test_the_size_is_that_after_exif_rotation(tmp_path, suffix, decode):
     exif = Image.Exif()
@@ -98,13 +102,10 @@ def test_folders_list_images_by_name_and_ignore_the_rest(tmp_path):
         (tmp_path / name).touch()
     assert list_images(str(tmp_path)) == {'a': f'{tmp_path}/a.JPG', 'b': f'{tmp_path}/b.png'}
     (tmp_path / 'a.png').touch()
-    with pytest.raises(InputError, match='several images named a,'):
-        list_images(str(tmp_path))
-    with pytest.raises(InputError, match='does not exist'):
-        list_images(str(tmp_path / 'nowhere'))
     (tmp_path / 'empty').mkdir()
-    with pytest.raises(InputError, match='contains no image'):
-        list_images(str(tmp_path / 'empty'))
+    for folder, reason in (('', 'several images named a;'), ('nowhere', 'not exist'), ('empty', 'contains no image')):
+        with pytest.raises(InputError, match=reason):
+            list_images(str(tmp_path / folder))
 
 
 def test_lr_images_are_found_with_and_without_the_scale_in_their_name(tmp_path):

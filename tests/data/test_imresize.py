@@ -1,17 +1,11 @@
 import math
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
 from lkdn_basicsr.data import imresize
-
-SET5 = Path(__file__).parents[2] / '../shared/data/Set5'
-
-
-def pixels(shape, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+from tests.support.images import random_image
 
 
 def cubic(x):
@@ -46,10 +40,7 @@ def resize_slowly(image, scale, edges):
     image = image.reshape(*image.shape[:2], -1)
     rounded = image.dtype == np.uint8
     for _ in range(2):
-        lines = [
-            [resize_line(image[:, x, c], scale, edges, rounded) for c in range(image.shape[2])]
-            for x in range(image.shape[1])
-        ]
+        lines = [[resize_line(line, scale, edges, rounded) for line in columns] for columns in image.transpose(1, 2, 0)]
         image = np.array(lines, image.dtype).swapaxes(1, 2)
     return image
 
@@ -57,7 +48,7 @@ def resize_slowly(image, scale, edges):
 @pytest.mark.parametrize('edges', ['mirror', 'repeat'])
 @pytest.mark.parametrize('scale', [1 / 2, 1 / 3, 1 / 4, 1 / 8, 2, 3, 4, 0.7, 1.6])
 def test_uint8_pixels_are_those_of_the_definition(scale, edges):
-    image = pixels((25, 18, 3))
+    image = random_image(25, 18)
     result = imresize(image, scale, edges)
     assert result.dtype == np.uint8 and result.flags.c_contiguous
     # Only dyadic weights give exact half integers; elsewhere no sum of this image is within 1e-9 of one.
@@ -66,7 +57,7 @@ def test_uint8_pixels_are_those_of_the_definition(scale, edges):
 
 @pytest.mark.parametrize('scale', [1 / 4, 1 / 3, 2.5])
 def test_floats_are_neither_rounded_nor_clipped(scale):
-    image = pixels((14, 23, 3)) / 255
+    image = random_image(14, 23) / 255
     result = imresize(image, scale)
     assert result.dtype == np.float64
     # A dozen additions of numbers below 2: rounding error stays below 1e-14.
@@ -99,48 +90,42 @@ def test_overshoot_is_clipped_between_the_axes():
 
 
 def test_the_edges_differ_only_at_the_border():
-    image = pixels((64, 64))
+    image = random_image(64, 64)[..., 0]
     mirrored, repeated = imresize(image, 1 / 4), imresize(image, 1 / 4, 'repeat')
     assert (mirrored[2:-2, 2:-2] == repeated[2:-2, 2:-2]).all()
     assert (mirrored != repeated).any()
 
 
 def test_images_smaller_than_the_kernel_are_mirrored_repeatedly():
-    for shape in [(1, 1, 3), (2, 5, 3), (3, 1, 3)]:
-        np.testing.assert_array_equal(imresize(pixels(shape), 1 / 4), resize_slowly(pixels(shape), 1 / 4, 'mirror'))
+    for image in (random_image(1, 1), random_image(2, 5), random_image(3, 1)):
+        np.testing.assert_array_equal(imresize(image, 1 / 4), resize_slowly(image, 1 / 4, 'mirror'))
 
 
 def test_gray_color_and_strided_images_agree():
-    image = pixels((37, 150, 3))
+    image = random_image(37, 150)
     resized = imresize(image, 1 / 3)
     assert resized.shape == (13, 50, 3)
-    for channel in range(3):
-        np.testing.assert_array_equal(imresize(image[..., channel], 1 / 3), resized[..., channel])
-    np.testing.assert_array_equal(imresize(image[..., :1], 1 / 3), resized[..., :1])
-    np.testing.assert_array_equal(imresize(image[:, :, ::-1], 1 / 3), resized[:, :, ::-1])
+    for index in (0, 1, 2, slice(1), slice(None, None, -1)):
+        np.testing.assert_array_equal(imresize(image[..., index], 1 / 3), resized[..., index])
 
 
 def test_tiles_do_not_show():
-    image = pixels((200, 1100, 3))
-    np.testing.assert_array_equal(imresize(image, 1 / 4)[:, 20:40], imresize(image[:, 40:200], 1 / 4)[:, 10:30])
-    np.testing.assert_array_equal(imresize(image, 1 / 4)[20:40], imresize(image[40:], 1 / 4)[10:30])
+    image = random_image(200, 1100)
+    resized = imresize(image, 1 / 4)
+    np.testing.assert_array_equal(resized[:, 20:40], imresize(image[:, 40:200], 1 / 4)[:, 10:30])
+    np.testing.assert_array_equal(resized[20:40], imresize(image[40:], 1 / 4)[10:30])
 
 
 def test_invalid_images_and_arguments_are_refused():
-    with pytest.raises(TypeError, match='uint16'):
-        imresize(np.zeros((4, 4), np.uint16), 2)
-    with pytest.raises(ValueError, match='positive'):
-        imresize(pixels((4, 4)), 0)
-    with pytest.raises(ValueError, match='shape'):
-        imresize(np.zeros((0, 4), np.uint8), 2)
-    with pytest.raises(ValueError, match='edges'):
-        imresize(pixels((4, 4)), 2, 'wrap')
+    invalid = {'uint16': (np.zeros((4, 4), np.uint16), 2), 'positive': (np.eye(4), 0), 'edges': (np.eye(4), 2, 'wrap')}
+    for reason, arguments in (invalid | {'shape': (np.zeros((0, 4), np.uint8), 2)}).items():
+        with pytest.raises((TypeError, ValueError), match=reason):
+            imresize(*arguments)
 
 
-@pytest.mark.skipif(not SET5.is_dir(), reason='needs ../shared/data/Set5')
-def test_set5_is_reproduced_bit_for_bit():
-    images = sorted((SET5 / 'GTmod4').iterdir())
+def test_set5_is_reproduced_bit_for_bit(shared):
+    images = sorted((shared / 'data/Set5/GTmod4').iterdir())
     assert len(images) == 5
     for path in images:
-        gt, lq = cv2.imread(str(path)), cv2.imread(str(SET5 / 'LRbicx4' / path.name))
+        gt, lq = cv2.imread(str(path)), cv2.imread(str(path.parents[1] / 'LRbicx4' / path.name))
         np.testing.assert_array_equal(imresize(gt, 1 / 4, 'repeat'), lq)

@@ -25,10 +25,11 @@ def make(path, rounds, seed=0):
 @pytest.mark.parametrize('rounds', [0, 1, 12])
 def test_values_are_where_lmdb_reads_them(tmp_path, rounds):
     expected = make(str(tmp_path), rounds)
-    places, page = locate(tmp_path / 'data.mdb')
+    path = tmp_path / 'data.mdb'
+    places, page = locate(path)
     assert page == os.sysconf('SC_PAGESIZE') and list(places) == sorted(expected)
-    assert count_entries(tmp_path / 'data.mdb') == len(expected)
-    data = (tmp_path / 'data.mdb').read_bytes()
+    assert count_entries(path) == len(expected)
+    data = path.read_bytes()
     assert {key: data[begin : begin + size] for key, (begin, size) in places.items()} == expected
 
 

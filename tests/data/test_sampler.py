@@ -1,3 +1,4 @@
+import itertools
 import math
 import pickle
 import tracemalloc
@@ -14,19 +15,15 @@ def as_tuples(indices):
     return [(int(index), index.position, index.seed) for index in indices]
 
 
-def complete_run(sampler):
+def complete_run(*args, **kwargs):
     """Return all indices of a run, as BasicSR's loop requests them: epochs ``start_epoch`` to ``total_epochs``."""
-    indices = []
+    sampler, indices = StreamSampler(*args, **kwargs), []
     for epoch in range(sampler.start_epoch, (sampler.num_epochs - 1) + 1):
         sampler.set_epoch(epoch)
-        of_epoch = list(sampler)
-        assert len(of_epoch) == len(sampler)
-        indices += of_epoch
+        before = len(indices)
+        indices += sampler
+        assert len(indices) - before == len(sampler)
     return indices
-
-
-def batches(indices, size):
-    return [indices[i : i + size] for i in range(0, len(indices), size)]
 
 
 @pytest.mark.parametrize('num_samples', [1, 2, 3, 7, 64, 65, 1000, 4099])
@@ -42,12 +39,10 @@ def test_the_order_never_changes_between_versions():
 
 
 def test_epochs_and_seeds_have_different_orders():
-    entries = stream_entries(np.arange(3000), 1000, seed=7).reshape(3, 1000)
-    other = stream_entries(np.arange(1000), 1000, seed=8)
-    straight = np.arange(1000)
-    for a, b in ((entries[0], entries[1]), (entries[1], entries[2]), (entries[0], other), (entries[0], straight)):
-        # Two unrelated permutations agree in one place on average.
-        assert (a == b).sum() < 10
+    epochs = stream_entries(np.arange(3000), 1000, seed=7).reshape(3, 1000)
+    orders = [*epochs, stream_entries(np.arange(1000), 1000, seed=8), np.arange(1000)]
+    for a, b in itertools.combinations(orders, 2):
+        assert (a == b).sum() < 10  # two unrelated permutations agree in one place on average
 
 
 @pytest.mark.parametrize('num_samples, bound', [(3, 31), (4, 66), (5, 202)])
@@ -71,69 +66,48 @@ def test_every_sample_is_at_every_position_equally_often():
     assert ((counts - expected) ** 2 / expected).sum() < 2750
 
 
-def test_an_enlarged_epoch_contains_every_image_equally_often():
-    sampler = StreamSampler(10, seed=0, batch_size=5, ratio=4)
-    assert Counter(map(int, sampler)) == Counter({i: 4 for i in range(10)})
+def test_the_ratio_enlarges_an_epoch_or_draws_a_part_of_the_dataset():
+    enlarged = StreamSampler(10, seed=0, batch_size=5, ratio=4)
+    assert Counter(map(int, enlarged)) == Counter({i: 4 for i in range(10)})
+    part = list(StreamSampler(10, seed=0, batch_size=2, ratio=0.6))
+    assert len(part) == 6 and len(set(map(int, part))) == 6
 
 
-def test_a_fractional_ratio_draws_a_part_of_the_dataset():
-    indices = list(StreamSampler(10, seed=0, batch_size=2, ratio=0.6))
-    assert len(indices) == 6 and len(set(map(int, indices))) == 6
-
-
-def test_a_sample_index_is_an_int_with_seed_and_position():
+def test_a_sample_index_is_an_int_that_can_be_pickled():
     index = next(iter(StreamSampler(10, seed=3, batch_size=2)))
-    assert isinstance(index, int) and list('abcdefghij')[index]
-    assert (index.position, index.seed) == (0, 3)
-
-
-def test_a_sample_index_can_be_pickled():
+    assert isinstance(index, int) and list('abcdefghij')[index] and (index.position, index.seed) == (0, 3)
     index = pickle.loads(pickle.dumps(SampleIndex(5, 2**40, 9)))
     assert (type(index), int(index), index.position, index.seed) == (SampleIndex, 5, 2**40, 9)
 
 
-@pytest.mark.parametrize(
-    'dataset_size, batch_size, ratio, total_iter',
-    [
-        (12, 5, 1, 60),
-        (12, 4, 1, 10),
-        (12, 12, 1, 3),
-        (5, 2, 7, 40),
-        (100, 3, 2.5, 83),
-        (12, 5, 1, 1),
-        (3, 2, 3000, 5000),
-    ],
-)
+RUNS = [(12, 5, 1, 60), (12, 4, 1, 10), (12, 12, 1, 3), (5, 2, 7, 40), (100, 3, 2.5, 83), (12, 5, 1, 1)]
+RUNS += [(3, 2, 3000, 5000)]  # more samples than are drawn at a time
+
+
+@pytest.mark.parametrize('dataset_size, batch_size, ratio, total_iter', RUNS)
 def test_a_run_has_exactly_total_iter_batches(dataset_size, batch_size, ratio, total_iter):
-    indices = complete_run(StreamSampler(dataset_size, 0, batch_size, ratio=ratio, total_iter=total_iter))
+    indices = complete_run(dataset_size, 0, batch_size, ratio=ratio, total_iter=total_iter)
     assert [index.position for index in indices] == list(range(total_iter * batch_size))
 
 
 def test_samples_that_do_not_fill_a_batch_are_in_the_next_epoch():
     """12 samples, batches of 5: BasicSR drops two of every epoch; here each comes five times in 60 positions."""
-    indices = complete_run(StreamSampler(12, 0, 5, total_iter=12))
+    indices = complete_run(12, 0, 5, total_iter=12)
     assert Counter(map(int, indices)) == Counter({i: 5 for i in range(12)})
 
 
 @pytest.mark.parametrize('world_size', [2, 3, 4])
 def test_the_stream_of_one_rank_is_sharded(world_size):
-    total_iter = 30
-    one = batches(as_tuples(complete_run(StreamSampler(50, 1, 12, ratio=3, total_iter=total_iter))), 12)
-    ranks = [
-        batches(
-            as_tuples(complete_run(StreamSampler(50, 1, 12 // world_size, world_size, rank, 3, total_iter))),
-            12 // world_size,
-        )
-        for rank in range(world_size)
-    ]
-    assert [sorted(sum(parts, [])) for parts in zip(*ranks, strict=True)] == [sorted(batch) for batch in one]
+    one = as_tuples(complete_run(50, 1, 12, ratio=3, total_iter=30))
+    ranks = [as_tuples(complete_run(50, 1, 12 // world_size, world_size, r, 3, 30)) for r in range(world_size)]
+    assert [index for of_ranks in zip(*ranks, strict=True) for index in of_ranks] == one
 
 
 @pytest.mark.parametrize('start_iter', [0, 1, 6, 7, 8, 20, 29, 30])
 def test_a_resumed_run_continues_in_the_middle_of_an_epoch(start_iter):
     args = {'dataset_size': 29, 'seed': 1, 'batch_size': 4, 'total_iter': 30}
-    uninterrupted = as_tuples(complete_run(StreamSampler(**args)))
-    assert as_tuples(complete_run(StreamSampler(**args, start_iter=start_iter))) == uninterrupted[start_iter * 4 :]
+    uninterrupted = as_tuples(complete_run(**args))
+    assert as_tuples(complete_run(**args, start_iter=start_iter)) == uninterrupted[start_iter * 4 :]
 
 
 def test_an_epoch_can_be_iterated_twice():
@@ -157,9 +131,7 @@ def test_fewer_samples_than_a_batch_are_refused():
 def test_fourteen_million_samples_cost_no_memory():
     tracemalloc.start()
     sampler = StreamSampler(139_995, 0, 64, ratio=100, total_iter=1_000_000)
-    indices = iter(sampler)
-    for _ in range(10_000):
-        next(indices)
+    assert sum(1 for _ in itertools.islice(sampler, 10_000)) == 10_000
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(sampler) == 13_999_488
@@ -174,21 +146,15 @@ def test_crops_never_change_between_versions():
 
 
 def test_seed_position_and_purpose_each_change_the_words():
-    words = [
-        random_words(purpose, seed, position, 1)[0]
-        for purpose in (b'a', b'b')
-        for seed in (0, 1, 2**63)
-        for position in (0, 1, 2**40)
-    ]
-    assert len(set(words)) == len(words)
+    arguments = list(itertools.product((b'a', b'b'), (0, 1, 2**63), (0, 1, 2**40)))
+    assert len({random_words(*args, 1) for args in arguments}) == len(arguments)
 
 
 def test_crops_and_flips_are_uniform():
     tops, lefts, draws = 5, 3, 24000
     counts = np.zeros((tops, lefts, 2, 2, 2))
     for position in range(draws):
-        top, left, hflip, vflip, rot90 = crop_and_flips(3, position, tops, lefts)
-        counts[top, left, int(hflip), int(vflip), int(rot90)] += 1
+        counts[tuple(map(int, crop_and_flips(3, position, tops, lefts)))] += 1
     expected = draws / counts.size
     # 120 equally likely cells: chi-square with 119 degrees of freedom stays under 202 with probability 1 - 3e-6.
     assert ((counts - expected) ** 2 / expected).sum() < 202

@@ -1,7 +1,9 @@
-"""Random images, in memory and as files."""
+"""Images for tests, in memory, as files and as stores."""
 
 import cv2
 import numpy as np
+
+from lkdn_basicsr.data.prepare.stores import StoreOptions, prepare_folder
 
 
 def random_image(height=20, width=30, channels=3, seed=0):
@@ -21,11 +23,21 @@ def sub_images(name, image, crop_size, step, thresh=0):
     return {f'{name}_s{i + 1:03d}': window for i, window in enumerate(windows)}
 
 
+def write_folder(folder, images, suffix=''):
+    """Write RGB images, by name, as PNG files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, image in images.items():
+        cv2.imwrite(f'{folder}/{name}{suffix}.png', image[..., ::-1])
+
+
 def write_images(folder, names, size=(48, 60), seed=0):
     """Write random PNG files; return name to RGB pixels."""
-    folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     images = {name: rng.integers(0, 256, (*size, 3), dtype=np.uint8) for name in names}
-    for name, image in images.items():
-        cv2.imwrite(f'{folder}/{name}.png', image[..., ::-1])
+    write_folder(folder, images)
     return images
+
+
+def prepare(out, hr, lr=None, workers=1, **options):
+    """Make stores from folders of images; return their paths, HR first."""
+    return prepare_folder(str(out), str(hr), lr and str(lr), StoreOptions(workers=workers, **options))

@@ -3,18 +3,15 @@
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import cv2
 import numpy as np
 import tqdm
 
 from lkdn_basicsr.data.image_files import list_images, probe_image, read_image
-from lkdn_basicsr.data.imresize import imresize
+from lkdn_basicsr.data.imresize import Edges, imresize
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.files import replace, sync_folder
-
-Edges = Literal['mirror', 'repeat']
 
 
 def prepare_benchmark(
@@ -34,19 +31,18 @@ def prepare_benchmark(
         out: Folder of the benchmark, e.g. ``datasets/Set5``.
         edges: See `imresize`; ``'repeat'`` gives the usual LR images of Set5, Set14 and B100.
         log: Receives lines for the user.
-        progress: Show progress bars.
 
     Raises:
         InputError: Images that cannot be used, all listed; or an existing folder with other images.
     """
     images = list_images(hr)
     names = {f'{name}.png' for name in images}
-    folders: dict[str, tuple[str, int]] = {}
+    folders: list[tuple[str, str, int]] = []
     for scale in sorted(set(scales)):
         for kind in ('GTmod', 'LRbicx'):
             folder = os.path.join(out, f'{kind}{scale}')
             if not os.path.lexists(folder):
-                folders[folder] = kind, scale
+                folders.append((folder, kind, scale))
             elif set(os.listdir(folder)) == names:
                 log(f'Already complete: {folder}.')
             else:
@@ -61,32 +57,28 @@ def prepare_benchmark(
         except InputError as error:
             problems.append(str(error))
     if problems:
-        raise InputError(
-            f'{len(problems)} images cannot be used; fix or remove them, then run this again:\n  '
-            + '\n  '.join(problems)
-        )
+        summary = f'{len(problems)} images cannot be used; fix or remove them, then run this again:'
+        raise InputError('\n  '.join([summary, *problems]))
     try:
         _write(images, folders, edges, progress)
     except OSError as error:
         raise InputError(f'{out} could not be written ({error.strerror}); make room or choose another --out.') from None
-    for folder in folders:
+    for folder, *_ in folders:
         log(f'{folder}: {len(images):,} images.')
 
 
-def _write(images: dict[str, str], folders: dict[str, tuple[str, int]], edges: Edges, progress: bool) -> None:
-    partial = {
-        folder: os.path.join(os.path.dirname(folder), f'.{os.path.basename(folder)}.partial') for folder in folders
-    }
-    for folder in partial.values():
+def _write(images: dict[str, str], folders: list[tuple[str, str, int]], edges: Edges, progress: bool) -> None:
+    partial = [os.path.join(os.path.dirname(path), f'.{os.path.basename(path)}.partial') for path, *_ in folders]
+    for folder in partial:
         shutil.rmtree(folder, ignore_errors=True)
         os.makedirs(folder)
     for name, path in tqdm.tqdm(images.items(), 'Preparing', unit='image', disable=not progress):
         image = read_image(path, 'bgr')
-        for folder, (kind, scale) in folders.items():
+        for folder, (_, kind, scale) in zip(partial, folders, strict=True):
             height, width = (side - side % scale for side in image.shape[:2])
             gt = np.ascontiguousarray(image[:height, :width])
             png = cv2.imencode('.png', gt if kind == 'GTmod' else imresize(gt, 1 / scale, edges))[1]
-            replace(os.path.join(partial[folder], f'{name}.png'), png.tobytes())
-    for folder in folders:
-        os.rename(partial[folder], folder)
-        sync_folder(os.path.dirname(folder))
+            replace(os.path.join(folder, f'{name}.png'), png.tobytes())
+    for folder, (path, *_) in zip(partial, folders, strict=True):
+        os.rename(folder, path)
+        sync_folder(os.path.dirname(path))

@@ -1,7 +1,8 @@
 """What an image becomes in a store: its pixels as they are (raw), or BasicSR's PNG sub-images."""
 
+import dataclasses
 import re
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -10,20 +11,15 @@ from lkdn_basicsr.data import raw_store
 from lkdn_basicsr.data.paired_crop_dataset import sub_image_origins
 from lkdn_basicsr.errors import InputError
 
-PNG_FORMAT = 'lkdn-png'
+PNG_FORMAT, PNG_LEVEL = 'lkdn-png', 1
 # Of the level-1 settings of zlib and libpng, the ones that OpenCV uses by default: half the time of those it uses for
 # an explicit level, and smaller files.
-PNG_LEVEL = 1
-PNG_OPTIONS = [
-    cv2.IMWRITE_PNG_COMPRESSION,
-    PNG_LEVEL,
-    cv2.IMWRITE_PNG_STRATEGY,
-    cv2.IMWRITE_PNG_STRATEGY_RLE,
-    cv2.IMWRITE_PNG_FILTER,
-    cv2.IMWRITE_PNG_FILTER_SUB,
-]
+PNG_OPTIONS = [cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVEL, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+PNG_OPTIONS += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB]
 
 Shape = tuple[int, int]  # (height, width)
+Places = list[tuple[bytes, int, int]]  # key, begin and end of each entry of an image in a buffer
+Index = tuple[dict[str, Any], dict[str, str]]  # content of index.json; file name to content of other text files
 _CHANGED = 'The entries of a store changed while it was written; delete it and prepare it again.'
 
 
@@ -51,57 +47,43 @@ class RawFormat:
         """Return a number of bytes that suffices for the entries of such an image."""
         return raw_store.value_size((*shape, 3))
 
-    def encode(self, number: int, name: str, image: np.ndarray, buffer: memoryview) -> list[tuple[bytes, int, int]]:
-        """Write the values of an image into ``buffer``, and return their (key, begin, end)."""
+    def encode(self, number: int, name: str, image: np.ndarray, buffer: memoryview) -> Places:
+        """Write the values of an image into ``buffer``."""
         size = raw_store.value_size(image.shape)
         raw_store.write_image(number, image, buffer[:size])
         return [(raw_store.image_key(number), 0, size)]
 
-    def index(
-        self, heads: list[tuple[bytes, bytes]], names: list[str], shapes: list[Shape]
-    ) -> tuple[dict[str, Any], dict[str, str]]:
-        """Return the content of ``index.json``, and other text files by name, for entries read back from the disk.
+    def index(self, heads: list[tuple[bytes, bytes]], names: list[str], shapes: list[Shape]) -> Index:
+        """Check that the entries are those of the images, and return the text files of the store.
 
         Args:
             heads: Key and first bytes of each entry, see `store_writer.read_heads`.
-
-        Raises:
-            InputError: The entries are not those of the images.
         """
         headers = [raw_store.read_header(head) for _, head in heads]
         if [header and header[:2] for header in headers] != [(n, (*shape, 3)) for n, shape in enumerate(shapes)]:
             raise InputError(_CHANGED)
-        index = dict(
-            channel_order='rgb',
-            dtype='uint8',
-            names=names,
-            shapes=[[*shape, 3] for shape in shapes],
-            crc32=[header[2] for header in headers if header],
-        )
-        return index, {}
+        index = dict(channel_order='rgb', dtype='uint8', names=names, shapes=[[*shape, 3] for shape in shapes])
+        return dict(index, crc32=[header[2] for header in headers if header]), {}
 
 
+@dataclasses.dataclass(frozen=True)
 class PngFormat:
     """BasicSR's sub-images: one PNG per window of an image, with the key ``<name>_s001``, listed in meta_info.txt.
 
-    Its methods are those of `RawFormat`.
-
-    Args:
-        crop_size: Side of a window.
-        step: Distance of windows.
-        thresh: Remainders up to this many pixels are dropped.
+    Its methods are those of `RawFormat`, its attributes those of `sub_image_origins`.
     """
 
     name = PNG_FORMAT
     version = 1
-    order: Literal['rgb', 'bgr'] = 'bgr'
+    order: ClassVar[Literal['rgb', 'bgr']] = 'bgr'
     suffix = '_sub'
 
-    def __init__(self, crop_size: int, step: int, thresh: int) -> None:
-        self.crop_size, self.step, self.thresh = crop_size, step, thresh
+    crop_size: int
+    step: int
+    thresh: int
 
     def settings(self) -> dict[str, int]:
-        return dict(crop_size=self.crop_size, step=self.step, thresh=self.thresh, compress_level=PNG_LEVEL)
+        return dict(dataclasses.asdict(self), compress_level=PNG_LEVEL)
 
     def check(self, name: str, shape: Shape) -> str | None:
         if min(shape) < self.crop_size:
@@ -127,16 +109,15 @@ class PngFormat:
         # Deflate may add five bytes to a block, PNG a byte to a row and its chunks.
         return self.entries(shape) * (self.crop_size * (self.crop_size * 3 + 1) * 102 // 100 + 4096)
 
-    def encode(self, number: int, name: str, image: np.ndarray, buffer: memoryview) -> list[tuple[bytes, int, int]]:
-        entries, begin = [], 0
-        shape = image.shape[:2]
+    def encode(self, number: int, name: str, image: np.ndarray, buffer: memoryview) -> Places:
+        places, begin, shape = [], 0, image.shape[:2]
         for key, window in zip(self.keys(name, shape), self.windows(shape), strict=True):
             png = self._png(image, window)
             end = begin + png.size
             buffer[begin:end] = png.tobytes()
-            entries.append((key.encode(), begin, end))
+            places.append((key.encode(), begin, end))
             begin = end
-        return entries
+        return places
 
     def estimate(self, image: np.ndarray) -> int:
         """Return the bytes that the entries of an image will take, extrapolated from a few of them."""
@@ -145,18 +126,16 @@ class PngFormat:
         return sum(self._png(image, window).size for window in sample) * len(windows) // len(sample)
 
     def _png(self, image: np.ndarray, window: tuple[int, int]) -> np.ndarray:
-        top, left = window
-        pixels = image[top : top + self.crop_size, left : left + self.crop_size]
-        return cv2.imencode('.png', np.ascontiguousarray(pixels), PNG_OPTIONS)[1]
+        (top, left), size = window, self.crop_size
+        pixels = np.ascontiguousarray(image[top : top + size, left : left + size])
+        return cv2.imencode('.png', pixels, PNG_OPTIONS)[1]
 
     def meta_info(self, keys: list[str]) -> str:
         """Return BasicSR's meta_info.txt, in the order of the file names, as BasicSR lists them."""
         side = self.crop_size
         return ''.join(f'{name} ({side},{side},3) {PNG_LEVEL}\n' for name in sorted(f'{key}.png' for key in keys))
 
-    def index(
-        self, heads: list[tuple[bytes, bytes]], names: list[str], shapes: list[Shape]
-    ) -> tuple[dict[str, Any], dict[str, str]]:
+    def index(self, heads: list[tuple[bytes, bytes]], names: list[str], shapes: list[Shape]) -> Index:
         keys = [key for name, shape in zip(names, shapes, strict=True) for key in self.keys(name, shape)]
         if sorted(key.encode() for key in keys) != [key for key, _ in heads]:
             raise InputError(_CHANGED)

@@ -25,17 +25,12 @@ def partial_folder(path: str) -> str:
 
 
 def finished_settings(path: str) -> dict[str, Any] | None:
-    """Return the settings of the finished store ``path``; None if it does not exist.
-
-    Raises:
-        InputError: Something else has this name.
-    """
+    """Return the settings of the finished store ``path``; None if it does not exist."""
     if not os.path.lexists(path):
         return None
     if not os.path.exists(os.path.join(path, 'index.json')):
-        raise InputError(
-            f'{path} exists and was not made by lkdn_basicsr.prepare; move it away or choose another --out.'
-        )
+        how = 'move it away or choose another --out.'
+        raise InputError(f'{path} exists and was not made by lkdn_basicsr.prepare; {how}')
     return read_index(path)['settings']
 
 
@@ -53,20 +48,15 @@ def partial_settings(path: str) -> dict[str, Any] | None:
 
 
 def is_finished(path: str, settings: dict[str, Any]) -> bool:
-    """Return whether the store ``path`` is complete.
-
-    Raises:
-        InputError: The store exists or was begun with other settings; what differs is named.
-    """
+    """Return whether the store ``path`` is complete; raise InputError if it was made or begun with other settings."""
     finished = finished_settings(path)
     found = finished or partial_settings(path) or settings
     changed = [name for name in sorted(found.keys() | settings.keys()) if found.get(name) != settings.get(name)]
     if changed:
         what = ', '.join(f'{name} {found.get(name)}, now {settings.get(name)}' for name in changed)
-        raise InputError(
-            f'{path if finished else partial_folder(path)} was made with other settings ({what}); use the same ones, '
-            'choose another --out, or delete it.'
-        )
+        where = path if finished else partial_folder(path)
+        how = 'use the same ones, choose another --out, or delete it.'
+        raise InputError(f'{where} was made with other settings ({what}); {how}')
     return finished is not None
 
 
@@ -77,7 +67,6 @@ class StoreWriter:
     belongs to the process and ends with it, however it ends.
 
     Args:
-        path: Folder of the finished store.
         settings: JSON values, see `is_finished`.
         map_size: Maximum size of the data in bytes. Address space only, not disk.
 
@@ -86,18 +75,15 @@ class StoreWriter:
     """
 
     def __init__(self, path: str, settings: dict[str, Any], map_size: int) -> None:
-        self.path = path
-        self.settings = settings
-        self.map_size = map_size
+        self.path, self.settings, self.map_size = path, settings, map_size
         self.partial = partial_folder(path)
 
     def __enter__(self) -> Self:
         try:
             self._lock_folder()
         except OSError as error:
-            raise InputError(
-                f'{self.partial} cannot be written ({error.strerror}); make it writable or choose another --out.'
-            ) from None
+            reason = f'cannot be written ({error.strerror})'
+            raise InputError(f'{self.partial} {reason}; make it writable or choose another --out.') from None
         with self._report_errors():
             # Not WRITEMAP: on a full disk that would end in a bus error, where a plain write fails with an exception.
             self._environment = lmdb.open(self.partial, map_size=self.map_size, lock=False, readahead=False)
@@ -147,12 +133,7 @@ class StoreWriter:
             return [(key, os.pread(file.fileno(), HEADER.size, start)) for key, (start, _) in locate(data)[0].items()]
 
     def finish(self, index: dict[str, Any], texts: dict[str, str]) -> None:
-        """Write ``index.json`` and other small files next to the closed LMDB, and give the store its name.
-
-        Args:
-            index: Content of ``index.json`` besides the settings.
-            texts: File name to content.
-        """
+        """Write ``index.json`` and text files (name to content) next to the closed LMDB, and rename the folder."""
         with self._report_errors():
             head = {name: self.settings[name] for name in ('format', 'version', 'role', 'scale')}
             write_index(self.partial, {**head, **index, 'settings': self.settings})
@@ -178,6 +159,5 @@ class StoreWriter:
             free = shutil.disk_usage(self.partial).free
             full = getattr(error, 'errno', None) in DISK_FULL or free < 64 << 20
             reason = f'the disk is full, {free / 1e6:,.0f} MB are left' if full else error
-            raise InputError(
-                f'{self.partial} could not be written ({reason}); make room, then run the same command again to resume.'
-            ) from None
+            how = 'make room, then run the same command again to resume.'
+            raise InputError(f'{self.partial} could not be written ({reason}); {how}') from None

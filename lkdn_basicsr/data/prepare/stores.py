@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -21,36 +22,25 @@ from lkdn_basicsr.errors import InputError
 
 # The datasets of the paper: their training images, and where their archives have HR and LR.
 DF2K = {
-    'DIV2K': ([f'{n:04d}' for n in range(1, 801)], 'DIV2K_train_HR', 'DIV2K_train_LR_bicubic'),
-    'Flickr2K': ([f'{n:06d}' for n in range(1, 2651)], 'Flickr2K_HR', 'Flickr2K_LR_bicubic'),
+    'DIV2K': ({f'{n:04d}' for n in range(1, 801)}, 'DIV2K_train_HR', 'DIV2K_train_LR_bicubic'),
+    'Flickr2K': ({f'{n:06d}' for n in range(1, 2651)}, 'Flickr2K_HR', 'Flickr2K_LR_bicubic'),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class StoreOptions:
-    """How stores are made.
+    """How stores are made."""
 
-    Attributes:
-        scales: Of the LR stores.
-        format: ``'raw'`` (see `raw_store`), or ``'png'`` for BasicSR's sub-images.
-        crop_size, step, thresh: The windows of the PNG format, in HR pixels.
-        workers: Number of processes; None for the number of cores.
-        verify_lr: Compare given LR images with what `imresize` makes of their HR images.
-        allow_missing: Continue without HR images that are missing, and make LR images that are missing.
-        log: Receives lines for the user.
-        progress: Show progress bars.
-    """
-
-    scales: Sequence[int] = (4,)
-    format: Literal['raw', 'png'] = 'raw'
+    scales: Sequence[int] = (4,)  # of the LR stores
+    format: Literal['raw', 'png'] = 'raw'  # 'png': BasicSR's sub-images, by the next three options, in HR pixels
     crop_size: int = 480
     step: int = 240
     thresh: int = 0
-    workers: int | None = None
-    verify_lr: bool = False
-    allow_missing: bool = False
+    workers: int | None = None  # number of processes; None for the number of cores
+    verify_lr: bool = False  # compare given LR images with what `imresize` makes of their HR images
+    allow_missing: bool = False  # continue without HR images that are missing, make LR images that are missing
     log: Callable[[str], None] = lambda line: None
-    progress: bool = False
+    progress: bool = False  # show progress bars
 
 
 @dataclasses.dataclass
@@ -72,15 +62,10 @@ def prepare_df2k(
         div2k: Folder with ``DIV2K_train_HR`` and optionally ``DIV2K_train_LR_bicubic/X4``.
         flickr2k: Folder with ``Flickr2K_HR`` and optionally ``Flickr2K_LR_bicubic/X4``.
 
-    Returns:
-        Paths of the stores, HR first.
-
-    Raises:
-        InputError: See `prepare_stores`.
+    See `prepare_stores` for what is returned and raised.
     """
-    options = options or StoreOptions()
+    options, found = options or StoreOptions(), FoundImages()
     folders = {name: folder for name, folder in (('DIV2K', div2k), ('Flickr2K', flickr2k)) if folder}
-    found = FoundImages()
     for name, folder in folders.items():
         _find_df2k(name, folder, options.scales, found)
     prefix = 'DF2K' if len(folders) == 2 else next(iter(folders))
@@ -88,29 +73,21 @@ def prepare_df2k(
 
 
 def prepare_folder(out: str, hr: str, lr: str | None = None, options: StoreOptions | None = None) -> list[str]:
-    """Make the stores ``HR.lmdb``, ``LR_bicubic_X4.lmdb``, … from any folder of HR images.
+    """Make the stores ``HR.lmdb``, ``LR_bicubic_X4.lmdb``, … in the folder ``out`` from any folder of HR images.
 
     Args:
-        out: Folder for the stores.
-        hr: Folder of HR images.
         lr: Folder of LR images, or of one folder ``X4`` per scale. Default: LR images are made.
 
-    Returns:
-        Paths of the stores, HR first.
-
-    Raises:
-        InputError: See `prepare_stores`.
+    See `prepare_stores` for what is returned and raised.
     """
     options = options or StoreOptions()
     folders = {}
     if lr:
-        folders = {scale: os.path.join(lr, f'X{scale}') for scale in options.scales}
-        folders = {scale: folder for scale, folder in folders.items() if os.path.isdir(folder)}
-        if not folders and len(options.scales) > 1:
-            raise InputError(
-                f'{lr} has no folders {", ".join(f"X{scale}" for scale in options.scales)}; give one per scale, or '
-                'prepare one scale at a time.'
-            )
+        names = {scale: f'X{scale}' for scale in options.scales}
+        folders = {n: os.path.join(lr, name) for n, name in names.items() if os.path.isdir(os.path.join(lr, name))}
+        if not folders and len(names) > 1:
+            how = 'give one per scale, or prepare one scale at a time.'
+            raise InputError(f'{lr} has no folders {", ".join(names.values())}; {how}')
         folders = folders or {options.scales[0]: lr}
     return prepare_stores(FoundImages(*pair_images(hr, folders)), out, '', options)
 
@@ -122,9 +99,6 @@ def prepare_stores(found: FoundImages, out: str, prefix: str, options: StoreOpti
     to multiples of every scale. LR images that are not given are made with `imresize`, edges mirrored. After an
     interruption at any moment, the same call resumes. Finished stores are not touched.
 
-    Args:
-        prefix: Beginning of the names of the stores.
-
     Returns:
         Paths of the stores, HR first.
 
@@ -135,12 +109,9 @@ def prepare_stores(found: FoundImages, out: str, prefix: str, options: StoreOpti
     # The order of BasicSR's listing of sub-images, so that both formats have the same windows in the same order.
     images = sorted(found.images, key=lambda image: f'{image.name}_s')
     formats = _formats(options)
-    paths = {
-        scale: os.path.join(
-            os.path.abspath(out), f'{prefix}{"HR" if scale == 1 else f"LR_bicubic_X{scale}"}{format.suffix}.lmdb'
-        )
-        for scale, format in formats.items()
-    }
+    names = {scale: 'HR' if scale == 1 else f'LR_bicubic_X{scale}' for scale in formats}
+    base, end = os.path.join(os.path.abspath(out), prefix), f'{formats[1].suffix}.lmdb'
+    paths = {scale: f'{base}{name}{end}' for scale, name in names.items()}
     multiple = _crop_multiple(paths[1], list(formats))
     workers = options.workers or len(os.sched_getaffinity(0))
     plan = Plan(images, formats, multiple, options.verify_lr, workers, options.progress)
@@ -157,11 +128,10 @@ def prepare_stores(found: FoundImages, out: str, prefix: str, options: StoreOpti
     options.log(f'Checking {len(images):,} images.')
     problems += check_images(plan)
     if problems:
-        raise InputError(
-            f'{len(problems)} problem{"s" * (len(problems) > 1)} with the images; fix or remove them'
-            f'{", or add --allow-missing where they are only missing" if found.missing else ""}, then run this again:'
-            '\n  ' + '\n  '.join(problems)
-        )
+        count = f'{len(problems)} problem{"s" * (len(problems) > 1)} with the images'
+        option = ', or add --allow-missing where they are only missing' if found.missing else ''
+        summary = f'{count}; fix or remove them{option}, then run this again:'
+        raise InputError('\n  '.join([summary, *problems]))
     if unfinished:
         write_stores(plan, unfinished, options.log)
     _report(plan, paths, options.log, found.missing if options.allow_missing else [])
@@ -181,24 +151,20 @@ def _find_df2k(name: str, folder: str, scales: Sequence[int], found: FoundImages
             if os.path.isdir(os.path.join(folder, parent, f'X{scale}')):
                 lr.setdefault(scale, os.path.join(folder, parent, f'X{scale}'))
     images, missing, left_over = pair_images(hr, lr)
-    names = {image.name for image in images}
+    absent = expected - {image.name for image in images}
+    extra = [f'{image.hr} is not a training image of {name}' for image in images if image.name not in expected]
     found.images += images
-    found.missing += [f'{hr} lacks {text}' for text in format_ranges(sorted(set(expected) - names))] + missing
-    found.problems += [
-        f'{image.hr} is not a training image of {name}' for image in images if image.name not in set(expected)
-    ]
-    found.problems += left_over
+    found.missing += [f'{hr} lacks {text}' for text in format_ranges(sorted(absent))] + missing
+    found.problems += extra + left_over
 
 
 def format_ranges(names: list[str]) -> list[str]:
     """Join consecutive numbers: ``['0003', '0004', '0007']`` becomes ``['0003 to 0004', '0007']``."""
-    ranges: list[list[str]] = []
-    for name in names:
-        if ranges and int(ranges[-1][1]) + 1 == int(name):
-            ranges[-1][1] = name
-        else:
-            ranges.append([name, name])
-    return [first if first == last else f'{first} to {last}' for first, last in ranges]
+    ranges = []
+    for _, group in itertools.groupby(enumerate(names), lambda item: int(item[1]) - item[0]):
+        run = [name for _, name in group]
+        ranges.append(run[0] if len(run) == 1 else f'{run[0]} to {run[-1]}')
+    return ranges
 
 
 def _formats(options: StoreOptions) -> dict[int, StoreFormat]:
@@ -206,15 +172,13 @@ def _formats(options: StoreOptions) -> dict[int, StoreFormat]:
     scales = (1, *sorted(set(options.scales)))
     if options.format == 'raw':
         return {scale: RawFormat() for scale in scales}
-    sizes = (options.crop_size, options.step, options.thresh)
-    for name, size in zip(('--crop-size', '--step', '--thresh'), sizes, strict=True):
-        for scale in scales:
+    sizes = {'--crop-size': options.crop_size, '--step': options.step, '--thresh': options.thresh}
+    for scale in scales:
+        for name, size in sizes.items():
             if size % scale:
-                raise InputError(
-                    f'{name} {size} is not a multiple of the scale {scale}, so LR and HR windows would not match; '
-                    'choose a multiple of every scale.'
-                )
-    return {scale: PngFormat(*(size // scale for size in sizes)) for scale in scales}
+                reason = f'{name} {size} is not a multiple of the scale {scale}, so LR and HR windows would not match'
+                raise InputError(f'{reason}; choose a multiple of every scale.')
+    return {scale: PngFormat(*(size // scale for size in sizes.values())) for scale in scales}
 
 
 def _crop_multiple(hr_path: str, scales: list[int]) -> int:
@@ -239,16 +203,9 @@ def _settings(plan: Plan, scale: int) -> dict[str, Any]:
     given = sum(scale in image.lr for image in plan.images)
     lr = {0: 'imresize', len(plan.images): 'given'}.get(given, f'{given} given, others imresize')
     format = plan.formats[scale]
-    return dict(
-        format=format.name,
-        version=format.version,
-        role='gt' if scale == 1 else 'lq',
-        scale=scale,
-        sides_multiple_of=plan.multiple,
-        **format.settings(),
-        **({} if scale == 1 else {'lr': lr}),
-        pictures=f'{len(files)} ({sum(size for _, size in sizes)} bytes, {digest})',
-    )
+    head = dict(format=format.name, version=format.version, role='gt' if scale == 1 else 'lq', scale=scale)
+    settings = head | {'sides_multiple_of': plan.multiple} | format.settings() | ({} if scale == 1 else {'lr': lr})
+    return settings | {'pictures': f'{len(files)} ({sum(size for _, size in sizes)} bytes, {digest})'}
 
 
 def _report(plan: Plan, paths: dict[int, str], log: Callable[[str], None], missing: list[str]) -> None:

@@ -19,64 +19,45 @@ Checks = dict[bytes, tuple[str, Callable[[memoryview], Any]]]
 
 
 def verify(path: str, progress: bool = False) -> None:
-    """Check a store of either format.
-
-    Args:
-        path: Folder of the store.
-        progress: Show a progress bar.
-
-    Raises:
-        InputError: It is not a store, or something in it is missing or damaged; all of it is listed.
-    """
+    """Check a store of either format; raise InputError if something is missing or damaged, and list all of it."""
     index = raw_store.read_index(path)
     problems = []
     if index.get('format') == raw_store.FORMAT:
         checks = _raw_checks(raw_store.RawStore(path))
     elif index.get('format') == PNG_FORMAT:
         format = PngFormat(*(index['settings'][name] for name in ('crop_size', 'step', 'thresh')))
-        checks = _png_checks(index, format)
-        problems += _check_meta_info(path, format, checks)
+        shapes = zip(index['names'], index['shapes'], strict=True)
+        keys = [key for name, shape in shapes for key in format.keys(name, shape[:2])]
+        checks = {key.encode(): (key, png_chunks) for key in keys}  # a PNG contains its own checksums
+        problems += _check_meta_info(path, format.meta_info(keys))
     else:
-        raise InputError(
-            f'{path} is a store of format {index.get("format")}, which this release does not know; update lkdn_basicsr.'
-        )
+        reason = f'is a store of format {index.get("format")}, which this release does not know'
+        raise InputError(f'{path} {reason}; update lkdn_basicsr.')
     problems += _check_values(path, checks, progress)
     if problems:
-        raise InputError(
-            f'{path} is damaged ({len(problems)} of its entries); copy or prepare it again:\n  ' + '\n  '.join(problems)
-        )
+        summary = f'{path} is damaged ({len(problems)} of its entries); copy or prepare it again:'
+        raise InputError('\n  '.join([summary, *problems]))
 
 
 def _raw_checks(store: raw_store.RawStore) -> Checks:
     def check(number: int, value: memoryview) -> None:
-        header_size = raw_store.HEADER.size
-        header = raw_store.read_header(value[:header_size]) if len(value) > header_size else None
-        if header != (number, tuple(store.shapes[number]), store.index['crc32'][number]):
+        size, checksum = raw_store.HEADER.size, store.index['crc32'][number]
+        header = raw_store.read_header(value) if len(value) > size else None
+        if header != (number, tuple(store.shapes[number]), checksum):
             raise ValueError('its header does not match the index')
-        if zlib.crc32(value[header_size:]) != header[2]:
+        if zlib.crc32(value[size:]) != checksum:
             raise ValueError('its pixels do not match their checksum')
 
     return {raw_store.image_key(n): (name, functools.partial(check, n)) for n, name in enumerate(store.names)}
 
 
-def _png_checks(index: dict[str, Any], format: PngFormat) -> Checks:
-    """A PNG contains its own checksums."""
-    return {
-        key.encode(): (key, png_chunks)
-        for name, shape in zip(index['names'], index['shapes'], strict=True)
-        for key in format.keys(name, shape[:2])
-    }
-
-
-def _check_meta_info(path: str, format: PngFormat, checks: Checks) -> list[str]:
+def _check_meta_info(path: str, expected: str) -> list[str]:
     try:
         with open(os.path.join(path, 'meta_info.txt'), encoding='utf-8') as file:
-            meta_info = file.read()
+            is_expected = file.read() == expected
     except (OSError, ValueError) as error:
         return [f'meta_info.txt cannot be read ({error})']
-    if meta_info != format.meta_info([name for name, _ in checks.values()]):
-        return ['meta_info.txt does not list the images of index.json']
-    return []
+    return [] if is_expected else ['meta_info.txt does not list the images of index.json']
 
 
 def _check_values(path: str, checks: Checks, progress: bool) -> list[str]:

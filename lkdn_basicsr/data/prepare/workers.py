@@ -11,44 +11,37 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from typing import Literal
+from typing import get_args
 
 import cv2
 import numpy as np
 import tqdm
 
 from lkdn_basicsr.data.image_files import ImagePair, probe_image, read_image
-from lkdn_basicsr.data.imresize import imresize
-from lkdn_basicsr.data.prepare.formats import StoreFormat
+from lkdn_basicsr.data.imresize import Edges, imresize
+from lkdn_basicsr.data.prepare.formats import Places, Shape, StoreFormat
 from lkdn_basicsr.errors import InputError
 
 
 @dataclasses.dataclass
 class Plan:
-    """Which images are stored, and how.
+    """Which images are stored, and how."""
 
-    Attributes:
-        images: In stored order.
-        formats: By scale; 1 is HR, the others are LR.
-        multiple: The sides of HR images are cropped to multiples of it.
-        verify_lr: Compare given LR images with those that `imresize` makes.
-        workers: Number of processes.
-        progress: Show progress bars.
-        slots: Memory shared with the workers, one slot per image in progress.
-    """
+    images: list[ImagePair]  # in stored order
+    formats: dict[int, StoreFormat]  # by scale; 1 is HR, the others are LR
+    multiple: int  # the sides of HR images are cropped to multiples of it
+    verify_lr: bool  # compare given LR images with those that `imresize` makes
+    workers: int
+    progress: bool  # show progress bars
+    slots: list[mmap.mmap] = dataclasses.field(default_factory=list)  # shared with the workers, one per image in work
 
-    images: list[ImagePair]
-    formats: dict[int, StoreFormat]
-    multiple: int
-    verify_lr: bool = False
-    workers: int = 1
-    progress: bool = False
-    slots: list[mmap.mmap] = dataclasses.field(default_factory=list)
-
-    def stored_shape(self, image: ImagePair, scale: int = 1) -> tuple[int, int]:
+    def stored_shape(self, image: ImagePair, scale: int = 1) -> Shape:
         """Return the (height, width) of an image in the store of a scale."""
         height, width = ((side - side % self.multiple) // scale for side in image.shape)
         return height, width
+
+    def stored_shapes(self, scale: int = 1) -> list[Shape]:
+        return [self.stored_shape(image, scale) for image in self.images]
 
 
 # A forked worker gets its plan here, because a pool passes only the arguments of single calls.
@@ -57,13 +50,10 @@ _plan: Plan
 
 @contextlib.contextmanager
 def start_workers(plan: Plan) -> Iterator[ProcessPoolExecutor]:
-    """Start a pool of forked processes that have the plan.
+    """Start a pool of forked processes that have the plan; raise InputError if one is killed.
 
     Forked, because the package is already in memory: importing it again, with torch, takes seconds and most of a
     gigabyte per process.
-
-    Raises:
-        InputError: A worker was killed.
     """
     # A forked child inherits OpenCV's settings but none of its threads, and would wait for them.
     threads = cv2.getNumThreads()
@@ -74,10 +64,8 @@ def start_workers(plan: Plan) -> Iterator[ProcessPoolExecutor]:
             try:
                 yield pool
             except concurrent.futures.process.BrokenProcessPool:
-                raise InputError(
-                    'A worker process was killed, probably because memory ran out; run the same command again to '
-                    'resume, with fewer --workers.'
-                ) from None
+                how = 'run the same command again to resume, with fewer --workers.'
+                raise InputError(f'A worker process was killed, probably because memory ran out; {how}') from None
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
@@ -133,9 +121,8 @@ def _check_image(n: int) -> tuple[tuple[int, int], list[str]]:
             continue
         # If an HR side is not a multiple of the scale, the LR side may be rounded down or up.
         if any(small not in (large // scale, -(-large // scale)) for small, large in zip(lr, shape, strict=True)):
-            problems.append(
-                f'{path} is {lr[1]}x{lr[0]}, but {image.hr} is {shape[1]}x{shape[0]}, not {scale} times as large'
-            )
+            hr = f'{image.hr} is {shape[1]}x{shape[0]}'
+            problems.append(f'{path} is {lr[1]}x{lr[0]}, but {hr}, not {scale} times as large')
         elif _plan.verify_lr and not problems:
             problems += _compare_lr(image, scale, path)
     return shape, problems
@@ -145,8 +132,7 @@ def _compare_lr(image: ImagePair, scale: int, path: str) -> list[str]:
     hr, lr = read_image(image.hr), read_image(path)
     if lr.shape != tuple(math.ceil(side / scale) for side in hr.shape[:2]) + (3,):
         hr = hr[: lr.shape[0] * scale, : lr.shape[1] * scale]
-    edges: tuple[Literal['mirror', 'repeat'], ...] = ('mirror', 'repeat')
-    differing = min(int((imresize(hr, 1 / scale, edge) != lr).any(axis=2).sum()) for edge in edges)
+    differing = min(int((imresize(hr, 1 / scale, edges) != lr).any(axis=2).sum()) for edges in get_args(Edges))
     if not differing:
         return []
     return [f"{path} is not MATLAB's bicubic of {image.hr}: {differing:,} of {lr[..., 0].size:,} pixels differ"]
@@ -154,24 +140,18 @@ def _compare_lr(image: ImagePair, scale: int, path: str) -> list[str]:
 
 def estimate(n: int) -> dict[int, int]:
     """Return the bytes that the PNG entries of image ``n`` will take, by scale."""
-    sizes = {}
-    for scale, pixels in _stored_images(n, list(_plan.formats)):
-        sizes[scale] = _plan.formats[scale].estimate(pixels)  # type: ignore[union-attr]
-    return sizes
+    stored = _stored_images(n, list(_plan.formats))
+    return {scale: _plan.formats[scale].estimate(pixels) for scale, pixels in stored}  # type: ignore[union-attr]
 
 
-def encode(n: int, scales: list[int], slot: int) -> dict[int, list[tuple[bytes, int, int]]]:
-    """Write the entries of image ``n`` for the stores of some scales into a slot.
-
-    Returns:
-        Scale to entries: key, begin and end in the slot.
-    """
-    buffer, filled, entries = memoryview(_plan.slots[slot]), 0, {}
+def encode(n: int, scales: list[int], slot: int) -> dict[int, Places]:
+    """Write the entries of image ``n`` for the stores of some scales into a slot, and return them by scale."""
+    buffer, filled, places = memoryview(_plan.slots[slot]), 0, {}
     for scale, pixels in _stored_images(n, scales):
         found = _plan.formats[scale].encode(n, _plan.images[n].name, pixels, buffer[filled:])
-        entries[scale] = [(key, filled + begin, filled + end) for key, begin, end in found]
-        filled = entries[scale][-1][2]
-    return entries
+        places[scale] = [(key, filled + begin, filled + end) for key, begin, end in found]
+        filled = places[scale][-1][2]
+    return places
 
 
 def _stored_images(n: int, scales: list[int]) -> Iterator[tuple[int, np.ndarray]]:

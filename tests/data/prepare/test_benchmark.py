@@ -1,3 +1,4 @@
+import itertools
 import os
 
 import cv2
@@ -22,14 +23,12 @@ def test_folders_contain_cropped_images_and_their_bicubic(tmp_path, hr, edges):
     out = tmp_path / 'set'
     prepare_benchmark(hr, str(out), scales=(3, 4), edges=edges)
     assert sorted(os.listdir(out)) == ['GTmod3', 'GTmod4', 'LRbicx3', 'LRbicx4']
-    for scale in (3, 4):
-        for name in ('0.png', '1.png'):
-            original = cv2.imread(f'{hr}/{name}')
-            height, width = (side // scale * scale for side in original.shape[:2])
-            gt = cv2.imread(str(out / f'GTmod{scale}' / name))
-            np.testing.assert_array_equal(gt, original[:height, :width])
-            lq = cv2.imread(str(out / f'LRbicx{scale}' / name))
-            np.testing.assert_array_equal(lq, imresize(gt, 1 / scale, edges))
+    for scale, name in itertools.product((3, 4), ('0.png', '1.png')):
+        paths = f'{hr}/{name}', f'{out}/GTmod{scale}/{name}', f'{out}/LRbicx{scale}/{name}'
+        original, gt, lq = map(cv2.imread, paths)
+        height, width = (side // scale * scale for side in original.shape[:2])
+        np.testing.assert_array_equal(gt, original[:height, :width])
+        np.testing.assert_array_equal(lq, imresize(gt, 1 / scale, edges))
 
 
 def test_a_second_run_changes_nothing_and_other_images_are_refused(tmp_path, hr):

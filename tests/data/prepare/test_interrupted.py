@@ -1,7 +1,6 @@
 """Preparation that is killed, starved of disk, or asked for something else in the middle."""
 
 import errno
-import filecmp
 import multiprocessing
 import os
 import random
@@ -10,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import cv2
 import lmdb
@@ -18,25 +16,20 @@ import numpy as np
 import pytest
 
 from lkdn_basicsr.data.prepare import store_writer, workers, write_stores
-from lkdn_basicsr.data.prepare.stores import StoreOptions, prepare_folder
 from lkdn_basicsr.data.prepare.verify import verify
 from lkdn_basicsr.data.raw_store import RawStore
 from lkdn_basicsr.errors import InputError
-from tests.support.images import write_images
+from tests.support.images import prepare, write_images
 
 RAW = dict(scales=(2, 4), workers=2)
 PNG = dict(RAW, format='png', crop_size=32, step=16)
-
-
-def prepare(out, hr, lr=None, **options):
-    return prepare_folder(str(out), str(hr), lr and str(lr), StoreOptions(**options))
 
 
 @pytest.fixture
 def hr(tmp_path, monkeypatch):
     monkeypatch.setattr(write_stores, 'COMMIT_BYTES', 1)  # after each image
     write_images(tmp_path / 'hr', '012345', (64, 48))
-    return str(tmp_path / 'hr')
+    return tmp_path / 'hr'
 
 
 def start(function, *args, **kwargs):
@@ -52,22 +45,25 @@ def start(function, *args, **kwargs):
 
 
 def entries(path):
-    with lmdb.open(path, readonly=True, lock=False) as environment, environment.begin() as transaction:
+    with lmdb.open(str(path), readonly=True, lock=False) as environment, environment.begin() as transaction:
         return list(transaction.cursor())
 
 
-def assert_same_stores(first, second):
-    assert sorted(os.listdir(first)) == sorted(os.listdir(second))
-    for name in os.listdir(first):
-        paths = os.path.join(first, name), os.path.join(second, name)
-        assert sorted(os.listdir(paths[0])) == sorted(os.listdir(paths[1]))
-        assert entries(paths[0]) == entries(paths[1])
-        for file in set(os.listdir(paths[0])) - {'data.mdb'}:
-            assert filecmp.cmp(os.path.join(paths[0], file), os.path.join(paths[1], file), shallow=False), file
+def content(out):
+    """Return everything in the stores of a folder; LMDBs as their entries."""
+    files = [path for path in out.glob('*/*') if path.name != 'data.mdb']
+    stores = {path.relative_to(out): entries(path) for path in out.iterdir()}
+    return stores | {path.relative_to(out): path.read_bytes() for path in files}
 
 
-def names_of_finished(out):
-    return [name for name in os.listdir(out) if not name.startswith('.')] if os.path.isdir(out) else []
+def finished(out):
+    return [path for path in out.glob('*') if not path.name.startswith('.')]
+
+
+def assert_resumes(out, hr, tmp_path, **options):
+    prepare(out, hr, **options)
+    prepare(tmp_path / 'uninterrupted', hr, **options)
+    assert content(out) == content(tmp_path / 'uninterrupted')
 
 
 def kill_at_step(step):
@@ -90,56 +86,50 @@ def kill_at_step(step):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    'options, steps', [(dict(workers=1), range(1, 100)), (dict(PNG, workers=1), range(3, 99, 4))], ids=['raw', 'png']
-)
+@pytest.mark.parametrize('options, steps', [({}, range(1, 100)), (dict(PNG), range(3, 99, 4))], ids=['raw', 'png'])
 def test_killed_before_any_step_it_resumes_and_makes_the_same_stores(tmp_path, hr, options, steps):
     shutil.rmtree(hr)
-    write_images(Path(hr), '01', (64, 48))
-    uninterrupted = str(tmp_path / 'uninterrupted')
-    prepare(uninterrupted, hr, **options)
+    write_images(hr, '01', (64, 48))
+    prepare(tmp_path / 'uninterrupted', hr, **options)
+    expected = content(tmp_path / 'uninterrupted')
 
     def run(step):
         kill_at_step(step)
         prepare(out, hr, **options)
 
     for step in steps:
-        out = str(tmp_path / f'out{step}')
+        out = tmp_path / f'out{step}'
         process = start(run, step)
         process.join(60)
         if process.exitcode == 0:
             break
         assert process.exitcode == -signal.SIGKILL
-        for name in names_of_finished(out):
-            verify(os.path.join(out, name))
+        for path in finished(out):
+            verify(str(path))
         prepare(out, hr, **options)
-        assert_same_stores(out, uninterrupted)
+        assert content(out) == expected
     assert 15 < step < 95
 
 
 @pytest.mark.slow
 def test_killed_at_random_moments_it_loses_nothing_that_was_committed(tmp_path, hr):
-    shutil.rmtree(hr)
-    write_images(Path(hr), map(str, range(60)), (64, 48))
-    uninterrupted, out = str(tmp_path / 'uninterrupted'), tmp_path / 'out'
-    started = time.monotonic()
-    prepare(uninterrupted, hr, **RAW)
-    usual = time.monotonic() - started
-    partial, reached = os.path.join(out, '.HR.lmdb.partial'), [0]
-    rng = random.Random(0)
+    write_images(hr, map(str, range(60)), (64, 48))
+    out, begin = tmp_path / 'out', time.monotonic()
+    prepare(tmp_path / 'uninterrupted', hr, **RAW)
+    duration = time.monotonic() - begin
+    partial, reached, moments = out / '.HR.lmdb.partial', [0], random.Random(0)
     for _ in range(6):
         process = start(prepare, out, hr, **RAW)
-        process.join(rng.uniform(0.2, 0.9) * usual)
+        process.join(moments.uniform(0.2, 0.9) * duration)
         process.kill()
         process.join(60)
-        if os.path.exists(os.path.join(partial, 'data.mdb')):
+        if (partial / 'data.mdb').exists():
             reached.append(len(entries(partial)))
             assert reached[-1] >= reached[-2]
-    lines = []
+    lines, finished_before = [], finished(out)
     prepare(out, hr, **RAW, log=lines.append)
-    assert_same_stores(out, uninterrupted)
-    if reached[-1]:
-        assert any(line.startswith('Resuming after') for line in lines) or names_of_finished(out)
+    assert content(out) == content(tmp_path / 'uninterrupted')
+    assert not reached[-1] or finished_before or any(line.startswith('Resuming after') for line in lines)
 
 
 @pytest.mark.slow
@@ -160,7 +150,7 @@ def test_workers_end_with_the_command(tmp_path, hr, monkeypatch):
 
 
 def test_a_killed_worker_ends_the_command_with_one_line(tmp_path, hr, monkeypatch):
-    out, resize = str(tmp_path / 'out'), workers.imresize
+    out, resize = tmp_path / 'out', workers.imresize
     victim = cv2.imread(f'{hr}/4.png')[..., ::-1]
 
     def die_of_one_image(image, scale):
@@ -171,14 +161,13 @@ def test_a_killed_worker_ends_the_command_with_one_line(tmp_path, hr, monkeypatc
     monkeypatch.setattr(workers, 'imresize', die_of_one_image)
     with pytest.raises(InputError, match='A worker process was killed'):
         prepare(out, hr, **RAW)
-    assert not names_of_finished(out)
+    assert not finished(out)
     monkeypatch.undo()
     assert len(RawStore(prepare(out, hr, **RAW)[0])) == 6
 
 
 def test_a_failed_write_is_reported_and_can_be_resumed(tmp_path, hr):
-    uninterrupted, out = str(tmp_path / 'uninterrupted'), tmp_path / 'out'
-    prepare(uninterrupted, hr, **RAW)
+    out = tmp_path / 'out'
     receiver, sender = multiprocessing.Pipe(duplex=False)
 
     def run():
@@ -194,9 +183,8 @@ def test_a_failed_write_is_reported_and_can_be_resumed(tmp_path, hr):
     message = receiver.recv()
     process.join(60)
     assert 'could not be written' in message and 'run the same command again' in message and '\n' not in message
-    assert not names_of_finished(out) and len(entries(os.path.join(out, '.HR.lmdb.partial'))) > 0
-    prepare(out, hr, **RAW)
-    assert_same_stores(out, uninterrupted)
+    assert not finished(out) and len(entries(out / '.HR.lmdb.partial')) > 0
+    assert_resumes(out, hr, tmp_path, **RAW)
 
 
 @pytest.fixture
@@ -204,11 +192,8 @@ def small_disk(tmp_path):
     """A file system of 3 MB."""
     path = tmp_path / 'disk'
     path.mkdir()
-    if (
-        os.geteuid()
-        or shutil.which('mount') is None
-        or subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=3m', 'tmpfs', path], capture_output=True).returncode
-    ):
+    command = ['mount', '-t', 'tmpfs', '-o', 'size=3m', 'tmpfs', path]
+    if os.geteuid() or not shutil.which('mount') or subprocess.run(command, capture_output=True).returncode:
         pytest.skip('mounting a small file system needs root')
     yield path
     subprocess.run(['umount', path], check=True)
@@ -217,23 +202,18 @@ def small_disk(tmp_path):
 def test_a_disk_that_is_too_small_is_refused_before_starting(small_disk, hr):
     (small_disk / 'filler').write_bytes(bytes(2_000_000))
     with pytest.raises(InputError, match=r'free space, and .* are needed; make room'):
-        prepare(str(small_disk / 'out'), hr, **RAW)
-    assert not names_of_finished(small_disk / 'out')
+        prepare(small_disk / 'out', hr, **RAW)
+    assert not finished(small_disk / 'out')
 
 
 def test_a_disk_that_fills_up_is_reported_and_can_be_resumed(small_disk, tmp_path, hr, monkeypatch):
-    out = str(small_disk / 'out')
-    filler = small_disk / 'filler'
-    check = write_stores._check_free_space
+    out, filler = small_disk / 'out', small_disk / 'filler'
     filler.write_bytes(bytes((3 << 20) - 60_000))
-    monkeypatch.setattr(write_stores, '_check_free_space', lambda *args: None)  # as if it filled up later
-    with pytest.raises(InputError, match=r'the disk is full'):
-        prepare(out, hr, workers=1)
+    with monkeypatch.context() as patch, pytest.raises(InputError, match=r'the disk is full'):
+        patch.setattr(write_stores, '_check_free_space', lambda *args: None)  # as if it filled up later
+        prepare(out, hr)
     filler.unlink()
-    monkeypatch.setattr(write_stores, '_check_free_space', check)
-    prepare(out, hr, workers=1)
-    prepare(tmp_path / 'uninterrupted', hr, workers=1)
-    assert_same_stores(out, tmp_path / 'uninterrupted')
+    assert_resumes(out, hr, tmp_path)
 
 
 def tree(folder):
@@ -242,46 +222,44 @@ def tree(folder):
 
 def test_finished_stores_are_not_touched(tmp_path, hr):
     out, lines = tmp_path / 'out', []
-    prepare(str(out), hr, scales=(4,), workers=1)
+    prepare(out, hr)
     before = tree(out)
-    prepare(str(out), hr, scales=(4,), workers=1, log=lines.append)
+    prepare(out, hr, log=lines.append)
     assert tree(out) == before and lines[0].startswith('Already complete')
     # A verification is still done.
     write_images(tmp_path / 'lr', '012345', (16, 12))
-    prepare(tmp_path / 'given', hr, tmp_path / 'lr', scales=(4,), workers=1)
+    prepare(tmp_path / 'given', hr, tmp_path / 'lr')
     with pytest.raises(InputError, match='6 problems'):
-        prepare(tmp_path / 'given', hr, tmp_path / 'lr', scales=(4,), workers=1, verify_lr=True)
+        prepare(tmp_path / 'given', hr, tmp_path / 'lr', verify_lr=True)
     # A further scale adds an LR store.
-    prepare(str(out), hr, **RAW)
-    assert before.items() <= tree(out).items() | {(out, before.get(out))} and len(names_of_finished(out)) == 3
+    prepare(out, hr, **RAW)
+    assert before.items() <= tree(out).items() | {(out, before.get(out))} and len(finished(out)) == 3
 
 
-@pytest.mark.slow
 def test_other_settings_and_other_images_are_refused_not_mixed(tmp_path, hr):
     out = tmp_path / 'out'
-    prepare(str(out), hr, **PNG)
-    prepare(str(out), hr, **RAW)
+    prepare(out, hr, **PNG)
+    prepare(out, hr, **RAW)
     before = tree(out)
     with pytest.raises(InputError, match=r'HR_sub.lmdb was made with other settings \(step 16, now 8\)'):
-        prepare(str(out), hr, **dict(PNG, step=8))
+        prepare(out, hr, **dict(PNG, step=8))
+    shutil.copytree(hr, tmp_path / 'lr')
     with pytest.raises(InputError, match=r'LR_bicubic_X4.lmdb was made with other settings \(lr imresize, now given'):
-        shutil.copytree(hr, tmp_path / 'lr')
-        prepare(str(out), hr, tmp_path / 'lr', workers=1)
-    with open(f'{hr}/5.png', 'ab') as file:
+        prepare(out, hr, tmp_path / 'lr')
+    with open(hr / '5.png', 'ab') as file:
         file.write(b'more')
     with pytest.raises(InputError, match=r'HR.lmdb was made with other settings \(pictures 6 \(.*, now 6 \('):
-        prepare(str(out), hr, **RAW)
+        prepare(out, hr, **RAW)
     assert tree(out) == before
 
 
-@pytest.mark.slow
 def test_a_store_that_was_begun_with_other_settings_is_refused(tmp_path, hr, monkeypatch):
-    out = str(tmp_path / 'out')
+    out = tmp_path / 'out'
     monkeypatch.setattr(store_writer.StoreWriter, 'finish', lambda *args: os._exit(3))
     process = start(prepare, out, hr, **PNG)
     process.join(60)
     monkeypatch.undo()
-    assert process.exitcode == 3 and not names_of_finished(out)
+    assert process.exitcode == 3 and not finished(out)
     with pytest.raises(InputError, match=r'\.HR_sub.lmdb.partial was made with other settings \(crop_size 32, now 48'):
         prepare(out, hr, **dict(PNG, crop_size=48))
     prepare(out, hr, **PNG)
@@ -289,39 +267,36 @@ def test_a_store_that_was_begun_with_other_settings_is_refused(tmp_path, hr, mon
 
 def test_hr_that_does_not_fit_a_further_scale_is_refused(tmp_path, hr):
     write_images(tmp_path / 'odd', '0', (50, 50))
-    prepare(tmp_path / 'out', tmp_path / 'odd', scales=(2,), workers=1)
+    prepare(tmp_path / 'out', tmp_path / 'odd', scales=(2,))
     with pytest.raises(InputError, match=r'HR.lmdb was made with other settings \(sides_multiple_of 2, now 3\)'):
-        prepare(tmp_path / 'out', tmp_path / 'odd', scales=(3,), workers=1)
+        prepare(tmp_path / 'out', tmp_path / 'odd', scales=(3,))
 
 
 def test_something_else_under_the_name_of_a_store_is_not_touched(tmp_path, hr):
     (tmp_path / 'out/HR.lmdb').mkdir(parents=True)
     with pytest.raises(InputError, match='was not made by lkdn_basicsr.prepare'):
-        prepare(tmp_path / 'out', hr, workers=1)
+        prepare(tmp_path / 'out', hr)
 
 
-def test_two_commands_do_not_write_the_same_store(tmp_path, hr):
-    out = str(tmp_path / 'out')
-    process = start(slow, out, hr)
+def test_two_commands_do_not_write_the_same_store(tmp_path, hr, monkeypatch):
+    out = tmp_path / 'out'
+    with monkeypatch.context() as patch:
+        patch.setattr(workers, 'imresize', lambda *args: time.sleep(60))
+        process = start(prepare, out, hr)
     try:
         for _ in range(100):
-            if os.path.exists(os.path.join(out, '.HR.lmdb.partial', 'data.mdb')):
+            if (out / '.HR.lmdb.partial' / 'data.mdb').exists():
                 break
             time.sleep(0.05)
         with pytest.raises(InputError, match='is being written by another process'):
-            prepare(out, hr, workers=1)
+            prepare(out, hr)
     finally:
         process.kill()
         process.join(60)
-    prepare(out, hr, workers=1)
-
-
-def slow(out, hr):
-    workers.imresize = lambda *args: time.sleep(60)
-    prepare(out, hr, workers=1)
+    prepare(out, hr)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, hr):
     (tmp_path / 'file').write_text('')
     with pytest.raises(InputError, match=os.strerror(errno.ENOTDIR)):
-        prepare(tmp_path / 'file', hr, workers=1)
+        prepare(tmp_path / 'file', hr)
