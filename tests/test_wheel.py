@@ -84,6 +84,26 @@ def test_finds_shipped_option_files_by_name(site, tmp_path, name):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        'train -opt train_LKDN_x4.yml',
+        'test -opt test_LKDN_x4.yml',
+        'prepare benchmark --hr HR --out Set5',
+        'compare --models LKDN_x4.pth --sets Set5 --out out',
+        'study ablation/table3 --iters 100 --out out',
+    ],
+)
+def test_missing_library_of_opencv_is_reported_in_one_line(site, tmp_path, arguments):
+    (tmp_path / 'cv2.py').write_text("raise ImportError('libGL.so.1: cannot open shared object file')")
+    command, *rest = arguments.split()
+    done = run(os.pathsep.join([str(tmp_path), str(site)]), tmp_path, '-m', f'lkdn_basicsr.{command}', *rest)
+    assert done.returncode == 1 and done.stdout == '', done.stderr
+    assert done.stderr.startswith(f'python -m lkdn_basicsr.{command}: error: OpenCV does not load (libGL.so.1: ')
+    assert 'pip install opencv-python-headless' in done.stderr and done.stderr.count('\n') == 1
+
+
+@pytest.mark.slow
 def test_reads_its_data_files(site, tmp_path):
     code = (
         'import lkdn_basicsr; from lkdn_basicsr.evaluate import published; '

@@ -18,7 +18,14 @@ from lkdn_basicsr.options.check_networks import check_checkpoints, check_network
 from lkdn_basicsr.options.check_relations import check_relations
 from lkdn_basicsr.options.check_schema import check_schema
 from lkdn_basicsr.options.diff import changes, plain
-from lkdn_basicsr.options.option_file import OptionFile, RunOptions, dump_yaml, force_options, read_option_file
+from lkdn_basicsr.options.option_file import (
+    OptionFile,
+    RunOptions,
+    dump_yaml,
+    find_option_file,
+    force_options,
+    read_option_file,
+)
 from lkdn_basicsr.options.parse import set_derived_options, set_num_gpu
 
 MIN_CURVE_POINTS = 20
@@ -140,11 +147,14 @@ class StudyRun:
 def list_option_files(paths: list[str]) -> list[str]:
     """Return the option files of a study: files as given, those of a folder in natural order (2 before 10).
 
+    Args:
+        paths: of files and folders, or names of shipped ones, see :func:`find_option_file`.
+
     Raises:
-        InputError: a folder contains none.
+        InputError: a path does not exist, or a folder contains no option file.
     """
     files = []
-    for path in paths:
+    for path in map(find_option_file, paths):
         if not os.path.isdir(path):
             files.append(path)
             continue

@@ -14,7 +14,6 @@ from lkdn_basicsr import cli
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.study.runs import StudyRun
 from lkdn_basicsr.training.distributed import end_with_parent
-from lkdn_basicsr.training.run import train_pipeline
 from lkdn_basicsr.training.signals import SIGNALS
 
 # Prefixes of the variables that torchrun sets. Without them, the trainer does not take itself for a rank of the study.
@@ -117,6 +116,8 @@ def main() -> None:
         sys.exit(1)
     sys.argv = ['lkdn_basicsr.train', '-opt', options, '--auto_resume']
     with cli.report_errors(name):
+        from lkdn_basicsr.training.run import train_pipeline
+
         try:
             train_pipeline(root)
         except InputError as error:

@@ -256,6 +256,18 @@ def test_option_files_are_in_natural_order(tmp_path):
     assert names == ['9_y.yml', '10_x.yml', 'a.yaml', 'b.yml']
 
 
+@pytest.mark.parametrize('prefix', ['', 'options/'])
+def test_shipped_option_files_and_folders_are_found_from_any_folder(tmp_path, monkeypatch, prefix):
+    monkeypatch.chdir(tmp_path)
+    names = [f'{prefix}ablation/table2/3_bsb.yml', f'{prefix}ablation/table3']
+    expected = [ABLATION / 'table2/3_bsb.yml', *sorted((ABLATION / 'table3').glob('*.yml'))]
+    assert list(map(Path, list_option_files(names))) == expected
+    assert [run.name for run in read_runs(names, 'out')][:2] == ['BSB', 'Adan']
+    Path(prefix, 'ablation/table3').mkdir(parents=True)
+    Path(prefix, 'ablation/table3/own.yml').touch()
+    assert list_option_files(names[1:]) == [f'{prefix}ablation/table3/own.yml']  # a path comes first
+
+
 @pytest.mark.parametrize('visible, selected', [(None, '2'), ('4,5,6,7', '6'), ('GPU-a,GPU-b', 'GPU-a')])
 def test_rank_uses_the_gpu_of_its_local_rank(monkeypatch, visible, selected):
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 4 if visible is None else len(visible.split(',')))
