@@ -28,7 +28,7 @@ def build_parser() -> cli.Parser:
     sets = 'benchmarks, folders with GTmodX and LRbicxX (default: those that the option files validate on)'
     add('--sets', nargs='+', metavar='DIR', help=sets)
     settings = 'set keys in all runs, as in datasets:train:batch_size_per_gpu=8 datasets:val_2=~'
-    add('--force_yml', nargs='+', metavar='KEY=VALUE', help=settings)
+    add('--force_yml', nargs='+', default=(), metavar='KEY=VALUE', help=settings)
     return parser
 
 

@@ -76,10 +76,8 @@ class Study:
 
     def measure(self, run: StudyRun, timed: bool = False) -> Result:
         """Measure a trained run; results that were measured before come from the cache."""
-        result = measure(
-            run.checkpoint, self.benchmarks, run.scale, self._cache, run.name, not self._is_distributed, timed
-        )
-        record = run.read_record()
+        progress, record = not self._is_distributed, run.read_record()
+        result = measure(run.checkpoint, self.benchmarks, run.scale, self._cache, run.name, progress, timed)
         result.seconds = record['seconds']
         result.curves = {name: [tuple(point) for point in points] for name, points in record['curves'].items()}
         return result

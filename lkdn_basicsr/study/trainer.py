@@ -81,20 +81,15 @@ class Trainer:
         environment = {key: value for key, value in os.environ.items() if not key.startswith(TORCHRUN)}
         package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         environment['PYTHONPATH'] = os.pathsep.join(filter(None, [package, os.environ.get('PYTHONPATH')]))
-        with (
-            tempfile.TemporaryFile() as message,
-            open(log_file, 'ab') if log_file else contextlib.nullcontext() as output,
-        ):
+        log = open(log_file, 'ab') if log_file else contextlib.nullcontext()
+        with log as output, tempfile.TemporaryFile() as message:
             arguments = [os.getpid(), run.name, run.out, run.options_path, message.fileno()]
+            command = [sys.executable, '-m', __name__, *map(str, arguments)]
+            fds = [lock.fileno(), message.fileno()]
+            # Ctrl-C signals the group of the study. A trainer in that group would get it twice, directly and
+            # forwarded, and the second signal stops a training without a checkpoint: it gets a group of its own.
             self._process = subprocess.Popen(
-                [sys.executable, '-m', __name__, *map(str, arguments)],
-                env=environment,
-                pass_fds=[lock.fileno(), message.fileno()],
-                # Ctrl-C signals the group of the study. A trainer in that group would get it twice, directly and
-                # forwarded, and the second signal stops a training without a checkpoint.
-                process_group=0,
-                stdout=output,
-                stderr=output,
+                command, env=environment, pass_fds=fds, process_group=0, stdout=output, stderr=output
             )
             status = self._process.wait()
             self._process = None
