@@ -37,9 +37,8 @@ def test_added_branches_are_one_convolution():
 @pytest.mark.parametrize('small, large', [(1, 3), (1, 5), (3, 7)])
 def test_small_kernel_is_the_centre_of_a_large_one(small, large):
     weight, bias = branch(4, 6, small)
-    torch.testing.assert_close(
-        conv(X, (transforms.pad_kernel(weight, large), bias)), conv(X, (weight, bias)), **TOLERANCE
-    )
+    padded = transforms.pad_kernel(weight, large)
+    torch.testing.assert_close(conv(X, (padded, bias)), conv(X, (weight, bias)), **TOLERANCE)
 
 
 @pytest.mark.parametrize('small, large', [(2, 3), (5, 3)])
@@ -57,8 +56,8 @@ def test_identity_kernel_returns_its_input(groups):
 @pytest.mark.parametrize('groups', [1, 2])
 def test_sequence_is_one_convolution_if_padded_with_the_bias(groups):
     pointwise, kxk = branch(8, 6 // groups, 1), branch(4, 8 // groups, 3)
-    middle = conv(X, pointwise, groups)
-    padded = F.pad(middle - pointwise[1].view(1, -1, 1, 1), (1, 1, 1, 1)) + pointwise[1].view(1, -1, 1, 1)
+    bias = pointwise[1].view(1, -1, 1, 1)
+    padded = F.pad(conv(X, pointwise, groups) - bias, (1, 1, 1, 1)) + bias
     expected = F.conv2d(padded, *kxk, groups=groups)
     fused = transforms.sequence_1x1_kxk(pointwise, kxk, groups)
     torch.testing.assert_close(conv(X, fused, groups), expected, **TOLERANCE)
