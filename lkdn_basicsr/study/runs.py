@@ -43,6 +43,7 @@ class StudyRun:
         option_file: the checked options, with the settings of the study.
         out: the folder of the study.
         name: label in tables and name of the folder.
+        key: of the state of the run in the store of the ranks.
         folder: ``experiments/NAME`` in ``out``, with the files of the trainer and the record.
         events: folder of the TensorBoard files.
         options_path: the option file that the trainer reads.
@@ -51,6 +52,7 @@ class StudyRun:
     def __init__(self, option_file: OptionFile, out: str) -> None:
         self.option_file, self.out = option_file, out
         self.name: str = option_file.opt['name']
+        self.key = f'study run {self.name}'
         self.scale: int = option_file.opt['scale']
         self.iterations: int = option_file.opt['train']['total_iter']
         self.folder = os.path.join(out, 'experiments', self.name)

@@ -29,6 +29,7 @@ def train(home, monkeypatch):
         (SGD, {'momentum_buffer'}),
         (dict(type='Adam', lr=1e-3, betas=[0.9, 0.99]), {'step', 'exp_avg', 'exp_avg_sq'}),
         (dict(type='AdamW', lr=1e-3, weight_decay=0.01), {'step', 'exp_avg', 'exp_avg_sq'}),
+        (dict(type='RMSprop', lr=1e-3), {'step', 'square_avg'}),
         (dict(ADAN, restart=100), set(STATE)),
         # R is such that a restart comes after the saved state, at four steps, and before the end, at seven.
         (dict(ADAN, restart=0.11), set(STATE)),
@@ -52,6 +53,10 @@ def test_batch_norm_and_network_entry_survive_training_saving_and_resuming(home,
     change(home, **{f'network_g__{name}': value for name, value in network.items()})
     resumed = train(home, monkeypatch)
     assert resumed['params_ema']['B1.c1_r.dw.kxk.1.num_batches_tracked'] == 7
+    buffers = [
+        {key: value for key, value in resumed[form].items() if 'running' in key} for form in ('params', 'params_ema')
+    ]
+    assert buffers[0] and same(*buffers)  # they are copied, not averaged
 
     cls, arguments = archs.config_from_state_dict(resumed)
     assert resumed['network_g'] == {'type': cls, **arguments} and network.items() <= arguments.items()

@@ -81,54 +81,41 @@ def test_checkpoint_is_fused_to_the_same_numbers_as_the_network(conv, upsampler)
     assert all(torch.equal(again[key], value) for key, value in expected.items())
 
 
-class Doubled(reparam.Reparameterizable):
+class Doubled(nn.Sequential, reparam.Reparameterizable):
     """Twice the output of its inner BSConvU_rep."""
 
-    def __init__(self):
-        super().__init__()
-        self.inner = convs.BSConvU_rep(4, 4)
-
     def forward(self, x):
-        return 2 * self.inner(x)
+        return 2 * super().forward(x)
 
     def fuse(self):
-        fused = copy.deepcopy(self.inner)
+        fused = copy.deepcopy(self[0])
         assert type(fused) is convs.BSConvU  # inner blocks are fused first
         for parameter in fused.dw.parameters():
             parameter.data *= 2
         return fused
 
 
-class Foreign(nn.Module):
-    """A network of someone else, whose ``fuse`` works in place."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv, self.block, self.fused = nn.Conv2d(4, 4, 1), convs.BSConvU_rep(4, 4), False
-
-    def forward(self, x):
-        return self.block(self.conv(x))
+class Foreign(nn.Sequential):
+    """A network of someone else, with a method of that name."""
 
     def fuse(self):
-        self.fused = True
+        raise NotImplementedError
 
 
 @torch.no_grad()
 def test_nested_blocks_are_fused_from_the_inside():
-    network, x = nn.Sequential(Doubled(), nn.Sequential(Doubled())), torch.rand(1, 4, 6, 5)
-    fused = reparam.fuse(network)
-    assert [type(module) for module in (fused[0], fused[1][0])] == [convs.BSConvU] * 2
-    assert isinstance(network[1][0].inner, convs.BSConvU_rep)
+    network = nn.Sequential(*(Doubled(convs.BSConvU_rep(4, 4)) for _ in range(2)), nn.GELU())
+    x, fused = torch.rand(1, 4, 6, 5), reparam.fuse(network)
+    assert type(fused[0]) is type(fused[1]) is convs.BSConvU and type(network[1][0]) is convs.BSConvU_rep
     torch.testing.assert_close(fused(x), network(x), rtol=0, atol=1e-5)  # float32, values around 10
 
 
 @torch.no_grad()
 def test_fuse_methods_of_other_networks_are_not_called():
-    network, x = nn.Sequential(Foreign(), nn.GELU()), torch.rand(1, 4, 6, 5)
-    for fused in (reparam.fuse(network), reparam.fuse(network[0])):
-        foreign = fused[0] if isinstance(fused, nn.Sequential) else fused
-        assert type(foreign) is Foreign and not foreign.fused and type(foreign.block) is convs.BSConvU
-    torch.testing.assert_close(reparam.fuse(network)(x), network(x), rtol=0, atol=1e-6)  # float32, values around 1
+    foreign, x = Foreign(nn.Conv2d(4, 4, 1), convs.BSConvU_rep(4, 4)), torch.rand(1, 4, 6, 5)
+    for fused in (reparam.fuse(foreign), reparam.fuse(nn.Sequential(foreign))[0]):
+        assert type(fused) is Foreign and type(fused[1]) is convs.BSConvU
+        torch.testing.assert_close(fused(x), foreign(x), rtol=0, atol=1e-6)  # float32, values around 1
 
 
 def test_official_checkpoint_fuses_to_the_official_fused_one(shared):
