@@ -1,6 +1,5 @@
 """The built wheel, installed in a folder of its own, does what the README shows from any other folder."""
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -107,11 +106,6 @@ def test_reads_its_data_files(site, tmp_path):
     )
     file, count = run(site, tmp_path, 'read.py').stdout.splitlines()[-1].rsplit(' ', 1)
     assert Path(file).is_relative_to(site) and int(count) > 0
-
-
-@pytest.mark.parametrize('name', COMMANDS)
-def test_each_command_exists(name):
-    assert importlib.util.find_spec(f'lkdn_basicsr.{name}') is not None
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from lkdn_basicsr.reparam.transforms import (
     average_kernel,
     fold_batch_norm,
     identity_kernel,
-    pad_kernel,
     sequence_1x1_kxk,
 )
 
@@ -46,13 +45,11 @@ def fuse_rbsb(state: State) -> dict[str, Tensor]:
             ``rep1x1.bias``.
     """
     pointwise, depthwise = state['pw.weight'], state['dw.weight']
-    channels, _, _, kernel_size = depthwise.shape
-    weight, bias = add_branches(
-        (depthwise, state['dw.bias']),
-        (pad_kernel(state['rep1x1.weight'], kernel_size), state['rep1x1.bias']),
-        (identity_kernel(channels, kernel_size, groups=channels).to(depthwise), depthwise.new_zeros(channels)),
-    )
-    return {'pw.weight': pointwise + identity_kernel(channels, 1).to(pointwise), 'dw.weight': weight, 'dw.bias': bias}
+    channels = len(depthwise)
+    shortcut = identity_kernel(channels, groups=channels).to(depthwise), depthwise.new_zeros(channels)
+    rep1x1 = state['rep1x1.weight'], state['rep1x1.bias']
+    weight, bias = add_branches((depthwise, state['dw.bias']), rep1x1, shortcut)
+    return {'pw.weight': pointwise + identity_kernel(channels).to(pointwise), 'dw.weight': weight, 'dw.bias': bias}
 
 
 def fuse_dbb(state: State) -> dict[str, Tensor]:
@@ -75,9 +72,8 @@ def fuse_dbb(state: State) -> dict[str, Tensor]:
     kxk = branch('kxk', 1)
     channels, _, kernel_size, _ = kxk[0].shape
     average = average_kernel(channels, kernel_size, groups=channels).to(kxk[0])
-    point, point_bias = branch('point', 1)
     weight, bias = add_branches(
-        (pad_kernel(point, kernel_size), point_bias),
+        branch('point', 1),
         sequence_1x1_kxk(branch('point_kxk', 1), branch('point_kxk', 3), channels),
         sequence_1x1_kxk(branch('point_average', 1), branch('point_average', 3, average), channels),
         kxk,
@@ -95,10 +91,8 @@ def fuse_upsampler(state: State) -> dict[str, Tensor]:
     def branch(name: str) -> Branch:
         return state[f'{name}.weight'], state[f'{name}.bias']
 
-    conv1, bias1 = branch('conv1')
-    weight, bias = add_branches(
-        (pad_kernel(conv1, 3), bias1), branch('conv3'), sequence_1x1_kxk(branch('conv1x1'), branch('conv3x3'))
-    )
+    sequence = sequence_1x1_kxk(branch('conv1x1'), branch('conv3x3'))
+    weight, bias = add_branches(branch('conv1'), branch('conv3'), sequence)
     return {'0.weight': weight, '0.bias': bias}
 
 

@@ -13,10 +13,10 @@ Branch = tuple[Tensor, Tensor]
 
 
 def add_branches(*branches: Branch) -> Branch:
-    """Return the convolution whose output is the sum of those of the branches, of one kernel size (transform II)."""
+    """Return the convolution whose output is the sum of those of the branches (transform II), padded to one size."""
     weights, biases = zip(*branches)
-    zero = torch.zeros(())
-    return sum(weights, start=zero), sum(biases, start=zero)
+    size, zero = max(weight.shape[-1] for weight in weights), torch.zeros(())
+    return sum((pad_kernel(weight, size) for weight in weights), start=zero), sum(biases, start=zero)
 
 
 def pad_kernel(weight: Tensor, kernel_size: int) -> Tensor:
@@ -32,13 +32,9 @@ def pad_kernel(weight: Tensor, kernel_size: int) -> Tensor:
     return F.pad(weight, [margin] * 4)
 
 
-def identity_kernel(channels: int, kernel_size: int, groups: int = 1) -> Tensor:
-    """Return the kernel whose output is its input, (channels, channels / groups, K, K) in float64: a shortcut."""
-    per_group = channels // groups
-    weight = torch.zeros(channels, per_group, kernel_size, kernel_size, dtype=torch.float64)
-    index = torch.arange(channels)
-    weight[index, index % per_group, kernel_size // 2, kernel_size // 2] = 1
-    return weight
+def identity_kernel(channels: int, groups: int = 1) -> Tensor:
+    """Return the kernel whose output is its input, (channels, channels / groups, 1, 1) in float64: a shortcut."""
+    return torch.eye(channels // groups, dtype=torch.float64).repeat(groups, 1)[:, :, None, None]
 
 
 def sequence_1x1_kxk(pointwise: Branch, kxk: Branch, groups: int = 1) -> Branch:
@@ -64,8 +60,7 @@ def average_kernel(channels: int, kernel_size: int, groups: int = 1) -> Tensor:
 
     Its shape is (channels, channels / groups, K, K), in float64.
     """
-    centre = identity_kernel(channels, 1, groups)
-    return centre.expand(-1, -1, kernel_size, kernel_size) / kernel_size**2
+    return identity_kernel(channels, groups).expand(-1, -1, kernel_size, kernel_size) / kernel_size**2
 
 
 def fold_batch_norm(

@@ -50,9 +50,6 @@ def test_arguments_without_an_entry_are_guessed_as_documented(tmp_path):
     assert read(tmp_path / 'net.pth', archs.LKDN(), entry=False)['type'] == 'LKDN'
     assert read(tmp_path / 'net.pth', archs.LKDN_S(), entry=False)['type'] == 'LKDN_S'
     assert read(tmp_path / 'net.pth', archs.LKDN(num_feat=42, num_block=1), entry=False)['type'] == 'LKDN_S'
-
-
-def test_class_is_read_from_the_entry(tmp_path):
     assert read(tmp_path / 'net.pth', archs.LKDN_S(num_feat=8, num_block=1))['type'] == 'LKDN_S'
     assert read(tmp_path / 'net.pth', archs.LKDN(num_feat=42, num_block=1))['type'] == 'LKDN'
 

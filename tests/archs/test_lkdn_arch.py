@@ -86,14 +86,6 @@ def test_output_equals_that_of_bsrn():
     torch.testing.assert_close(pixels, expected, rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize('upscale', [1, 2, 3, 5, 8])
-@pytest.mark.parametrize('num_block', [1, 9])
-@torch.no_grad()
-def test_any_depth_and_scale(upscale, num_block):
-    network = archs.LKDN(num_feat=8, num_atten=8, num_block=num_block, upscale=upscale)
-    assert network(torch.rand(2, 3, 5, 7)).shape == (2, 3, 5 * upscale, 7 * upscale)
-
-
 @pytest.mark.parametrize('cls', [archs.LKDN, archs.LKDN_S])
 @pytest.mark.parametrize(
     'arguments, message',

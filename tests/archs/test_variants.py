@@ -21,6 +21,7 @@ VARIANTS = [
     *(dict(conv=conv, upsampler='pixelshuffle_rep', upscale=3) for conv in CONVS),
     dict(conv='BSConvU_dbb', attention='esa', activation='prelu', upsampler='pixelshuffle_rep', num_in=1),
     dict(num_in_ch=1, num_out_ch=4, upscale=1, num_in=3),
+    *(dict(upscale=upscale, num_block=depth) for upscale, depth in ((5, 9), (8, 1))),
 ]
 
 
@@ -37,7 +38,9 @@ def test_all_parameters_are_trained(arguments):
     torch.manual_seed(0)
     network = archs.LKDN(**dict(SMALL, **arguments))
     optimizer = Adan(network.parameters(), lr=1e-3)
-    lq = torch.rand(2, network.config['num_in_ch'], 8, 9)
+    config, upscale = network.config, network.config['upscale']
+    lq = torch.rand(2, config['num_in_ch'], 8, 9)
+    assert network(lq).shape == (2, config['num_out_ch'], 8 * upscale, 9 * upscale)
     before = network(lq).abs().mean()
     for _ in range(3):
         optimizer.zero_grad()
