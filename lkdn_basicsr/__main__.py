@@ -17,28 +17,21 @@ COMMANDS = {
 }
 
 
-def build_parser() -> argparse.ArgumentParser:
+def main() -> None:
     width = max(map(len, COMMANDS))
-    return cli.Parser(
+    commands = '\n'.join(f'{PROG}.{name:{width}}  {purpose}' for name, purpose in COMMANDS.items())
+    parser = cli.Parser(
         prog=PROG,
-        allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description='Train, test and compare LKDN super-resolution networks with BasicSR.',
-        epilog='\n'.join(f'{PROG}.{name:{width}}  {purpose}' for name, purpose in COMMANDS.items())
-        + f'\n\nFlags of a command: {PROG}.train --help',
+        epilog=f'{commands}\n\nFlags of a command: {PROG}.train --help',
     )
-
-
-def main() -> None:
-    parser = build_parser()
     _, unknown = parser.parse_known_args()
     with cli.report_errors(PROG):
         if unknown:
             name = unknown[0].removeprefix('lkdn_basicsr.')
-            raise InputError(
-                f'{unknown[0]} is not an argument; '
-                + (f'run {PROG}.{name}' if name in COMMANDS else hint(name, [*COMMANDS, '--help']))
-            )
+            fix = f'run {PROG}.{name}' if name in COMMANDS else hint(name, [*COMMANDS, '--help'])
+            raise InputError(f'{unknown[0]} is not an argument; {fix}')
     parser.print_help(sys.stdout)
 
 

@@ -29,6 +29,10 @@ OFFICIAL_SHA256 = {
     'LKDN_x3.pth': '52835d49d402683ea2085c13e4afc3aca49f6b806ea29d6ed29b2238cd7874c5',
     'LKDN_x4.pth': 'f534422583c99dad994fd7df897f6f872637218430cfedf6c2d2a072ea86dbd7',
 }
+IS_FUSED = (
+    'is fused and network_g is in training form, which cannot be restored from it; give a checkpoint in training form, '
+    'or conv: BSConvU and upsampler: pixelshuffledirect'
+)
 
 
 def ensure(path: str) -> None:
@@ -43,10 +47,8 @@ def ensure(path: str) -> None:
     if os.path.isfile(path):
         return
     if name not in OFFICIAL_SHA256:
-        raise InputError(
-            f'checkpoint {path} does not exist: give the path of a .pth file, or one of the names that are '
-            f'downloaded, {", ".join(OFFICIAL_SHA256)}'
-        )
+        known = f'give the path of a .pth file, or one of the names that are downloaded, {", ".join(OFFICIAL_SHA256)}'
+        raise InputError(f'checkpoint {path} does not exist: {known}')
     url = f'{OFFICIAL_URL}/{name}'
     logging.getLogger('basicsr').warning(f'Downloading {url} to {path}')
     timeout = socket.getdefaulttimeout()
@@ -55,10 +57,8 @@ def ensure(path: str) -> None:
         os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
         torch.hub.download_url_to_file(url, path, hash_prefix=OFFICIAL_SHA256[name])
     except (OSError, RuntimeError) as error:  # network and HTTP errors are OSErrors, a wrong checksum a RuntimeError
-        raise InputError(
-            f'{name} could not be downloaded ({error}): fetch {url} on another machine, or from the '
-            f"authors' repository github.com/stella-von/LKDN, and put it at {path}"
-        ) from None
+        other = "on another machine, or from the authors' repository github.com/stella-von/LKDN, and put it at"
+        raise InputError(f'{name} could not be downloaded ({error}): fetch {url} {other} {path}') from None
     finally:
         socket.setdefaulttimeout(timeout)
 
@@ -66,22 +66,16 @@ def ensure(path: str) -> None:
 def network_entry(network: nn.Module, options: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the entry ``network_g`` of a checkpoint: ``type`` and arguments, from which the network can be rebuilt.
 
-    Args:
-        network: without the wrapper of DataParallel. An LKDN describes its present form.
-        options: of the network in the option file, which describe networks without a ``config``.
+    An LKDN describes its present form by its ``config``; others are described by their options in the option file.
     """
     config = getattr(network, 'config', None)
     return copy.deepcopy(dict(config if isinstance(config, dict) else options or {}))
 
 
 def save(contents: Mapping[str, Any], path: str) -> str:
-    """Write a checkpoint atomically: a run may be killed, or the disk may fill up, at any moment.
+    """Write what :func:`load` can read (tensors, numbers, strings, lists, dicts); return the SHA-256 of the file.
 
-    Args:
-        contents: what :func:`load` can read: tensors, numbers, strings, lists and dicts.
-
-    Returns:
-        The SHA-256 of the file, in hexadecimal.
+    The write is atomic: a run may be killed, or the disk may fill up, at any moment.
 
     Raises:
         InputError: it cannot be written.
@@ -92,10 +86,8 @@ def save(contents: Mapping[str, Any], path: str) -> str:
     try:
         files.replace(path, data)
     except OSError as error:
-        raise InputError(
-            f'{path} could not be written ({error.strerror}): earlier checkpoints are intact; check the disk and its '
-            'permissions, then resume with --auto_resume'
-        ) from None
+        fix = 'earlier checkpoints are intact; check the disk and its permissions, then resume with --auto_resume'
+        raise InputError(f'{path} could not be written ({error.strerror}): {fix}') from None
     return hashlib.sha256(data).hexdigest()
 
 
@@ -122,16 +114,12 @@ def load(path: str) -> dict[str, Any]:
         raise InputError(f'checkpoint {path} does not exist: give the path of a .pth file') from None
     except Exception as error:  # torch.load raises whatever zipfile, pickle and the system raise
         if 'Weights only' in str(error) and _is_pickle(path):
-            raise InputError(
-                f'checkpoint {path} contains more than tensors, which could run code when it is loaded: save '
-                'only its state_dict() with torch.save'
-            ) from None
+            reason = 'contains more than tensors, which could run code when it is loaded'
+            raise InputError(f'checkpoint {path} {reason}: save only its state_dict() with torch.save') from None
         raise InputError(f'checkpoint {path} is damaged, or no PyTorch checkpoint: copy or download it again') from None
     if not isinstance(checkpoint, dict):
-        raise InputError(
-            f'checkpoint {path} contains a {type(checkpoint).__name__}, not a state dict: give a .pth file '
-            "in BasicSR's format"
-        )
+        kind = type(checkpoint).__name__
+        raise InputError(f"checkpoint {path} contains a {kind}, not a state dict: give a .pth file in BasicSR's format")
     return checkpoint
 
 
@@ -162,10 +150,6 @@ def pick_weights(checkpoint: Mapping[str, Any], param_key: str | None = None) ->
 
 def fit(network: nn.Module, weights: dict[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
     """Return a network and weights in a common form, so that the weights load strictly: either or both may get fused.
-
-    Args:
-        network: in training form or fused.
-        weights: in training form or fused.
 
     Raises:
         InputError: the weights belong to another network; the message is how they differ.
@@ -205,11 +189,10 @@ def describe_mismatch(
 ) -> str | None:
     """Return why a model class could not load a checkpoint into a network, as a clause; None if it can.
 
+    ``param_key`` and ``strict`` are ``path:param_key_g`` and ``path:strict_load_g``.
+
     Args:
         network: built from ``network_g``; it may be on the meta device.
-        checkpoint: from :func:`load`.
-        param_key: ``path:param_key_g``.
-        strict: ``path:strict_load_g``.
         is_train: a network in training form cannot be trained from a fused checkpoint.
         model_type: ReparamSRModel loads any form of a checkpoint, others what BasicSR's load_network loads.
         ema: there are EMA weights to load, which BasicSR's SRModel expects under ``params_ema`` whatever
@@ -220,10 +203,8 @@ def describe_mismatch(
     elif param_key is None:
         weights = dict(checkpoint)
         if ema and is_train and not {'params_ema', 'params'} & set(checkpoint):
-            return (
-                f'it is flat, and {model_type} with train:ema_decay expects params_ema in it; use '
-                'model_type: ReparamSRModel, which loads it'
-            )
+            reason = f'it is flat, and {model_type} with train:ema_decay expects params_ema in it'
+            return f'{reason}; use model_type: ReparamSRModel, which loads it'
     else:
         weights = checkpoint.get(param_key, checkpoint.get('params'))
         if weights is None:
@@ -239,10 +220,7 @@ def describe_mismatch(
     except InputError as error:
         return str(error)
     if fitting is not network and is_train:
-        return (
-            'it is fused and network_g is in training form, which cannot be restored from it; give a checkpoint '
-            'in training form, or conv: BSConvU and upsampler: pixelshuffledirect'
-        )
+        return f'it {IS_FUSED}'
     if model_type != 'ReparamSRModel' and _shapes(network.state_dict()) != _shapes(weights):
         return f'one of them is fused and the other is not; {model_type} cannot load that, ReparamSRModel can'
     return None
@@ -251,10 +229,8 @@ def describe_mismatch(
 def list_training_states(folder: str) -> list[tuple[int, str]]:
     """Return iteration and path of the training states in a folder, newest first; other files are ignored."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    found = [
-        (int(name[: -len('.state')]), os.path.join(folder, name)) for name in names if re.fullmatch(r'\d+\.state', name)
-    ]
-    return sorted(found, reverse=True)
+    states = [name for name in names if re.fullmatch(r'\d+\.state', name)]
+    return sorted(((int(name.partition('.')[0]), os.path.join(folder, name)) for name in states), reverse=True)
 
 
 def iteration_of(name: str) -> int | None:

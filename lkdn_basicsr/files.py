@@ -48,9 +48,8 @@ def write_file(path: str, data: bytes | memoryview) -> None:
         os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
         replace(path, data)
     except OSError as error:
-        raise InputError(
-            f'{path} could not be written ({error.strerror}); check the disk and its permissions.'
-        ) from None
+        fix = 'check the disk and its permissions'
+        raise InputError(f'{path} could not be written ({error.strerror}); {fix}') from None
 
 
 def check_writable(folder: str) -> None:

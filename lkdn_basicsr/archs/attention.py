@@ -25,9 +25,7 @@ class LKA(nn.Module):
         margin, self.extra = divmod(dilation * (dilated - 1), 2)  # an even kernel may need one more pixel on one side
         self.pointwise = nn.Conv2d(channels, channels, 1)
         self.depthwise = nn.Conv2d(channels, channels, 2 * dilation - 1, padding=dilation - 1, groups=channels)
-        self.depthwise_dilated = nn.Conv2d(
-            channels, channels, dilated, padding=margin, dilation=dilation, groups=channels
-        )
+        self.depthwise_dilated = nn.Conv2d(channels, channels, dilated, 1, margin, dilation, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to the same shape."""
@@ -71,9 +69,8 @@ class CCA(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         narrow = max(1, channels // 16)
-        self.conv_du = nn.Sequential(
-            nn.Conv2d(channels, narrow, 1), nn.ReLU(), nn.Conv2d(narrow, channels, 1), nn.Sigmoid()
-        )
+        layers = nn.Conv2d(channels, narrow, 1), nn.ReLU(), nn.Conv2d(narrow, channels, 1), nn.Sigmoid()
+        self.conv_du = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to the same shape."""

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lkdn_basicsr.archs.attention import CCA, ESA, LKA
-from lkdn_basicsr.archs.convs import BSConvU
+from lkdn_basicsr.archs.convs import BSConvU, Conv
 from lkdn_basicsr.reparam.fuse import Reparameterizable, fuse_upsampler, fused_block
 
+Activation = Callable[[], nn.Module]
 ATTENTIONS = ('lka', 'esa_cca', 'esa', 'cca', 'none')
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+ACTIVATIONS: dict[str, Activation] = {
     'gelu': nn.GELU,
     'relu': nn.ReLU,
     'lrelu': functools.partial(nn.LeakyReLU, 0.05),  # the slope of IMDN and RFDN
@@ -33,20 +34,12 @@ class LKDB(nn.Module):
         num_atten: channels of LKA; without effect on the others.
         conv: one of ``CONVS``, called with the channels of input and output; the features are distilled through it.
         attention: one of ``ATTENTIONS``.
-        lka_kernel: see :class:`LKA`.
-        lka_dilation: see :class:`LKA`.
+        lka: kernel and dilation, see :class:`LKA`.
         activation: one of ``ACTIVATIONS``; ESA and CCA keep their own.
     """
 
     def __init__(
-        self,
-        num_feat: int,
-        num_atten: int,
-        conv: Callable[[int, int], nn.Module],
-        attention: str,
-        lka_kernel: int,
-        lka_dilation: int,
-        activation: Callable[[], nn.Module],
+        self, num_feat: int, num_atten: int, conv: Conv, attention: str, lka: tuple[int, int], activation: Activation
     ) -> None:
         super().__init__()
         distilled = num_feat // 2
@@ -62,7 +55,7 @@ class LKDB(nn.Module):
         self.has_lka = attention == 'lka'
         self.c5 = nn.Conv2d(distilled * 4, num_atten if self.has_lka else num_feat, 1)
         if self.has_lka:
-            self.atten = LKA(num_atten, lka_kernel, lka_dilation)
+            self.atten = LKA(num_atten, *lka)
             self.c6 = nn.Conv2d(num_atten, num_feat, 1)
             self.pixel_norm = nn.LayerNorm(num_feat)
         else:
@@ -111,12 +104,8 @@ class UpsamplerRep(Reparameterizable):
 
     def fuse(self) -> nn.Module:
         """Return the ``pixelshuffledirect`` with the same output."""
-        upscale = self.pixel_shuffle.upscale_factor
-        return fused_block(
-            lambda: pixelshuffledirect(self.conv3.in_channels, self.conv3.out_channels // upscale**2, upscale),
-            fuse_upsampler,
-            self,
-        )
+        channels, shuffled, upscale = self.conv3.in_channels, self.conv3.out_channels, self.pixel_shuffle.upscale_factor
+        return fused_block(lambda: pixelshuffledirect(channels, shuffled // upscale**2, upscale), fuse_upsampler, self)
 
 
 UPSAMPLERS = {'pixelshuffledirect': pixelshuffledirect, 'pixelshuffle_rep': UpsamplerRep}

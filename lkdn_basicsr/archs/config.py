@@ -3,16 +3,15 @@
 import dataclasses
 import math
 import numbers
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lkdn_basicsr.archs.blocks import ACTIVATIONS, ATTENTIONS, UPSAMPLERS
 from lkdn_basicsr.archs.convs import CONVS
 from lkdn_basicsr.errors import InputError
 
-_CHOICES: dict[str, Collection[str]] = dict(
-    conv=CONVS, upsampler=UPSAMPLERS, attention=ATTENTIONS, activation=ACTIVATIONS
-)
+State = Mapping[str, Any]
+_CHOICES = dict(conv=[*CONVS], upsampler=[*UPSAMPLERS], attention=ATTENTIONS, activation=[*ACTIVATIONS])
 
 
 @dataclasses.dataclass
@@ -66,10 +65,8 @@ class LKDNConfig:
                 raise ValueError(f'{name} is {value}, but must be an integer of at least {minimum}')
             setattr(self, name, int(value))  # a checkpoint cannot contain NumPy integers
         if self.lka_dilation > self.lka_kernel:
-            raise ValueError(
-                f'lka_dilation is {self.lka_dilation}, but must be at most lka_kernel, {self.lka_kernel}; '
-                'lower it, or raise lka_kernel'
-            )
+            limit = f'at most lka_kernel, {self.lka_kernel}; lower it, or raise lka_kernel'
+            raise ValueError(f'lka_dilation is {self.lka_dilation}, but must be {limit}')
 
 
 @dataclasses.dataclass
@@ -81,9 +78,7 @@ class LKDNSConfig(LKDNConfig):
     num_block: int = 5
 
 
-def config_from_state_dict(
-    state_dict: Mapping[str, Any], entry: Mapping[str, Any] | None = None
-) -> tuple[str, dict[str, Any]]:
+def config_from_state_dict(state_dict: State, entry: State | None = None) -> tuple[str, dict[str, Any]]:
     """Return the class name, LKDN or LKDN_S, and all arguments of the LKDN that a state dict belongs to.
 
     They are inferred from keys and shapes. Where these leave a choice, the entry ``network_g`` of the checkpoint
@@ -105,12 +100,11 @@ def config_from_state_dict(
     try:
         return _infer(state_dict, _plain(entry) or _from_metadata(state_dict))
     except (KeyError, IndexError, AttributeError, TypeError, ZeroDivisionError):
-        raise InputError(
-            'these are not the weights of an LKDN: keys or shapes are missing; give a checkpoint of LKDN or LKDN_S'
-        ) from None
+        missing = 'these are not the weights of an LKDN: keys or shapes are missing'
+        raise InputError(f'{missing}; give a checkpoint of LKDN or LKDN_S') from None
 
 
-def _infer(state_dict: Mapping[str, Any], stored: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def _infer(state_dict: State, stored: State) -> tuple[str, dict[str, Any]]:
     """Infer the arguments; ``stored`` ones decide where keys and shapes allow several."""
 
     def choose(name: str, possible: Sequence[Any]) -> Any:
@@ -140,23 +134,17 @@ def _infer(state_dict: Mapping[str, Any], stored: Mapping[str, Any]) -> tuple[st
         kinds = {'esa': 'B1.esa.conv1.weight', 'cca': 'B1.cca.conv_du.0.weight'}
         attention = '_'.join(kind for kind, key in kinds.items() if key in state_dict) or 'none'
 
+    conv = choose('conv', _possible_convs({key.removeprefix('B1.c1_r.') for key in state_dict}))
+    upsampler = 'pixelshuffledirect' if fused_upsampler else 'pixelshuffle_rep'
     is_prelu = 'act.weight' in state_dict
+    activation = choose('activation', [name for name in ACTIVATIONS if (name == 'prelu') == is_prelu])
+
+    arguments: dict[str, Any] = dict(num_in_ch=num_in_ch, num_out_ch=num_out_ch, num_feat=num_feat, num_atten=num_atten)
+    arguments |= dict(num_block=num_block, upscale=upscale, num_in=in_channels // num_in_ch, conv=conv)
+    arguments |= dict(upsampler=upsampler, attention=attention, lka_kernel=lka_kernel, lka_dilation=lka_dilation)
+    arguments |= dict(activation=activation)
     # The two classes differ only in their defaults, so the width is a guess.
-    return stored.get('type') or ('LKDN_S' if num_feat == 42 else 'LKDN'), {
-        'num_in_ch': num_in_ch,
-        'num_out_ch': num_out_ch,
-        'num_feat': num_feat,
-        'num_atten': num_atten,
-        'num_block': num_block,
-        'upscale': upscale,
-        'num_in': in_channels // num_in_ch,
-        'conv': choose('conv', _possible_convs({key.removeprefix('B1.c1_r.') for key in state_dict})),
-        'upsampler': 'pixelshuffledirect' if fused_upsampler else 'pixelshuffle_rep',
-        'attention': attention,
-        'lka_kernel': lka_kernel,
-        'lka_dilation': lka_dilation,
-        'activation': choose('activation', [name for name in ACTIVATIONS if (name == 'prelu') == is_prelu]),
-    }
+    return stored.get('type') or ('LKDN_S' if num_feat == 42 else 'LKDN'), arguments
 
 
 def _possible_convs(keys: set[str]) -> list[str]:
@@ -167,7 +155,7 @@ def _possible_convs(keys: set[str]) -> list[str]:
     return ['BSConvU', 'BSConvU_idt']
 
 
-def _from_metadata(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+def _from_metadata(state_dict: State) -> dict[str, Any]:
     """Return ``type`` and arguments from the metadata of a state dict, where earlier releases stored them."""
     metadata = getattr(state_dict, '_metadata', {})
     for module in metadata.values():

@@ -1,11 +1,14 @@
 """The convolutions in the distillation path of LKDN. Attribute names are the official checkpoint keys."""
 
+import functools
 from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lkdn_basicsr.reparam.fuse import Reparameterizable, fuse_dbb, fuse_rbsb, fused_block
+
+Conv = Callable[[int, int], nn.Module]  # called with the channels of input and output
 
 
 def plain_conv(in_channels: int, out_channels: int, kernel_size: int = 3) -> nn.Conv2d:
@@ -16,10 +19,8 @@ def plain_conv(in_channels: int, out_channels: int, kernel_size: int = 3) -> nn.
 class BSConvU(nn.Module):
     """Blueprint separable convolution, unconstrained (Haase and Amthor, CVPR 2020): pointwise, then depthwise.
 
-    Args:
-        kernel_size: K of the depthwise convolution.
-        stride: of the depthwise convolution.
-        padding: of the depthwise convolution; None for K // 2, which keeps the image size at stride 1.
+    Kernel size K, stride and padding are those of the depthwise one; padding None is K // 2, which keeps the image size
+    at stride 1.
     """
 
     def __init__(
@@ -48,10 +49,7 @@ class BSConvU_idt(BSConvU):
 class BSConvU_rep(BSConvU, Reparameterizable):
     """Re-parameterized blueprint shallow block (RBSB) of the LKDN paper: trained with shortcuts and a depthwise 1×1.
 
-    Args:
-        in_channels: C.
-        out_channels: C as well.
-        kernel_size: K of the depthwise convolution.
+    Because of the shortcuts, ``out_channels`` must be ``in_channels``.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3) -> None:
@@ -64,30 +62,21 @@ class BSConvU_rep(BSConvU, Reparameterizable):
 
     def fuse(self) -> nn.Module:
         """Return the BSConvU with the same output."""
-        return fused_block(
-            lambda: BSConvU(self.pw.in_channels, self.pw.out_channels, self.dw.kernel_size[0]), fuse_rbsb, self
-        )
+        shape = self.pw.in_channels, self.pw.out_channels, self.dw.kernel_size[0]
+        return fused_block(lambda: BSConvU(*shape), fuse_rbsb, self)
 
 
 class DiverseBranches(nn.Module):
     """Diverse Branch Block (Ding et al., CVPR 2021) on a depthwise K×K convolution.
 
     The sum of four branches, each of which ends with a batch norm: 1×1; 1×1, batch norm, K×K; 1×1, batch norm, K×K
-    average; K×K. The convolutions have no bias.
-
-    Args:
-        kernel_size: K, odd.
+    average; K×K, with an odd K. The convolutions have no bias.
     """
 
     def __init__(self, channels: int, kernel_size: int) -> None:
         super().__init__()
-
-        def conv(size: int) -> nn.Conv2d:
-            return nn.Conv2d(channels, channels, size, groups=channels, bias=False)
-
-        def norm() -> nn.BatchNorm2d:
-            return nn.BatchNorm2d(channels)
-
+        conv = functools.partial(nn.Conv2d, channels, channels, groups=channels, bias=False)
+        norm = functools.partial(nn.BatchNorm2d, channels)
         self.point = nn.Sequential(conv(1), norm())
         self.point_kxk = nn.Sequential(conv(1), norm(), conv(kernel_size), norm())
         self.point_average = nn.Sequential(conv(1), norm(), nn.AvgPool2d(kernel_size, 1), norm())
@@ -106,10 +95,7 @@ class BSConvU_dbb(Reparameterizable):
     """BSConvU whose depthwise convolution is trained as a Diverse Branch Block.
 
     In training mode, the batch norms use the statistics of the batch; in evaluation mode and in :meth:`fuse`, the
-    running ones.
-
-    Args:
-        kernel_size: K of the depthwise convolution, odd.
+    running ones. ``kernel_size`` must be odd.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3) -> None:
@@ -122,12 +108,11 @@ class BSConvU_dbb(Reparameterizable):
 
     def fuse(self) -> nn.Module:
         """Return the BSConvU with the output that this block has in evaluation mode."""
-        return fused_block(
-            lambda: BSConvU(self.pw.in_channels, self.pw.out_channels, 2 * self.dw.margin + 1), fuse_dbb, self
-        )
+        shape = self.pw.in_channels, self.pw.out_channels, 2 * self.dw.margin + 1
+        return fused_block(lambda: BSConvU(*shape), fuse_dbb, self)
 
 
-CONVS: dict[str, Callable[[int, int], nn.Module]] = {
+CONVS: dict[str, Conv] = {
     'Conv': plain_conv,
     'BSConvU': BSConvU,
     'BSConvU_idt': BSConvU_idt,

@@ -32,9 +32,9 @@ class LKDN(nn.Module):
         self.fea_conv = BSConvU(config.num_in_ch * config.num_in, config.num_feat)
         self.blocks = [f'B{i}' for i in range(1, config.num_block + 1)]  # the official names, not those of a ModuleList
         conv, activation = CONVS[config.conv], ACTIVATIONS[config.activation]
-        attention = config.attention, config.lka_kernel, config.lka_dilation
+        lka = config.lka_kernel, config.lka_dilation
         for name in self.blocks:
-            self.add_module(name, LKDB(config.num_feat, config.num_atten, conv, *attention, activation))
+            self.add_module(name, LKDB(config.num_feat, config.num_atten, conv, config.attention, lka, activation))
         self.c1 = nn.Conv2d(config.num_feat * config.num_block, config.num_feat, 1)
         self.act = activation()
         self.c2 = BSConvU(config.num_feat, config.num_feat)

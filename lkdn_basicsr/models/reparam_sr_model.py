@@ -17,17 +17,11 @@ from lkdn_basicsr.errors import InputError
 
 
 def check_finite(log_dict: dict[str, float], current_iter: int) -> None:
-    """Stop a run whose losses or gradients are not finite.
-
-    Raises:
-        InputError: one is NaN or infinite, at this iteration.
-    """
+    """Raise InputError if a loss or the norm of the gradients is NaN or infinite."""
     for name, value in log_dict.items():
         if not math.isfinite(value):
-            raise InputError(
-                f'{name} is {value} at iteration {current_iter}: lower train:optim_g:lr or add '
-                'train:warmup_iter, and resume from the last checkpoint with --auto_resume'
-            )
+            reason = f'{name} is {value} at iteration {current_iter}: lower train:optim_g:lr or add train:warmup_iter'
+            raise InputError(f'{reason}, and resume from the last checkpoint with --auto_resume')
 
 
 @MODEL_REGISTRY.register()
@@ -49,7 +43,6 @@ class ReparamSRModel(SRModel):
         Args:
             net: ``net_g`` or ``net_g_ema``. In a test, ``net_g`` is replaced by its fused form if the checkpoint is
                 fused; training needs the training form.
-            load_path: the checkpoint.
             strict: if False, load what fits by name and size.
             param_key: ``params``, ``params_ema``, or None for a flat file; see ``checkpoints.pick_weights``.
 
@@ -71,20 +64,15 @@ class ReparamSRModel(SRModel):
             return
         if fitting is not bare:
             if self.is_train:
-                raise InputError(
-                    f'checkpoint {load_path} is fused and network_g is in training form, which cannot be restored from '
-                    'it: give a checkpoint in training form, or conv: BSConvU and upsampler: pixelshuffledirect'
-                )
+                raise InputError(f'checkpoint {load_path} {checkpoints.IS_FUSED}')
             self.net_g = self.model_to_device(fitting)
         fitting.load_state_dict(weights)
 
     def setup_optimizers(self) -> None:
         """Set up the optimizer as BasicSR does, without removing ``type`` from the options."""
-        params = []
+        params = [param for param in self.net_g.parameters() if param.requires_grad]
         for name, param in self.net_g.named_parameters():
-            if param.requires_grad:
-                params.append(param)
-            else:
+            if not param.requires_grad:
                 get_root_logger().warning(f'Params {name} will not be optimized.')
         options = dict(self.opt['train']['optim_g'])
         self.optimizer_g = self.get_optimizer(options.pop('type'), params, **options)
@@ -98,14 +86,10 @@ class ReparamSRModel(SRModel):
         self.schedulers += [cls(optimizer, **options) for optimizer in self.optimizers]
 
     def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
-        """Set the learning rate of an iteration.
+        """Set the learning rate of an iteration, from 1; ``warmup_iter`` is -1 for no linear warm-up.
 
         BasicSR's multi-step scheduler multiplies the rate that it finds, so BasicSR's warm-up changes it for good. Here
         the scheduler finds its own last rate, and warm-up is a factor on top.
-
-        Args:
-            current_iter: from 1.
-            warmup_iter: number of iterations of linear warm-up; -1 for none.
         """
         for optimizer, scheduler in zip(self.optimizers, self.schedulers):
             for group, lr in zip(optimizer.param_groups, scheduler.get_last_lr()):
@@ -129,11 +113,7 @@ class ReparamSRModel(SRModel):
                 setattr(self, name, getattr(self, name).float().div_(255))
 
     def optimize_parameters(self, current_iter: int) -> None:
-        """Take one training step, unless a loss or a gradient is not finite.
-
-        Raises:
-            InputError: a loss or a gradient is NaN or infinite.
-        """
+        """Take one training step, or raise InputError if a loss or a gradient is not finite."""
         self._current_iter = current_iter
         self.optimizer_g.zero_grad()
         self.output = self.net_g(self.lq)
@@ -156,11 +136,7 @@ class ReparamSRModel(SRModel):
             self.model_ema(decay=self.ema_decay)
 
     def reduce_loss_dict(self, loss_dict: dict[str, Tensor]) -> dict[str, float]:
-        """Average the losses over the ranks, and check that they are finite.
-
-        Raises:
-            InputError: one is NaN or infinite.
-        """
+        """Average the losses over the ranks, and raise InputError if one is not finite."""
         log_dict = super().reduce_loss_dict(loss_dict)
         check_finite(log_dict, self._current_iter)
         return log_dict

@@ -53,17 +53,8 @@ class Adan(Optimizer):
         foreach: bool = True,
         restart: float = 0.0,
     ) -> None:
-        defaults = dict(
-            lr=lr,
-            betas=betas,
-            eps=eps,
-            weight_decay=weight_decay,
-            max_grad_norm=max_grad_norm,
-            no_prox=no_prox,
-            foreach=foreach,
-            restart=restart,
-        )
-        super().__init__(params, defaults)
+        defaults = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, max_grad_norm=max_grad_norm)
+        super().__init__(params, dict(defaults, no_prox=no_prox, foreach=foreach, restart=restart))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -92,20 +83,17 @@ class Adan(Optimizer):
         for group in self.param_groups:
             params = [p for p in group['params'] if p.grad is not None]
             grads = [p.grad for p in params]
-            for p in params:
-                if p.grad.is_sparse or torch.is_complex(p):
-                    raise RuntimeError('Adan does not support sparse or complex gradients')
+            if any(p.grad.is_sparse or torch.is_complex(p) for p in params):
+                raise RuntimeError('Adan does not support sparse or complex gradients')
             if norm is not None and group['max_grad_norm'] > 0:
                 clip = torch.clamp(norm.new_tensor(group['max_grad_norm']) / (norm + group['eps']), max=1)
                 grads = [grad * clip.to(grad.device) for grad in grads]
 
             group['step'] = group.get('step', 0) + 1
             for p, grad in zip(params, grads):
-                state = self.state[p]
-                if not state:
-                    for name in STATE[:3]:
-                        state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
-                    state['neg_pre_grad'] = -grad  # the first difference of gradients is zero
+                if not self.state[p]:
+                    self.state[p] = {name: torch.zeros_like(p) for name in STATE[:3]}
+                    self.state[p]['neg_pre_grad'] = -grad  # the first difference of gradients is zero
             states = [self.state[p] for p in params]
             before = [p.clone() for p in params] if watched else []
             if params:

@@ -19,12 +19,12 @@ from lkdn_basicsr.reparam.transforms import (
     average_kernel,
     fold_batch_norm,
     identity_kernel,
-    pad_kernel,
     sequence_1x1_kxk,
 )
 
 State = Mapping[str, Tensor]
 Rule = Callable[[State], dict[str, Tensor]]
+_FOLDED_KEYS = ('running_mean', 'running_var', 'weight', 'bias')
 
 
 class Reparameterizable(nn.Module, abc.ABC):
@@ -43,18 +43,13 @@ def fuse_rbsb(state: State) -> dict[str, Tensor]:
     Args:
         state: ``pw.weight`` (C, C, 1, 1), ``dw.weight`` (C, 1, K, K), ``dw.bias``, ``rep1x1.weight`` (C, 1, 1, 1),
             ``rep1x1.bias``.
-
-    Returns:
-        ``pw.weight``, ``dw.weight``, ``dw.bias``.
     """
     pointwise, depthwise = state['pw.weight'], state['dw.weight']
-    channels, _, _, kernel_size = depthwise.shape
-    weight, bias = add_branches(
-        (depthwise, state['dw.bias']),
-        (pad_kernel(state['rep1x1.weight'], kernel_size), state['rep1x1.bias']),
-        (identity_kernel(channels, kernel_size, groups=channels).to(depthwise), depthwise.new_zeros(channels)),
-    )
-    return {'pw.weight': pointwise + identity_kernel(channels, 1).to(pointwise), 'dw.weight': weight, 'dw.bias': bias}
+    channels = len(depthwise)
+    shortcut = identity_kernel(channels, groups=channels).to(depthwise), depthwise.new_zeros(channels)
+    rep1x1 = state['rep1x1.weight'], state['rep1x1.bias']
+    weight, bias = add_branches((depthwise, state['dw.bias']), rep1x1, shortcut)
+    return {'pw.weight': pointwise + identity_kernel(channels).to(pointwise), 'dw.weight': weight, 'dw.bias': bias}
 
 
 def fuse_dbb(state: State) -> dict[str, Tensor]:
@@ -66,28 +61,21 @@ def fuse_dbb(state: State) -> dict[str, Tensor]:
     Args:
         state: ``pw.weight`` (C, I, 1, 1); below ``dw.`` those of ``archs.convs.DiverseBranches``: weights (C, 1, 1, 1)
             and (C, 1, K, K), and those of the batch norms, (C,).
-
-    Returns:
-        ``pw.weight``, ``dw.weight``, ``dw.bias``.
     """
 
-    def with_norm(weight: Tensor, norm: str) -> Branch:
-        mean, var, gamma, beta = (
-            state[f'dw.{norm}.{name}'] for name in ('running_mean', 'running_var', 'weight', 'bias')
-        )
+    def branch(name: str, norm: int, weight: Tensor | None = None) -> Branch:
+        """Return a batch norm and the convolution before it, or that with another weight, as one convolution."""
+        weight = state[f'dw.{name}.{norm - 1}.weight'] if weight is None else weight
+        mean, var, gamma, beta = (state[f'dw.{name}.{norm}.{key}'] for key in _FOLDED_KEYS)
         return fold_batch_norm(weight, mean, var, gamma, beta)
 
-    def branch(conv: str, norm: str) -> Branch:
-        return with_norm(state[f'dw.{conv}.weight'], norm)
-
-    kxk = branch('kxk.0', 'kxk.1')
+    kxk = branch('kxk', 1)
     channels, _, kernel_size, _ = kxk[0].shape
     average = average_kernel(channels, kernel_size, groups=channels).to(kxk[0])
-    point, point_bias = branch('point.0', 'point.1')
     weight, bias = add_branches(
-        (pad_kernel(point, kernel_size), point_bias),
-        sequence_1x1_kxk(branch('point_kxk.0', 'point_kxk.1'), branch('point_kxk.2', 'point_kxk.3'), channels),
-        sequence_1x1_kxk(branch('point_average.0', 'point_average.1'), with_norm(average, 'point_average.3'), channels),
+        branch('point', 1),
+        sequence_1x1_kxk(branch('point_kxk', 1), branch('point_kxk', 3), channels),
+        sequence_1x1_kxk(branch('point_average', 1), branch('point_average', 3, average), channels),
         kxk,
     )
     return {'pw.weight': state['pw.weight'], 'dw.weight': weight, 'dw.bias': bias}
@@ -98,41 +86,29 @@ def fuse_upsampler(state: State) -> dict[str, Tensor]:
 
     Args:
         state: weight and bias of ``conv1``, ``conv3``, ``conv1x1``, ``conv3x3``.
-
-    Returns:
-        ``0.weight``, ``0.bias``.
     """
 
     def branch(name: str) -> Branch:
         return state[f'{name}.weight'], state[f'{name}.bias']
 
-    conv1, bias1 = branch('conv1')
-    weight, bias = add_branches(
-        (pad_kernel(conv1, 3), bias1), branch('conv3'), sequence_1x1_kxk(branch('conv1x1'), branch('conv3x3'))
-    )
+    sequence = sequence_1x1_kxk(branch('conv1x1'), branch('conv3x3'))
+    weight, bias = add_branches(branch('conv1'), branch('conv3'), sequence)
     return {'0.weight': weight, '0.bias': bias}
 
 
 _DBB_CONVS = ('point.0', 'point_kxk.0', 'point_kxk.2', 'point_average.0', 'kxk.0')
 _DBB_NORMS = ('point.1', 'point_kxk.1', 'point_kxk.3', 'point_average.1', 'point_average.3', 'kxk.1')
-_NORM_KEYS = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
+_RBSB_KEYS = {'pw.weight', 'dw.weight', 'dw.bias', 'rep1x1.weight', 'rep1x1.bias'}
+_UPSAMPLER_KEYS = {f'{conv}.{key}' for conv in ('conv1', 'conv3', 'conv1x1', 'conv3x3') for key in ('weight', 'bias')}
+_DBB_KEYS = {'pw.weight'} | {f'dw.{conv}.weight' for conv in _DBB_CONVS}
+_DBB_KEYS |= {f'dw.{norm}.{key}' for norm in _DBB_NORMS for key in (*_FOLDED_KEYS, 'num_batches_tracked')}
 
 # All keys of a block below its prefix, and its rule.
 _RULES: dict[frozenset[str], Rule] = {
-    frozenset({'pw.weight', 'dw.weight', 'dw.bias', 'rep1x1.weight', 'rep1x1.bias'}): fuse_rbsb,
-    frozenset(
-        f'{conv}.{kind}' for conv in ('conv1', 'conv3', 'conv1x1', 'conv3x3') for kind in ('weight', 'bias')
-    ): fuse_upsampler,
-    frozenset(
-        [
-            'pw.weight',
-            *(f'dw.{conv}.weight' for conv in _DBB_CONVS),
-            *(f'dw.{norm}.{key}' for norm in _DBB_NORMS for key in _NORM_KEYS),
-        ]
-    ): fuse_dbb,
+    frozenset(_RBSB_KEYS): fuse_rbsb,
+    frozenset(_UPSAMPLER_KEYS): fuse_upsampler,
+    frozenset(_DBB_KEYS): fuse_dbb,
 }
-
-
 # What the arguments of a network become when it is fused.
 _FUSED_ARGUMENTS = {
     'conv': {'BSConvU_rep': 'BSConvU', 'BSConvU_dbb': 'BSConvU'},
@@ -150,10 +126,7 @@ def _apply(rule: Rule, state: State) -> dict[str, Tensor]:
 def fused_block(build: Callable[[], nn.Module], rule: Rule, block: nn.Module) -> nn.Module:
     """Return the plain block that replaces a re-parameterizable one, in its dtype and on its device.
 
-    Args:
-        build: creates the plain block; it is called on the meta device, where no random numbers are drawn.
-        rule: ``fuse_rbsb``, ``fuse_dbb`` or ``fuse_upsampler``.
-        block: the block whose weights are fused, of any dtype and device.
+    ``build`` creates the plain block; it is called on the meta device, where no random numbers are drawn.
     """
     with torch.device('meta'):
         plain = build()
@@ -164,12 +137,10 @@ def fused_block(build: Callable[[], nn.Module], rule: Rule, block: nn.Module) ->
 def fuse(network: nn.Module, fold_input: bool = False) -> nn.Module:
     """Return a fused copy of a network: every :class:`Reparameterizable` block is replaced. The network is unchanged.
 
-    Args:
-        network: in training form; a network without such blocks gives a plain copy.
-        fold_input: also fold the ``num_in`` copies that LKDN makes of its input into its first convolution.
+    The copy has the same class, dtype, device, training mode and output.
 
-    Returns:
-        A network of the same class, dtype, device and training mode, equal in its output.
+    Args:
+        fold_input: also fold the ``num_in`` copies that LKDN makes of its input into its first convolution.
     """
     fused = _fuse_module(copy.deepcopy(network))
     if fold_input:
@@ -196,19 +167,14 @@ def fuse_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fuse_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the state dict of the fused network, from that of the training form, which is unchanged.
+    """Return the state dict of the fused network, in the structure of that of the training form, which is unchanged.
 
     Args:
         state_dict: flat (keys to tensors), or a checkpoint that contains such under ``params`` and ``params_ema``, and
             may contain the arguments of its network under ``network_g``. What is fused already stays as it is.
-
-    Returns:
-        A dict of the same structure.
     """
     if any(isinstance(value, dict) for value in state_dict.values()):
-        nested = {
-            key: fuse_state_dict(value) if isinstance(value, dict) else value for key, value in state_dict.items()
-        }
+        nested = {key: fuse_state_dict(v) if isinstance(v, dict) else v for key, v in state_dict.items()}
         if isinstance(nested.get('network_g'), dict):
             nested['network_g'] = fuse_config(nested['network_g'])
         return nested

@@ -13,49 +13,32 @@ Branch = tuple[Tensor, Tensor]
 
 
 def add_branches(*branches: Branch) -> Branch:
-    """Return the convolution whose output is the sum of those of the branches (transform II).
-
-    Args:
-        branches: weights of one shape, see :func:`pad_kernel`, and their biases.
-    """
+    """Return the convolution whose output is the sum of those of the branches (transform II), padded to one size."""
     weights, biases = zip(*branches)
-    zero = torch.zeros(())
-    return sum(weights, start=zero), sum(biases, start=zero)
+    size, zero = max(weight.shape[-1] for weight in weights), torch.zeros(())
+    return sum((pad_kernel(weight, size) for weight in weights), start=zero), sum(biases, start=zero)
 
 
 def pad_kernel(weight: Tensor, kernel_size: int) -> Tensor:
-    """Return a kernel as the centre of a larger one, surrounded by zeros: 1×1 to K×K (transform VI).
+    """Return a kernel (O, I, k, k) as the centre of one of zeros, (O, I, K, K): 1×1 to K×K (transform VI).
 
-    Args:
-        weight: (O, I, k, k).
-        kernel_size: K ≥ k of the same parity, so that there is a centre.
-
-    Returns:
-        (O, I, K, K).
+    Raises:
+        ValueError: K − k is negative or odd, so that there is no centre.
     """
-    margin, odd = divmod(kernel_size - weight.shape[-1], 2)
+    size = weight.shape[-1]
+    margin, odd = divmod(kernel_size - size, 2)
     if margin < 0 or odd:
-        raise ValueError(
-            f'a {weight.shape[-1]}×{weight.shape[-1]} kernel cannot be the centre of {kernel_size}×{kernel_size}'
-        )
+        raise ValueError(f'a {size}×{size} kernel cannot be the centre of {kernel_size}×{kernel_size}')
     return F.pad(weight, [margin] * 4)
 
 
-def identity_kernel(channels: int, kernel_size: int, groups: int = 1) -> Tensor:
-    """Return the kernel whose output is its input: a shortcut as a convolution.
-
-    Returns:
-        (channels, channels / groups, K, K), float64.
-    """
-    per_group = channels // groups
-    weight = torch.zeros(channels, per_group, kernel_size, kernel_size, dtype=torch.float64)
-    index = torch.arange(channels)
-    weight[index, index % per_group, kernel_size // 2, kernel_size // 2] = 1
-    return weight
+def identity_kernel(channels: int, groups: int = 1) -> Tensor:
+    """Return the kernel whose output is its input, (channels, channels / groups, 1, 1) in float64: a shortcut."""
+    return torch.eye(channels // groups, dtype=torch.float64).repeat(groups, 1)[:, :, None, None]
 
 
 def sequence_1x1_kxk(pointwise: Branch, kxk: Branch, groups: int = 1) -> Branch:
-    """Return a 1×1 convolution followed by a K×K one as one K×K convolution (transform III).
+    """Return a 1×1 convolution followed by a K×K one, with the same groups, as one K×K convolution (transform III).
 
     Exact at the borders only if the block pads the input of the K×K convolution with the bias of the 1×1, not with
     zeros.
@@ -63,10 +46,6 @@ def sequence_1x1_kxk(pointwise: Branch, kxk: Branch, groups: int = 1) -> Branch:
     Args:
         pointwise: weight (M, I / groups, 1, 1), bias (M,).
         kxk: weight (O, M / groups, K, K), bias (O,).
-        groups: of both convolutions.
-
-    Returns:
-        Weight (O, I / groups, K, K), bias (O,).
     """
     (weight1, bias1), (weight2, bias2) = pointwise, kxk
     first = weight1.flatten(1).unflatten(0, (groups, -1))  # (groups, M / groups, I / groups)
@@ -77,13 +56,11 @@ def sequence_1x1_kxk(pointwise: Branch, kxk: Branch, groups: int = 1) -> Branch:
 
 
 def average_kernel(channels: int, kernel_size: int, groups: int = 1) -> Tensor:
-    """Return K×K average pooling with stride 1, which counts its zero padding, as a convolution (transform V).
+    """Return K×K average pooling with stride 1, which counts its zero padding, as a kernel (transform V).
 
-    Returns:
-        (channels, channels / groups, K, K), float64.
+    Its shape is (channels, channels / groups, K, K), in float64.
     """
-    centre = identity_kernel(channels, 1, groups)
-    return centre.expand(-1, -1, kernel_size, kernel_size) / kernel_size**2
+    return identity_kernel(channels, groups).expand(-1, -1, kernel_size, kernel_size) / kernel_size**2
 
 
 def fold_batch_norm(
@@ -91,13 +68,8 @@ def fold_batch_norm(
 ) -> Branch:
     """Return a convolution without bias and a batch norm in evaluation mode as one convolution (transform I).
 
-    Args:
-        weight: (O, I, K, K).
-        mean: running mean of the batch norm, (O,).
-        var: running variance, (O,).
-        gamma: weight of the batch norm, (O,).
-        beta: bias of the batch norm, (O,).
-        eps: of the batch norm; the default is that of ``nn.BatchNorm2d``.
+    The weight is (O, I, K, K). The others are running mean and variance, weight and bias of the batch norm, (O,), and
+    its eps, by default that of ``nn.BatchNorm2d``.
     """
     gain = (var + eps).rsqrt() * gamma
     return weight * gain.view(-1, 1, 1, 1), -mean * gain + beta

@@ -9,40 +9,26 @@ import torch
 
 from lkdn_basicsr import cli
 from lkdn_basicsr.errors import InputError
-from lkdn_basicsr.evaluate.benchmarks import read_benchmarks
 from lkdn_basicsr.files import check_writable
-from lkdn_basicsr.study.runs import benchmark_folders, check_runs, read_runs
-from lkdn_basicsr.study.study import Study
-from lkdn_basicsr.study.trainer import Trainer
-from lkdn_basicsr.training.distributed import Ranks, read_launch
 
 PROG = 'python -m lkdn_basicsr.study'
+DESCRIPTION = """Train and test option files as the runs of one study, and write a table, plots and a page. Give the
+same command again to resume after an interruption. Start it with torchrun to split the runs across several processes,
+each with a GPU of its own. See docs/study.md."""
 
 
 def build_parser() -> cli.Parser:
     """Return the parser of the command's arguments."""
-    parser = cli.Parser(
-        prog=PROG,
-        allow_abbrev=False,
-        description='Train and test option files as the runs of one study, and write a table, plots and a page. Give '
-        'the same command again to resume after an interruption. Start it with torchrun to split the runs across '
-        'several processes, each with a GPU of its own. See docs/study.md.',
-    )
-    parser.add_argument('options', nargs='+', metavar='OPTIONS', help='option files, or folders of option files')
-    parser.add_argument('--iters', type=_positive, metavar='N', help="iterations of each run (default: each file's)")
-    parser.add_argument('--out', required=True, metavar='DIR', help='folder for everything that the study writes')
-    parser.add_argument(
-        '--sets',
-        nargs='+',
-        metavar='DIR',
-        help='benchmarks, folders with GTmodX and LRbicxX (default: those that the option files validate on)',
-    )
-    parser.add_argument(
-        '--force_yml',
-        nargs='+',
-        metavar='KEY=VALUE',
-        help='set keys in all runs, as in datasets:train:batch_size_per_gpu=8 datasets:val_2=~',
-    )
+    parser = cli.Parser(prog=PROG, description=DESCRIPTION)
+    add = parser.add_argument
+    files = 'option files, or folders of option files: paths, or names of shipped ones'
+    add('options', nargs='+', metavar='OPTIONS', help=files)
+    add('--iters', type=_positive, metavar='N', help="iterations of each run (default: each file's)")
+    add('--out', required=True, metavar='DIR', help='folder for everything that the study writes')
+    sets = 'benchmarks, folders with GTmodX and LRbicxX (default: those that the option files validate on)'
+    add('--sets', nargs='+', metavar='DIR', help=sets)
+    settings = 'set keys in all runs, as in datasets:train:batch_size_per_gpu=8 datasets:val_2=~'
+    add('--force_yml', nargs='+', default=(), metavar='KEY=VALUE', help=settings)
     return parser
 
 
@@ -61,14 +47,18 @@ def main() -> None:
 def run_study(arguments: argparse.Namespace) -> None:
     """Check all runs, then train and measure them, and write the report on the first rank.
 
-    Args:
-        arguments: see :func:`build_parser`.
-
     Raises:
         InputError: the arguments or option files are invalid, and nothing was written; or runs failed, and the report
             has the others.
         SystemExit: a signal stopped the study.
     """
+    # Imported here, so that cli.report_errors reports an OpenCV that does not load.
+    from lkdn_basicsr.evaluate.benchmarks import read_benchmarks
+    from lkdn_basicsr.study.runs import benchmark_folders, check_runs, read_runs
+    from lkdn_basicsr.study.study import Study
+    from lkdn_basicsr.study.trainer import Trainer
+    from lkdn_basicsr.training.distributed import Ranks, read_launch
+
     failures = {}
     with Ranks(read_launch()) as ranks:
         ranks.rendezvous()
@@ -86,8 +76,9 @@ def run_study(arguments: argparse.Namespace) -> None:
             try:
                 study.work()
                 if ranks.launch.rank == 0:
-                    names = (os.path.basename(os.path.normpath(path)) for path in arguments.options)
-                    study.write_report(', '.join(names))
+                    study.write_report(
+                        ', '.join(os.path.basename(os.path.normpath(path)) for path in arguments.options)
+                    )
                     failures = study.failures()
             finally:
                 if trainer.stopped_by is not None:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import statistics
+from collections.abc import Sequence
 from copy import deepcopy
 from fnmatch import fnmatchcase
 from typing import Any
@@ -18,34 +19,31 @@ from lkdn_basicsr.options.check_networks import check_checkpoints, check_network
 from lkdn_basicsr.options.check_relations import check_relations
 from lkdn_basicsr.options.check_schema import check_schema
 from lkdn_basicsr.options.diff import changes, plain
-from lkdn_basicsr.options.option_file import OptionFile, RunOptions, dump_yaml, force_options, read_option_file
+from lkdn_basicsr.options.option_file import (
+    OptionFile,
+    RunOptions,
+    dump_yaml,
+    find_option_file,
+    force_options,
+    read_option_file,
+)
 from lkdn_basicsr.options.parse import set_derived_options, set_num_gpu
 
 MIN_CURVE_POINTS = 20
 # Options that may change when a run is continued: they do not affect what it has already learned.
-CHANGEABLE = (
-    'train:total_iter',
-    'val:val_freq',
-    'val:pbar',
-    'logger:*',
-    'dist_params*',
-    'datasets:train:num_worker_per_gpu',
-    'datasets:train:prefetch_mode',
-    'datasets:train:num_prefetch_queue',
-    'datasets:train:pin_memory',
-    'datasets:train:persistent_workers',
-)
+LOADING = ('num_worker_per_gpu', 'prefetch_mode', 'num_prefetch_queue', 'pin_memory', 'persistent_workers')
+CHANGEABLE = ['train:total_iter', 'val:val_freq', 'val:pbar', 'logger:*', 'dist_params*']
+CHANGEABLE += [f'datasets:train:{name}' for name in LOADING]
 
 
 class StudyRun:
     """One training of a study.
 
-    Args:
+    Attributes:
         option_file: the checked options, with the settings of the study.
         out: the folder of the study.
-
-    Attributes:
         name: label in tables and name of the folder.
+        key: of the state of the run in the store of the ranks.
         folder: ``experiments/NAME`` in ``out``, with the files of the trainer and the record.
         events: folder of the TensorBoard files.
         options_path: the option file that the trainer reads.
@@ -54,6 +52,7 @@ class StudyRun:
     def __init__(self, option_file: OptionFile, out: str) -> None:
         self.option_file, self.out = option_file, out
         self.name: str = option_file.opt['name']
+        self.key = f'study run {self.name}'
         self.scale: int = option_file.opt['scale']
         self.iterations: int = option_file.opt['train']['total_iter']
         self.folder = os.path.join(out, 'experiments', self.name)
@@ -76,9 +75,8 @@ class StudyRun:
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, ValueError) as error:
-            raise InputError(
-                f'{self.record_file} cannot be read ({error}): remove {self.folder} to train this run again'
-            ) from None
+            fix = f'remove {self.folder} to train this run again'
+            raise InputError(f'{self.record_file} cannot be read ({error}): {fix}') from None
 
     def write_record(self, record: dict[str, Any]) -> None:
         write_file(self.record_file, json.dumps(record, indent=1).encode())
@@ -117,8 +115,8 @@ class StudyRun:
     def read_events(self) -> tuple[float | None, dict[str, list[tuple[int, float]]]]:
         """Read the seconds of training and the PSNR curves, by validation dataset, from the TensorBoard files.
 
-        The seconds are the iterations times the median time of one, so that start, validation, saving and
-        interruptions do not count. Each iteration counts once, also in a run that was interrupted.
+        The seconds are the iterations times the median time of one: start, validation, saving and interruptions do not
+        count.
         """
         if not os.path.isdir(self.events):  # somebody removed it
             return None, {}
@@ -140,11 +138,14 @@ class StudyRun:
 def list_option_files(paths: list[str]) -> list[str]:
     """Return the option files of a study: files as given, those of a folder in natural order (2 before 10).
 
+    Args:
+        paths: of files and folders, or names of shipped ones, see :func:`find_option_file`.
+
     Raises:
-        InputError: a folder contains none.
+        InputError: a path does not exist, or a folder contains no option file.
     """
     files = []
-    for path in paths:
+    for path in map(find_option_file, paths):
         if not os.path.isdir(path):
             files.append(path)
             continue
@@ -161,13 +162,11 @@ def _natural_key(name: str) -> list[tuple[bool, int, str]]:
     return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r'(\d+)', name) if part]
 
 
-def read_runs(
-    paths: list[str], out: str, iterations: int | None = None, forced: list[str] | None = None
-) -> list[StudyRun]:
+def read_runs(paths: list[str], out: str, iterations: int | None = None, forced: Sequence[str] = ()) -> list[StudyRun]:
     """Read the option files of a study and check what needs no data.
 
     Args:
-        paths: option files, and folders of option files.
+        paths: see :func:`list_option_files`.
         out: the folder of the study.
         iterations: replaces ``train:total_iter`` of every file.
         forced: ``KEY=VALUE`` settings for every file, as of ``--force_yml``.
@@ -194,10 +193,8 @@ def read_runs(
             raise option_file.error(('name',), f'is {run.name}, but debug marks a short test run; rename it')
         first = next(iter(runs.values()), run)
         if run.scale != first.scale:
-            raise option_file.error(
-                ('scale',),
-                f'is {run.scale}, but {first.scale} in {first.option_file.path}; start one study for each scale',
-            )
+            other = f'{first.scale} in {first.option_file.path}'
+            raise option_file.error(('scale',), f'is {run.scale}, but {other}; start one study for each scale')
         runs[run.name] = run
     return list(runs.values())
 
@@ -252,11 +249,8 @@ def benchmark_folders(runs: list[StudyRun]) -> list[str]:
     for run in runs[1:]:
         own = _validation_folders(run)
         if own != folders:
-            raise run.option_file.error(
-                ('datasets',),
-                f'validates on {", ".join(own)}, but {runs[0].option_file.path} on {", ".join(folders)}; give the '
-                'benchmarks with --sets',
-            )
+            both = f'{", ".join(own)}, but {runs[0].option_file.path} on {", ".join(folders)}'
+            raise run.option_file.error(('datasets',), f'validates on {both}; give the benchmarks with --sets')
     return folders
 
 
@@ -268,11 +262,8 @@ def _validation_folders(run: StudyRun) -> list[str]:
         gt, lq = (os.path.expanduser(dataset.get(key, '')).rstrip('/') for key in ('dataroot_gt', 'dataroot_lq'))
         folder = os.path.dirname(gt)
         if [gt, lq] != [os.path.join(folder, f'{kind}{run.scale}') for kind in ('GTmod', 'LRbicx')]:
-            raise run.option_file.error(
-                ('datasets', phase),
-                'is not a folder with GTmodX and LRbicxX, so it cannot be used as a benchmark; give the benchmarks '
-                'with --sets',
-            )
+            reason = 'is not a folder with GTmodX and LRbicxX, so it cannot be used as a benchmark'
+            raise run.option_file.error(('datasets', phase), f'{reason}; give the benchmarks with --sets')
         folders.append(folder or '.')
     if not folders:
         raise run.option_file.error(('datasets',), 'has no validation dataset; give the benchmarks with --sets')

@@ -22,7 +22,7 @@ DONE = 'done'
 class Study:
     """The runs of a study, and what is needed to process them.
 
-    A rank that has processed a run stores the state of the run, done or why it failed, for all ranks.
+    A rank that has processed a run stores ``DONE``, or why it failed, under the key of the run, for all ranks.
 
     Attributes:
         runs: checked.
@@ -44,13 +44,13 @@ class Study:
         while remaining:
             run, lock = self._claim_next(remaining)
             with lock:
-                if self._state(run) is None:
-                    self.ranks.set(self._key(run), self._train_and_measure(run, lock))
+                if self.ranks.get(run.key) is None:
+                    self.ranks.set(run.key, self._train_and_measure(run, lock))
             remaining.remove(run)
 
     def failures(self) -> dict[str, str]:
         """Return the names of the runs that failed, each with the reason."""
-        states = {run.name: self._state(run) for run in self.runs}
+        states = {run.name: self.ranks.get(run.key) for run in self.runs}
         return {name: state for name, state in states.items() if state not in (None, DONE)}
 
     def write_report(self, title: str) -> None:
@@ -58,7 +58,7 @@ class Study:
 
         The networks are timed here, one after the other, because no run is in training any more.
         """
-        results = [self.measure(run, timed=True) for run in self.runs if self._state(run) == DONE]
+        results = [self.measure(run, timed=True) for run in self.runs if self.ranks.get(run.key) == DONE]
         if results:
             results.insert(0, measure_bicubic(self.benchmarks, self.runs[0].scale, self._cache))
             report.write_report(self.out, title, results, self.benchmarks)
@@ -76,10 +76,8 @@ class Study:
 
     def measure(self, run: StudyRun, timed: bool = False) -> Result:
         """Measure a trained run; results that were measured before come from the cache."""
-        result = measure(
-            run.checkpoint, self.benchmarks, run.scale, self._cache, run.name, not self._is_distributed, timed
-        )
-        record = run.read_record()
+        progress, record = not self._is_distributed, run.read_record()
+        result = measure(run.checkpoint, self.benchmarks, run.scale, self._cache, run.name, progress, timed)
         result.seconds = record['seconds']
         result.curves = {name: [tuple(point) for point in points] for name, points in record['curves'].items()}
         return result
@@ -107,14 +105,6 @@ class Study:
             return str(error)
         self._log(run, 'done, ' + ', '.join(f'{name} {score.mean_psnr:.2f} dB' for name, score in scores.items()))
         return DONE
-
-    def _state(self, run: StudyRun) -> str | None:
-        """Return ``DONE``, the reason of a failure, or None if no rank has processed the run yet."""
-        return self.ranks.get(self._key(run))
-
-    @staticmethod
-    def _key(run: StudyRun) -> str:
-        return f'study run {run.name}'
 
     def _log(self, run: StudyRun, message: str, is_error: bool = False) -> None:
         heading = f'run {self.runs.index(run) + 1} of {len(self.runs)}, {run.name}'

@@ -14,7 +14,6 @@ from lkdn_basicsr import cli
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.study.runs import StudyRun
 from lkdn_basicsr.training.distributed import end_with_parent
-from lkdn_basicsr.training.run import train_pipeline
 from lkdn_basicsr.training.signals import SIGNALS
 
 # Prefixes of the variables that torchrun sets. Without them, the trainer does not take itself for a rank of the study.
@@ -82,20 +81,15 @@ class Trainer:
         environment = {key: value for key, value in os.environ.items() if not key.startswith(TORCHRUN)}
         package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         environment['PYTHONPATH'] = os.pathsep.join(filter(None, [package, os.environ.get('PYTHONPATH')]))
-        with (
-            tempfile.TemporaryFile() as message,
-            open(log_file, 'ab') if log_file else contextlib.nullcontext() as output,
-        ):
+        log = open(log_file, 'ab') if log_file else contextlib.nullcontext()
+        with log as output, tempfile.TemporaryFile() as message:
             arguments = [os.getpid(), run.name, run.out, run.options_path, message.fileno()]
+            command = [sys.executable, '-m', __name__, *map(str, arguments)]
+            fds = [lock.fileno(), message.fileno()]
+            # Ctrl-C signals the group of the study. A trainer in that group would get it twice, directly and
+            # forwarded, and the second signal stops a training without a checkpoint: it gets a group of its own.
             self._process = subprocess.Popen(
-                [sys.executable, '-m', __name__, *map(str, arguments)],
-                env=environment,
-                pass_fds=[lock.fileno(), message.fileno()],
-                # Ctrl-C signals the group of the study. A trainer in that group would get it twice, directly and
-                # forwarded, and the second signal stops a training without a checkpoint.
-                process_group=0,
-                stdout=output,
-                stderr=output,
+                command, env=environment, pass_fds=fds, process_group=0, stdout=output, stderr=output
             )
             status = self._process.wait()
             self._process = None
@@ -117,6 +111,8 @@ def main() -> None:
         sys.exit(1)
     sys.argv = ['lkdn_basicsr.train', '-opt', options, '--auto_resume']
     with cli.report_errors(name):
+        from lkdn_basicsr.training.run import train_pipeline
+
         try:
             train_pipeline(root)
         except InputError as error:

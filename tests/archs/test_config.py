@@ -39,10 +39,8 @@ def test_entry_decides_what_keys_and_shapes_leave_open(tmp_path):
     assert read(tmp_path / 'net.pth', network) == network.config
     weights = {f'module.{key}': value for key, value in network.state_dict().items()}
     for wrapped in (weights, {'params': weights}):
-        assert archs.config_from_state_dict(checkpoints.pick_weights(wrapped)[0], network.config) == (
-            'LKDN',
-            {key: value for key, value in network.config.items() if key != 'type'},
-        )
+        cls, arguments = archs.config_from_state_dict(checkpoints.pick_weights(wrapped)[0], network.config)
+        assert {'type': cls, **arguments} == network.config
 
 
 def test_arguments_without_an_entry_are_guessed_as_documented(tmp_path):
@@ -52,9 +50,6 @@ def test_arguments_without_an_entry_are_guessed_as_documented(tmp_path):
     assert read(tmp_path / 'net.pth', archs.LKDN(), entry=False)['type'] == 'LKDN'
     assert read(tmp_path / 'net.pth', archs.LKDN_S(), entry=False)['type'] == 'LKDN_S'
     assert read(tmp_path / 'net.pth', archs.LKDN(num_feat=42, num_block=1), entry=False)['type'] == 'LKDN_S'
-
-
-def test_class_is_read_from_the_entry(tmp_path):
     assert read(tmp_path / 'net.pth', archs.LKDN_S(num_feat=8, num_block=1))['type'] == 'LKDN_S'
     assert read(tmp_path / 'net.pth', archs.LKDN(num_feat=42, num_block=1))['type'] == 'LKDN'
 
@@ -91,18 +86,6 @@ def test_checkpoints_of_earlier_releases_are_read(tmp_path, mark, prefix):
     for found in (loaded['params_ema'], reparam.fuse_state_dict(loaded)['params']):
         cls, arguments = archs.config_from_state_dict(checkpoints.pick_weights(found)[0])
         assert {'type': cls, **arguments} == network.config
-
-
-@pytest.mark.parametrize('form', ['network', 'checkpoint'])
-def test_entry_describes_the_fused_form(form):
-    network = archs.LKDN(**dict(HIDDEN, conv='BSConvU_dbb'), upsampler='pixelshuffle_rep')
-    if form == 'network':
-        entry = reparam.fuse(network, fold_input=True).config
-    else:
-        entry = reparam.fuse_state_dict({'params': network.state_dict(), 'network_g': network.config})['network_g']
-    expected = dict(network.config, conv='BSConvU', upsampler='pixelshuffledirect')
-    assert entry == dict(expected, num_in=1 if form == 'network' else 4)
-    assert network.config['conv'] == 'BSConvU_dbb'
 
 
 def test_subclasses_and_numpy_numbers_are_described_by_plain_values(tmp_path):

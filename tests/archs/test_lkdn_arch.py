@@ -73,29 +73,17 @@ def test_number_of_parameters(cls, arguments, parameters):
 @torch.no_grad()
 def test_output_equals_that_of_bsrn():
     # Computed once by the authors' code (BSRN_arch.py) with the weights of `fill` and the input of `image`, in
-    # float64: sum, sum of squares, and two pixels. No pixel differed from ours by more than 2e-15, so the sums of
-    # 16,320 values agree to 1e-10.
+    # float64: sum, sum of squares, and two pixels. No pixel of this network differs from it by more than 2e-15, so the
+    # sums of 16,320 values agree to 1e-10.
     network = fill(archs.LKDN(**BSRN))
     output = network(image(20, 17))
     sums = torch.stack([output.sum(), output.square().sum()])
     expected = torch.tensor([256.81419498626826, 1039.219236967961], dtype=torch.float64)
     torch.testing.assert_close(sums, expected, rtol=0, atol=1e-10)
     pixels = torch.stack([output[0, :, 3, 5], output[0, :, -1, -1]])
-    expected = torch.tensor(
-        [
-            [0.03637970936764755, 0.4169054583924041, 0.09826241004686485],
-            [-0.370623237097915, 0.003532654858905646, 0.3804934236304245],
-        ]
-    ).double()
+    expected = [[0.036379709, 0.416905458, 0.098262410], [-0.370623237, 0.003532655, 0.380493424]]
+    expected = torch.tensor(expected, dtype=torch.float64)
     torch.testing.assert_close(pixels, expected, rtol=0, atol=1e-7)
-
-
-@pytest.mark.parametrize('upscale', [1, 2, 3, 5, 8])
-@pytest.mark.parametrize('num_block', [1, 9])
-@torch.no_grad()
-def test_any_depth_and_scale(upscale, num_block):
-    network = archs.LKDN(num_feat=8, num_atten=8, num_block=num_block, upscale=upscale)
-    assert network(torch.rand(2, 3, 5, 7)).shape == (2, 3, 5 * upscale, 7 * upscale)
 
 
 @pytest.mark.parametrize('cls', [archs.LKDN, archs.LKDN_S])

@@ -25,7 +25,7 @@ from lkdn_basicsr.study.runs import list_option_files, read_runs
 from lkdn_basicsr.study.study import Study
 from lkdn_basicsr.study.trainer import claim
 from tests.support import processes
-from tests.support.runs import same, snapshot, write_run
+from tests.support.runs import change, same, snapshot, write, write_run
 
 ITERATIONS = 16
 ABLATION = Path(__file__).resolve().parents[2] / 'options/ablation'
@@ -34,23 +34,16 @@ ABLATION = Path(__file__).resolve().parents[2] / 'options/ablation'
 def make_home(folder):
     """Write images and the option files of two runs: ``table/1_a.yml``, and ``table/2_b.yml`` with SGD."""
     write_run(folder)
-    (folder / 'sets/held').mkdir(parents=True)
-    for name, target in (('gt', 'GTmod2'), ('lq', 'LRbicx2')):
-        (folder / 'val' / name).rename(folder / 'sets/held' / target)
-    options = yaml.safe_load((folder / 'train.yml').read_text())
-    options['datasets']['val'].update(dataroot_gt='sets/held/GTmod2', dataroot_lq='sets/held/LRbicx2', name='held')
-    options['network_g'].update(conv='BSConvU')
-    options['val']['val_freq'] = 2
-    write(folder / 'train.yml', options)
-    (folder / 'table').mkdir()
+    for name in ('sets/held', 'table'):
+        (folder / name).mkdir(parents=True)
+    (folder / 'val/gt').rename(folder / 'sets/held/GTmod2')
+    (folder / 'val/lq').rename(folder / 'sets/held/LRbicx2')
+    change(folder, datasets__val__dataroot_gt='sets/held/GTmod2', datasets__val__dataroot_lq='sets/held/LRbicx2')
+    change(folder, datasets__val__name='held', network_g__conv='BSConvU', val__val_freq=2)
     write(folder / 'table/1_a.yml', dict(base='../train.yml', name='a'))
     sgd = dict(optim_g=dict(type='SGD', lr=0.1, momentum=0.9))
     write(folder / 'table/2_b.yml', dict(base='../train.yml', name='b', network_g=dict(conv='BSConvU_rep'), train=sgd))
     return folder
-
-
-def write(path, options):
-    Path(path).write_text(yaml.safe_dump(options, sort_keys=False))
 
 
 def study(*arguments):
@@ -68,10 +61,6 @@ def study_in_child(folder, arguments):
     processes.work_in(folder)
     sys.argv = ['study', *arguments]
     command.main()
-
-
-def start(folder, *arguments, ranks):
-    return processes.start_ranks(ranks, lambda rank: (study_in_child, str(folder), list(arguments)))
 
 
 def read_table(out):
@@ -134,8 +123,12 @@ def test_study_writes_table_curves_and_page(home):
 
 @pytest.mark.slow
 def test_interrupted_ranks_resume_and_match_an_uninterrupted_process(home):
-    out, arguments = home / 'killed', ('table', '--iters', str(ITERATIONS), '--out', 'killed')
-    ranks = start(home, *arguments, ranks=2)
+    out, arguments = home / 'killed', ['table', '--iters', str(ITERATIONS), '--out', 'killed']
+
+    def start(_rank):
+        return study_in_child, str(home), arguments
+
+    ranks = processes.start_ranks(2, start)
     limit, signals = time.monotonic() + 120, {'a': signal.SIGKILL, 'b': signal.SIGTERM}
     while signals:
         assert time.monotonic() < limit, processes.output(home)
@@ -151,7 +144,7 @@ def test_interrupted_ranks_resume_and_match_an_uninterrupted_process(home):
     assert 'stopped by SIGTERM; run the same command again to resume' in processes.output(home)
     assert not (out / 'table.md').exists()
 
-    ranks = start(home, *arguments, ranks=2)  # immediately: a trainer may still be writing
+    ranks = processes.start_ranks(2, start)  # immediately: a trainer may still be writing
     assert processes.finish(ranks) == [0, 0], processes.output(home)[-3000:]
     assert same(outcome(out), outcome(home / 'out'))
     for name in 'ab':
@@ -161,30 +154,23 @@ def test_interrupted_ranks_resume_and_match_an_uninterrupted_process(home):
 
 
 @pytest.mark.slow
-def test_finished_runs_are_skipped(home, capfd):
-    shutil.copytree('out', 'again')
-    before = snapshot(home / 'again/experiments')
-    assert study('table', '--iters', ITERATIONS, '--out', 'again') is None
-    assert before == snapshot(home / 'again/experiments')
-    assert same(outcome(home / 'again'), outcome(home / 'out'))
-    assert 'INFO' not in capfd.readouterr().out  # of a trainer
-
-
-@pytest.mark.slow
-def test_networks_are_timed_after_all_trainings(home, monkeypatch):
-    shutil.copytree('out', 'untimed')
-    for path in Path('untimed/methods').glob('*/cost.json'):
+def test_finished_runs_are_skipped_and_networks_timed_after_all_trainings(home, monkeypatch, capfd):
+    again, arguments = home / 'again', ('table', '--iters', ITERATIONS, '--out', 'again')
+    shutil.copytree('out', again)
+    for path in again.glob('methods/*/cost.json'):
         path.unlink()
+    before = snapshot(again / 'experiments')
 
     def costs():
-        return [json.loads(path.read_text()) for path in Path('untimed/methods').glob('*/cost.json')]
+        return [json.loads(path.read_text()) for path in again.glob('methods/*/cost.json')]
 
     with monkeypatch.context() as patch:
         patch.setattr(Study, 'write_report', lambda *_: None)  # killed before the end
-        assert study('table', '--iters', ITERATIONS, '--out', 'untimed') is None
+        assert study(*arguments) is None
     assert len(costs()) == 2 and all(cost['params'] and not cost['latency'] for cost in costs())
-    assert study('table', '--iters', ITERATIONS, '--out', 'untimed') is None
-    assert all(cost['latency'] for cost in costs())
+    assert study(*arguments) is None
+    assert all(cost['latency'] for cost in costs()) and same(outcome(again), outcome(home / 'out'))
+    assert before == snapshot(again / 'experiments') and 'INFO' not in capfd.readouterr().out  # of a trainer
 
 
 @pytest.mark.slow
@@ -211,24 +197,20 @@ def test_run_is_claimed_by_one_process_at_a_time(prepared_study):
 @pytest.mark.parametrize(
     'arguments, message',
     [
-        (['nowhere.yml'], 'nowhere.yml'),
-        (['sets'], 'sets contains no option file .*: give a folder that does, for example sets/held'),
-        (['table', 'table/1_a.yml'], r'table/1_a\.yml, line 2: name is a, as in table/1_a\.yml; .* rename one'),
-        (['table', 'scale.yml'], r'scale\.yml, line 3: scale is 3, but 2 in table/1_a\.yml'),
-        (['table', 'typo.yml'], r'typo\.yml, line 4: network_g:num_fat'),
-        (['table', 'lost.yml'], r'lost\.yml, line 5: datasets:train:dataroot_gt'),
-        (['table', '--sets', 'train'], 'GTmod2'),
-        (['table', '--sets', 'sets/held', 'sets/held'], '--sets: sets/held and sets/held'),
-        (['table', 'other.yml'], r'other\.yml, line 4: datasets:val is not a folder with GTmodX and LRbicxX.* --sets'),
-        (['table', '--force_yml', 'train:lr=1'], r'--force_yml train:lr=1: '),
-        (
-            ['table', '--force_yml', 'train:optim_g:lr=1e-4', '--out', 'out'],
-            'a was started with train:optim_g:lr: 0.005, and cannot continue with 0.0001: give another --out, or '
-            'remove out/experiments/a',
-        ),
-        (['table', '--iters', '5', '--out', 'out'], 'a was started with 16 iterations, more than 5'),
-        (['table', '--out', 'train.yml/x'], '--out: train.yml/x '),
-        (['debug.yml'], 'name is debug_me'),
+        ('nowhere.yml', 'nowhere.yml'),
+        ('sets', 'sets contains no option file .*: give a folder that does, for example sets/held'),
+        ('table table/1_a.yml', r'table/1_a\.yml, line 2: name is a, as in table/1_a\.yml; .* rename one'),
+        ('table scale.yml', r'scale\.yml, line 3: scale is 3, but 2 in table/1_a\.yml'),
+        ('table typo.yml', r'typo\.yml, line 4: network_g:num_fat'),
+        ('table lost.yml', r'lost\.yml, line 5: datasets:train:dataroot_gt'),
+        ('table --sets train', 'GTmod2'),
+        ('table --sets sets/held sets/held', '--sets: sets/held and sets/held'),
+        ('table other.yml', r'other\.yml, line 4: datasets:val is not a folder with GTmodX and LRbicxX.* --sets'),
+        ('table --force_yml train:lr=1', '--force_yml train:lr=1: '),
+        ('table --out out --force_yml train:optim_g:lr=1', 'a was .*optim_g:lr: 0.005, and cannot continue with 1:'),
+        ('table --out out --iters 5', 'a was started with 16 iterations, more than 5: .*, or remove out/experiments/a'),
+        ('table --out train.yml/x', '--out: train.yml/x '),
+        ('debug.yml', 'name is debug_me'),
     ],
 )
 def test_invalid_input_is_reported_in_one_line_and_nothing_is_written(prepared_study, arguments, message):
@@ -244,7 +226,7 @@ def test_invalid_input_is_reported_in_one_line_and_nothing_is_written(prepared_s
     before = snapshot(prepared_study)
     defaults = {'--out': 'never', '--iters': ITERATIONS}
     options = [text for flag, value in defaults.items() if flag not in arguments for text in (flag, value)]
-    status = study(*options, *arguments)
+    status = study(*options, *arguments.split())
     assert isinstance(status, str) and '\n' not in status and re.search(message, status), status
     assert snapshot(prepared_study) == before
 
@@ -254,6 +236,18 @@ def test_option_files_are_in_natural_order(tmp_path):
         (tmp_path / name).touch()
     names = [os.path.basename(file) for file in list_option_files([str(tmp_path)])]
     assert names == ['9_y.yml', '10_x.yml', 'a.yaml', 'b.yml']
+
+
+@pytest.mark.parametrize('prefix', ['', 'options/'])
+def test_shipped_option_files_and_folders_are_found_from_any_folder(tmp_path, monkeypatch, prefix):
+    monkeypatch.chdir(tmp_path)
+    names = [f'{prefix}ablation/table2/3_bsb.yml', f'{prefix}ablation/table3']
+    expected = [ABLATION / 'table2/3_bsb.yml', *sorted((ABLATION / 'table3').glob('*.yml'))]
+    assert list(map(Path, list_option_files(names))) == expected
+    assert [run.name for run in read_runs(names, 'out')][:2] == ['BSB', 'Adan']
+    Path(prefix, 'ablation/table3').mkdir(parents=True)
+    Path(prefix, 'ablation/table3/own.yml').touch()
+    assert list_option_files(names[1:]) == [f'{prefix}ablation/table3/own.yml']  # a path comes first
 
 
 @pytest.mark.parametrize('visible, selected', [(None, '2'), ('4,5,6,7', '6'), ('GPU-a,GPU-b', 'GPU-a')])
@@ -280,6 +274,5 @@ def test_shipped_option_files_make_one_study(tmp_path):
     runs = read_runs([str(ABLATION / f'table{k}') for k in (1, 2, 3)], str(tmp_path), 100)
     assert len(runs) == 17 and all(run.iterations == 100 for run in runs)
     assert all(run.option_file.opt['num_gpu'] == 1 for run in runs)  # batches must not depend on the machine
-    assert all(
-        run.option_file.opt['val']['val_freq'] == run.option_file.opt['logger']['print_freq'] == 5 for run in runs
-    )
+    intervals = [(run.option_file.opt['val']['val_freq'], run.option_file.opt['logger']['print_freq']) for run in runs]
+    assert set(intervals) == {(5, 5)}
