@@ -49,17 +49,6 @@ def build_parser(prog: str | None = None) -> Parser:
     return parser
 
 
-def run(task: str) -> None:
-    """Run ``train`` or ``test`` in the current folder, with the arguments of the program."""
-    prog = f'python -m lkdn_basicsr.{task}'
-    build_parser(prog).parse_args()  # --help and typos are answered under this name
-    with report_errors(prog):
-        from lkdn_basicsr.training.run import test_pipeline, train_pipeline
-
-        pipeline = {'train': train_pipeline, 'test': test_pipeline}[task]
-        pipeline(os.getcwd())
-
-
 @contextlib.contextmanager
 def report_errors(prog: str) -> Iterator[None]:
     """Report invalid input in one line and exit with status 1; any other exception is a bug and keeps its traceback.

@@ -1,10 +1,18 @@
-"""``python -m lkdn_basicsr.train -opt FILE``: BasicSR's training pipeline and flags."""
+"""``python -m lkdn_basicsr.train -opt FILE``: train a network, with BasicSR's flags."""
+
+import os
 
 from lkdn_basicsr import cli
 
+PROG = 'python -m lkdn_basicsr.train'
+
 
 def main() -> None:
-    cli.run('train')
+    cli.build_parser(PROG).parse_args()  # --help and typos are answered under this name
+    with cli.report_errors(PROG):
+        from lkdn_basicsr.training.run import train_pipeline  # needs OpenCV, which report_errors checks
+
+        train_pipeline(os.getcwd())
 
 
 if __name__ == '__main__':

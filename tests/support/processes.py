@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lkdn_basicsr import cli
+from lkdn_basicsr import train as train_command
 
 torch.set_num_threads(1)
 CONTEXT = multiprocessing.get_context('forkserver')
@@ -28,7 +28,7 @@ def train(folder, arguments, die_at):
         calls = itertools.count(1)
         os.fsync, os.replace = (_dying(function, calls, die_at) for function in (os.fsync, os.replace))
     sys.argv = ['train', *arguments]
-    cli.run('train')
+    train_command.main()
 
 
 def work_in(folder):

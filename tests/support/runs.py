@@ -11,7 +11,8 @@ import torch
 import yaml
 from basicsr.utils.logger import initialized_logger
 
-from lkdn_basicsr import cli
+from lkdn_basicsr import test as test_command
+from lkdn_basicsr import train as train_command
 from lkdn_basicsr.data import imresize
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,7 +98,7 @@ def run(monkeypatch, task, *arguments):
     """``python -m lkdn_basicsr.<task>`` in this process: status and message of the exit, None at the end."""
     monkeypatch.setattr(sys, 'argv', [task, *map(str, arguments)])
     try:
-        cli.run(task)
+        {'train': train_command, 'test': test_command}[task].main()
     except SystemExit as exit_:
         return exit_.code
     return None

@@ -34,7 +34,7 @@ import json, os, signal, sys, time
 
 import lkdn_basicsr
 from basicsr.utils.registry import DATASET_REGISTRY
-from lkdn_basicsr import cli
+from lkdn_basicsr import train
 from lkdn_basicsr.data import PairedCropDataset
 from lkdn_basicsr.models import ReparamSRModel
 
@@ -62,7 +62,7 @@ def write_metrics(self, loader, current_iter, *arguments):
         file.write(json.dumps([current_iter, self.metric_results]) + chr(10))
 
 ReparamSRModel.optimize_parameters, ReparamSRModel.validation = optimize_parameters, write_metrics
-cli.run('train')
+train.main()
 """
 ARGUMENTS = '-opt train.yml --force_yml name=two datasets:train:batch_size_per_gpu=2'
 
