@@ -1,0 +1,62 @@
+"""GPUs: whether they can be used, exact arithmetic for scores, and running out of memory."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from lkdn_basicsr.errors import InputError, one_line
+
+# Of allocators that raise a plain RuntimeError: PyTorch's CPU allocator, cuDNN and cuBLAS.
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    'not enough memory',
+    'CUDNN_STATUS_ALLOC_FAILED',
+    'CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED',
+    'CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED',
+    'CUBLAS_STATUS_ALLOC_FAILED',
+)
+
+
+def check_cuda(remedy: str) -> None:
+    """Run a kernel of one element on the current GPU, whatever the number of GPUs that the driver reports.
+
+    Args:
+        remedy: how to run on the CPU instead, for the message.
+
+    Raises:
+        InputError: the driver is older than this build of PyTorch, the build has no kernels for the GPU, or the GPU is
+            used exclusively by another process.
+    """
+    try:
+        torch.ones(1, device='cuda').add_(1).item()
+    except Exception as error:  # torch raises RuntimeError, AssertionError and AcceleratorError
+        reason = one_line(error).partition(' CUDA kernel errors might be')[0]
+        raise InputError(
+            f'PyTorch {torch.__version__} cannot use the GPU ({reason}): install a driver and build for it, or {remedy}'
+        ) from None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception means that the memory of a GPU or of the machine does not suffice."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
+
+
+@contextlib.contextmanager
+def exact_arithmetic() -> Iterator[None]:
+    """Compute in float32 without TF32 and without cuDNN's autotuning, so that scores do not depend on the GPU.
+
+    BasicSR switches autotuning on for training; for images of many sizes it would tune each size again.
+    """
+    matmul = torch.backends.cuda.matmul
+    previous = matmul.allow_tf32
+    matmul.allow_tf32 = False
+    try:
+        with torch.backends.cudnn.flags(
+            torch.backends.cudnn.enabled, benchmark=False, deterministic=False, allow_tf32=False
+        ):
+            yield
+    finally:
+        matmul.allow_tf32 = previous
