@@ -1,11 +1,14 @@
 """Reading option files: by name, with their bases, and with --force_yml."""
 
+import sys
+
 import pytest
 
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.options import option_file as module
 from lkdn_basicsr.options.check_schema import check_schema
 from lkdn_basicsr.options.option_file import dump_yaml, find_option_file, force_options, read_option_file
+from lkdn_basicsr.training.run import Run
 from tests.support.option_files import TRAIN, parse_run, train_options, write_options, write_pairs
 
 BASE = """name: base
@@ -117,6 +120,15 @@ class TestShippedFiles:
     def test_a_file_at_the_path_comes_first(self, tmp_path):
         (tmp_path / 'my/runs/train.yml').write_text('a: mine\n')
         assert find_option_file('train.yml') == 'train.yml' and read_option_file('train.yml').opt == {'a': 'mine'}
+
+    @pytest.mark.parametrize('base', ['train.yml', 'options/train.yml', 'ablation/1.yml'])
+    def test_a_base_may_be_a_shipped_file(self, tmp_path, shipped, base):
+        (tmp_path / 'my/own.yml').write_text(f'base: {base}\nb: 2\n')
+        option_file = read_option_file('../own.yml')
+        assert option_file.opt == {'a': 'shipped', 'b': 2} and option_file.files[-1] == str(shipped / 'train.yml')
+        (tmp_path / 'my/train.yml').write_text('a: mine\n')  # a file next to it comes first
+        if base == 'train.yml':
+            assert read_option_file('../own.yml').opt == {'a': 'mine', 'b': 2}
 
     @pytest.mark.parametrize('name', ['../secret.yml', 'mine/train.yml', '../shipped/none.yml', '/train.yml'])
     def test_nothing_else_is_found(self, name):
@@ -258,13 +270,10 @@ class TestBase:
         [
             (
                 'base: ../bsae.yml\n',
-                r'derived\.yml, line 1: base is \.\./bsae\.yml, but .*options/bsae\.yml is not a file; '
-                r'did you mean .*options/base\.yml',
+                r'derived\.yml, line 1: base is \.\./bsae\.yml, but .*options/bsae\.yml is not a file, '
+                r'and no shipped file has that name; did you mean .*options/base\.yml',
             ),
-            (
-                'base: nowhere/at/all\n',
-                r'base is nowhere/at/all, but .* is not a file; the path is relative to the file',
-            ),
+            ('base: nowhere/at/all\n', r'base is nowhere/at/all, but .* is not a file, .*; the path is relative'),
             ('base: ..\n', 'base is .., but .* is not a file'),
             ('base: ~\n', r'line 1: base is None, but must be the path'),
             ('base: [a]\n', 'must be the path'),
@@ -321,6 +330,14 @@ class TestBaseOfATrainingFile:
         (tmp_path / 'again.yml').write_text(opt.effective)
         again, _ = parse_run(str(tmp_path), True, ['-opt', str(tmp_path / 'again.yml')])
         assert 'base' not in opt and dump_yaml(again) == opt.effective and again == opt
+
+    def test_a_dataset_that_is_null_is_left_out(self, derive, tmp_path, monkeypatch):
+        path = derive('datasets:\n  val: ~\n  val_2: ~\n')
+        monkeypatch.setattr(sys, 'argv', ['train', '-opt', path])
+        run = Run()
+        opt, _ = run.parse_options(str(tmp_path))
+        run.copy_opt_file(path, str(tmp_path))  # merged, but not checked
+        assert list(opt['datasets']) == ['train'] == list(read_option_file(tmp_path / 'derived.yml').opt['datasets'])
 
     def test_same_options_with_and_without_a_base(self, derive, tmp_path):
         merged = read_option_file(derive('name: small\n'))
