@@ -61,7 +61,7 @@ def test_damaged_images_are_named(tmp_path, opt, damage, kind):
 
 
 def test_files_cut_short_are_found_in_datasets_too_large_to_read(tmp_path, opt, monkeypatch):
-    monkeypatch.setattr('lkdn_basicsr.options.check_data.READ_WHOLE_BELOW', 0)
+    monkeypatch.setattr('lkdn_basicsr.options.check_data.DECODE_BELOW', 0)
     parse(tmp_path, opt)
     cut(tmp_path / 'gt' / 'p1.png', 0.9)
     assert 'p1.png' in refused(tmp_path, opt)
