@@ -19,7 +19,7 @@ from lkdn_basicsr.options.registries import CONSTRUCTOR_ERRORS, registered
 from lkdn_basicsr.options.schema import PAIRED
 
 # Every byte of a smaller dataset is checked; of a larger one, headers and ends of files.
-READ_WHOLE_BELOW = 1 << 30
+DECODE_BELOW = 1 << 30
 _SMALLEST_SIDE = {'calculate_ssim': 11, 'calculate_ssim_pt': 11, 'calculate_niqe': 96}  # in pixels, by metric
 
 
@@ -38,12 +38,7 @@ _Pairs = list[tuple[_Image, _Image]]  # ground truth and low quality
 
 
 def check_data(option_file: OptionFile, world_size: int = 1) -> None:
-    """Check the datasets of an option file; files are only read.
-
-    Args:
-        option_file: Options that ``check_schema`` and ``check_relations`` have checked, with ``phase`` and ``scale`` in
-            each dataset.
-        world_size: Number of ranks.
+    """Check the datasets of a checked option file that has ``phase`` and ``scale`` in each; files are only read.
 
     Raises:
         InputError: A folder or store is missing, empty or incomplete; images do not pair, differ in scale, are damaged,
@@ -74,10 +69,7 @@ def check_data(option_file: OptionFile, world_size: int = 1) -> None:
 
 
 def _open_crops(option_file: OptionFile, keys: Keys, dataset: dict[str, Any]) -> tuple[_Pairs, int]:
-    """Return the pairs of a PairedCropDataset and its number of samples.
-
-    The dataset itself pairs images and compares their sizes when it is built; image files are probed here.
-    """
+    """Return the pairs of a PairedCropDataset, which checks them when it is built, and its number of samples."""
     try:
         crops = registered(DATASET_REGISTRY)[dataset['type']](deepcopy(dataset))
     except CONSTRUCTOR_ERRORS as error:
@@ -103,21 +95,17 @@ def _read_pairs(option_file: OptionFile, keys: Keys, dataset: dict[str, Any]) ->
             raise option_file.error((*keys, key), f'is {root}, a raw store; read it with type: PairedCropDataset')
         if backend == 'disk' and is_lmdb(root):
             raise option_file.error((*keys, key), f'is {root}, an LMDB; set io_backend:type to lmdb')
-    read = _pair_folders if backend == 'disk' else _pair_lmdbs
-    return read(option_file, keys, dataset)
+    return (_pair_folders if backend == 'disk' else _pair_lmdbs)(option_file, keys, dataset)
 
 
 def _pair_lmdbs(option_file: OptionFile, keys: Keys, dataset: dict[str, Any]) -> _Pairs:
     gt, lq = (_read_lmdb(option_file, (*keys, key), dataset[key]) for key in ('dataroot_gt', 'dataroot_lq'))
     unpaired = sorted(gt.keys() ^ lq.keys())
     if unpaired:
-        roots = [dataset['dataroot_gt'], dataset['dataroot_lq']]
-        present, absent = roots if unpaired[0] in gt else roots[::-1]
-        raise option_file.error(
-            keys,
-            f'has images that do not pair: {unpaired[0]} is in {present} and not in {absent}; make both stores from '
-            'the same images',
-        )
+        one, other = ('gt', 'lq') if unpaired[0] in gt else ('lq', 'gt')
+        places = f'is in {dataset[f"dataroot_{one}"]} and not in {dataset[f"dataroot_{other}"]}'
+        reason = f'has images that do not pair: {unpaired[0]} {places}; make both stores from the same images'
+        raise option_file.error(keys, reason)
     return [(gt[key], lq[key]) for key in sorted(gt)]
 
 
@@ -154,22 +142,16 @@ def _pair_folders(option_file: OptionFile, keys: Keys, dataset: dict[str, Any]) 
     matches = pair_names(gt_names, lq_names, lambda name: [lq_name(name)])
     if matches.missing:
         name = gt_names[matches.missing[0]]
-        raise option_file.error(
-            keys,
-            f'has images that do not pair: {name} of {gt_root} needs {lq_name(name)}, which is not in {lq_root}; '
-            'correct filename_tmpl or the folders',
-        )
+        reason = f'{name} of {gt_root} needs {lq_name(name)}, which is not in {lq_root}; correct filename_tmpl'
+        raise option_file.error(keys, f'has images that do not pair: {reason} or the folders')
     if listed is None and matches.left_over:
         name = lq_names[matches.left_over[0]]
         reason = f'has images that do not pair: {name} of {lq_root} has no partner in {gt_root}; add it or remove both'
         raise option_file.error(keys, reason)
-    files = [
-        os.path.join(root, name)
-        for i, j in matches.pairs
-        for root, name in ((gt_root, gt_names[i]), (lq_root, lq_names[j]))
-    ]
-    images = _probe(option_file, keys, files)
-    return list(zip(images[::2], images[1::2], strict=True))
+    files = [os.path.join(gt_root, gt_names[i]) for i, _ in matches.pairs]
+    files += [os.path.join(lq_root, lq_names[j]) for _, j in matches.pairs]
+    images, count = _probe(option_file, keys, files), len(matches.pairs)
+    return list(zip(images[:count], images[count:], strict=True))
 
 
 def _check_single_images(option_file: OptionFile, keys: Keys, dataset: dict[str, Any]) -> None:
@@ -205,7 +187,7 @@ def _listed_names(option_file: OptionFile, keys: Keys, dataset: dict[str, Any]) 
 def _probe(option_file: OptionFile, keys: Keys, files: list[str]) -> list[_Image]:
     """Check that image files are intact, and return them with their sizes."""
     with _error_at(option_file, keys):
-        decode = sum(os.path.getsize(file) for file in files if os.path.exists(file)) < READ_WHOLE_BELOW
+        decode = sum(os.path.getsize(file) for file in files if os.path.exists(file)) < DECODE_BELOW
         return [_Image(file, probe_image(file, decode=decode, any_mode=True)) for file in files]
 
 
@@ -237,14 +219,12 @@ def _check_pair(option_file: OptionFile, keys: Keys, dataset: dict[str, Any], gt
 def _check_batch(
     option_file: OptionFile, keys: Keys, dataset: dict[str, Any], images: int, samples: int, world_size: int
 ) -> None:
-    batch = dataset['batch_size_per_gpu'] * (world_size if world_size > 1 else max(option_file.opt['num_gpu'], 1))
+    size = dataset['batch_size_per_gpu']
+    batch = size * (world_size if world_size > 1 else max(option_file.opt['num_gpu'], 1))
     samples = int(samples * dataset.get('dataset_enlarge_ratio', 1))
     if samples < batch:
-        raise option_file.error(
-            (*keys, 'batch_size_per_gpu'),
-            f'is {dataset["batch_size_per_gpu"]}, but {images} images give only {samples} samples for a batch of '
-            f'{batch}; make the batch smaller, or raise dataset_enlarge_ratio',
-        )
+        reason = f'is {size}, but {images} images give only {samples} samples for a batch of {batch}; make it smaller'
+        raise option_file.error((*keys, 'batch_size_per_gpu'), f'{reason}, or raise dataset_enlarge_ratio')
 
 
 def _check_metrics(option_file: OptionFile, phase: str, gt_images: list[_Image]) -> None:
@@ -255,8 +235,6 @@ def _check_metrics(option_file: OptionFile, phase: str, gt_images: list[_Image])
         needed = _SMALLEST_SIDE.get(options['type'], 1)
         border = options.get('crop_border', 0)
         if side is not None and side - 2 * border < needed:
-            raise option_file.error(
-                ('val', 'metrics', metric),
-                f'ignores {border} pixels at each edge and needs {needed} more, but {name} in datasets:{phase} has a '
-                f'side of {side}; use a smaller crop_border',
-            )
+            reason = f'crops {border} pixels at each edge and needs {needed} more, but {name} in datasets:{phase} has'
+            reason += f' a side of {side}; use a smaller crop_border'
+            raise option_file.error(('val', 'metrics', metric), reason)

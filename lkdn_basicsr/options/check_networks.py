@@ -15,11 +15,7 @@ from lkdn_basicsr.options.registries import CONSTRUCTOR_ERRORS, registered
 
 
 def build_network(options: dict[str, Any]) -> nn.Module:
-    """Build a network for its shapes only: on the meta device, or on the CPU if its class cannot be built there.
-
-    Args:
-        options: ``type`` and arguments, as in ``network_g``.
-    """
+    """Build ``network_g`` for its shapes only: on the meta device, or on the CPU if its class cannot be built there."""
     cls = registered(ARCH_REGISTRY)[options['type']]
     arguments = {name: value for name, value in options.items() if name != 'type'}
     with warnings.catch_warnings():
@@ -32,28 +28,22 @@ def build_network(options: dict[str, Any]) -> nn.Module:
 
 
 def check_networks(option_file: OptionFile) -> None:
-    """Build every network.
-
-    Args:
-        option_file: Options that :func:`check_schema` has checked.
+    """Build every network of options that ``check_schema`` has checked.
 
     Raises:
         InputError: A network refuses its arguments.
     """
-    for key, options in option_file.opt.items():
-        if key.startswith('network_') and isinstance(options, dict):
-            try:
-                build_network(options)
-            except CONSTRUCTOR_ERRORS as error:
-                raise option_file.error((key,), f'is refused by {options["type"]}: {one_line(error)}') from error
+    for key, options in option_file.opt.networks().items():
+        try:
+            build_network(options)
+        except CONSTRUCTOR_ERRORS as error:
+            raise option_file.error((key,), f'is refused by {options["type"]}: {one_line(error)}') from error
 
 
 def check_checkpoints(option_file: OptionFile, is_train: bool, resuming: bool, fetch: bool = True) -> None:
-    """Check the files that ``path`` names; download official weights that are missing.
+    """Check the files that ``path`` names, after ``check_schema``; download official weights that are missing.
 
     Args:
-        option_file: Options that :func:`check_schema` has checked.
-        is_train: Whether they are for training.
         resuming: Whether training resumes from a state, so that the pretrained weights are not read.
         fetch: Whether to download; if not, a note is added to ``option_file.notes``.
 
@@ -66,10 +56,10 @@ def check_checkpoints(option_file: OptionFile, is_train: bool, resuming: bool, f
         _load(option_file, ('path', 'resume_state'), state)
     if not is_train and path.get('pretrain_network_g') is None:
         raise option_file.error(('path',), 'has no pretrain_network_g, so there is nothing to test; give a checkpoint')
-    for network, options in option_file.opt.items():
+    for network, options in option_file.opt.networks().items():
         key = f'pretrain_{network}'
         file = path.get(key)
-        if resuming or not network.startswith('network_') or file is None:
+        if resuming or file is None:
             continue
         suffix = network.removeprefix('network_')
         if not fetch and not os.path.exists(file) and os.path.basename(file) in checkpoints.OFFICIAL_SHA256:
@@ -96,8 +86,7 @@ def _load(option_file: OptionFile, keys: Keys, file: str) -> Any:
     if not os.path.exists(file):
         raise option_file.error(keys, f'is {file}, which does not exist; correct the path or copy the file there')
     if not os.path.isfile(file) or os.path.getsize(file) == 0:
-        kind = 'an empty file' if os.path.isfile(file) else 'a folder'
-        raise option_file.error(keys, f'is {file}, which is {kind}; give a checkpoint')
+        raise option_file.error(keys, f'is {file}, which is empty or not a file; give a checkpoint')
     try:
         return checkpoints.load(file)
     except InputError as error:

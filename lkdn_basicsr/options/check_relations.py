@@ -15,11 +15,7 @@ from lkdn_basicsr.options.schema import CLOSED_MODELS, PAIRED
 
 
 def check_relations(option_file: OptionFile, is_train: bool) -> None:
-    """Check what involves more than one option; fix ``filename_tmpl: '{x4}'``, an error of the official files.
-
-    Args:
-        option_file: Options that :func:`check_schema` has checked.
-        is_train: Whether they are for training.
+    """Check what involves more than one option, after ``check_schema``; fix the official files' ``'{x4}'``, in place.
 
     Raises:
         InputError: On the first mistake.
@@ -37,22 +33,18 @@ def check_relations(option_file: OptionFile, is_train: bool) -> None:
 
 def _check_names(option_file: OptionFile) -> None:
     """Check that names can be folders, and that those of benchmarks differ."""
-    opt = option_file.opt
-    names: dict[Keys, str] = {
-        ('datasets', phase, 'name'): dataset['name'] for phase, dataset in opt['datasets'].items()
-    }
-    for keys, name in {('name',): opt['name'], **names}.items():
-        if re.search(r'[/\\\x00-\x1f]', name) or name in ('.', '..'):
-            raise option_file.error(keys, f'is {name!r}, which cannot name a folder; use letters, digits, - and _')
+    names: dict[Keys, str] = {('name',): option_file.opt['name']}
+    names |= {('datasets', phase, 'name'): block['name'] for phase, block in option_file.opt['datasets'].items()}
     seen: dict[str, str] = {}
     for keys, name in names.items():
-        phase = keys[1]
-        if phase == 'train':
-            continue  # it has no results, whose folders need different names
+        if re.search(r'[/\\\x00-\x1f]', name) or name in ('.', '..'):
+            raise option_file.error(keys, f'is {name!r}, which cannot name a folder; use letters, digits, - and _')
+        if keys == ('name',) or keys[1] == 'train':
+            continue  # a training dataset has no results, whose folders need different names
         if name in seen:
             reason = f'is {name}, as is that of {seen[name]}; their results would be mixed, so rename one'
             raise option_file.error(keys, reason)
-        seen[name] = phase
+        seen[name] = keys[1]
 
 
 def _check_phases(option_file: OptionFile, is_train: bool) -> None:
@@ -72,53 +64,41 @@ def _check_phases(option_file: OptionFile, is_train: bool) -> None:
 
 
 def _check_dataset(option_file: OptionFile, phase: str, dataset: dict[str, Any]) -> None:
-    keys = ('datasets', phase)
-    opt = option_file.opt
+    opt, keys, kind = option_file.opt, ('datasets', phase), dataset['type']
     model = registered(MODEL_REGISTRY)[opt['model_type']]
     is_float = dataset.get('float32') or dataset.get('color') == 'y' or dataset.get('mean')
-    if dataset['type'] == 'PairedCropDataset' and not is_float and model.__module__.startswith('basicsr.'):
-        raise option_file.error(
-            (*keys, 'type'),
-            f'is PairedCropDataset, which gives uint8 images, but {opt["model_type"]} needs floats; '
-            'add `float32: true` to the dataset, or use model_type: ReparamSRModel',
-        )
+    if kind == 'PairedCropDataset' and not is_float and model.__module__.startswith('basicsr.'):
+        reason = f'is PairedCropDataset, which gives uint8 images, but {opt["model_type"]} needs floats; add'
+        raise option_file.error((*keys, 'type'), f'{reason} `float32: true`, or use model_type: ReparamSRModel')
     scale: Any = opt.get('scale', dataset.get('scale'))
-    if dataset['type'] in PAIRED and scale is None:
+    if kind in PAIRED and scale is None:
         raise option_file.error((), 'has no scale, which paired data need; add `scale: 4` or the scale of your network')
     gt_size: int = dataset.get('gt_size', 0)
-    if phase == 'train' and dataset['type'] in PAIRED and gt_size % scale:
-        raise option_file.error(
-            (*keys, 'gt_size'),
-            f'is {gt_size}, but must be a multiple of scale {scale}; use {max(gt_size // scale, 1) * scale}',
-        )
+    if phase == 'train' and kind in PAIRED and gt_size % scale:
+        reason = f'is {gt_size}, but must be a multiple of scale {scale}; use {max(gt_size // scale, 1) * scale}'
+        raise option_file.error((*keys, 'gt_size'), reason)
     if dataset.get('filename_tmpl') is not None:
         _check_template(option_file, (*keys, 'filename_tmpl'), dataset)
-    if dataset['type'] == 'SingleImageDataset' and dataset.get('meta_info_file', '') is None:
+    if kind == 'SingleImageDataset' and dataset.get('meta_info_file', '') is None:
         del dataset['meta_info_file']  # BasicSR opens it whenever the key exists
     if (dataset.get('mean') is None) != (dataset.get('std') is None):
         raise option_file.error(keys, 'has only one of mean and std; give both or none')
     if any(value == 0 for value in dataset.get('std') or ()):
         raise option_file.error((*keys, 'std'), 'contains a zero, and images are divided by it; correct it')
     if dataset.get('persistent_workers') and (phase != 'train' or dataset['num_worker_per_gpu'] == 0):
-        raise option_file.error(
-            (*keys, 'persistent_workers'),
-            'needs workers: only the training dataset has them, with num_worker_per_gpu of at least 1',
-        )
+        reason = 'needs workers: only the training dataset has them, with num_worker_per_gpu of at least 1'
+        raise option_file.error((*keys, 'persistent_workers'), reason)
     if dataset.get('prefetch_mode') == 'cuda' and phase == 'train' and not dataset.get('pin_memory'):
         raise option_file.error((*keys, 'prefetch_mode'), 'is cuda, which needs `pin_memory: true`; add it')
     backend = dataset['io_backend'].get('type')
-    if backend == 'raw' and dataset['type'] != 'PairedCropDataset':
-        raise option_file.error(
-            (*keys, 'io_backend', 'type'), f'is raw, which {dataset["type"]} cannot read; use type: PairedCropDataset'
-        )
-    if backend == 'lmdb' and dataset['type'] in (*PAIRED, 'SingleImageDataset'):
+    if backend == 'raw' and kind != 'PairedCropDataset':
+        reason = f'is raw, which {kind} cannot read; use type: PairedCropDataset'
+        raise option_file.error((*keys, 'io_backend', 'type'), reason)
+    if backend == 'lmdb' and kind in (*PAIRED, 'SingleImageDataset'):
         for key in ('dataroot_gt', 'dataroot_lq'):
-            if key in dataset and not dataset[key].endswith('.lmdb'):
-                raise option_file.error(
-                    (*keys, key),
-                    f'is {dataset[key]}, but with `io_backend: type: lmdb` it must end in .lmdb; '
-                    'use type: disk for a folder',
-                )
+            if not dataset.get(key, '.lmdb').endswith('.lmdb'):
+                reason = f'is {dataset[key]}, but an LMDB must end in .lmdb; use io_backend:type disk for a folder'
+                raise option_file.error((*keys, key), reason)
 
 
 def _check_template(option_file: OptionFile, keys: Keys, dataset: dict[str, Any]) -> None:
@@ -126,10 +106,8 @@ def _check_template(option_file: OptionFile, keys: Keys, dataset: dict[str, Any]
     misplaced = re.fullmatch(r'\{([A-Za-z_]\w*)\}', template)
     if misplaced:  # the official from-scratch file of LKDN-S has '{x4}'
         dataset['filename_tmpl'] = '{}' + misplaced[1]
-        option_file.notes.append(
-            f'{option_file.where(*keys)} is {template!r}, which is not a file name; '
-            f'{dataset["filename_tmpl"]!r} is used instead.'
-        )
+        note = f'{template!r}, which is not a file name; {dataset["filename_tmpl"]!r} is used instead.'
+        option_file.notes.append(f'{option_file.where(*keys)} is {note}')
         return
     try:
         valid = template.format('a') != template.format('b')
@@ -152,11 +130,8 @@ def _check_network(option_file: OptionFile) -> None:
     for phase, dataset in opt['datasets'].items():
         wanted = 1 if dataset.get('color') == 'y' else 3
         if channels in (1, 3) and channels != wanted and dataset['type'] in (*PAIRED, 'SingleImageDataset'):
-            raise option_file.error(
-                ('network_g',),
-                f'has num_in_ch {channels}, but datasets:{phase} gives images of {wanted} channel(s); '
-                'set num_in_ch, or color in the dataset',
-            )
+            reason = f'has num_in_ch {channels}, but datasets:{phase} gives images of {wanted} channel(s)'
+            raise option_file.error(('network_g',), f'{reason}; set num_in_ch, or color in the dataset')
 
 
 def _argument(network: dict[str, Any], name: str) -> Any:
@@ -171,14 +146,12 @@ def _check_schedule(option_file: OptionFile) -> None:
     train = option_file.opt['train']
     total, warmup = train['total_iter'], train['warmup_iter']
     if warmup >= total:
-        reason = f'is {warmup}, but training has only {total} iterations; make it smaller'
-        raise option_file.error(('train', 'warmup_iter'), reason)
+        raise option_file.error(('train', 'warmup_iter'), f'is {warmup}, but total_iter is {total}; make it smaller')
     if option_file.opt['model_type'] in CLOSED_MODELS and not (train.get('pixel_opt') or train.get('perceptual_opt')):
         raise option_file.error(('train',), 'has no loss; add pixel_opt, for example with `type: L1Loss`')
     milestones = train['scheduler'].get('milestones') or []
     if sorted(set(milestones)) != list(milestones):
-        reason = f'is {milestones}, but must be ascending; put it in order'
-        raise option_file.error(('train', 'scheduler', 'milestones'), reason)
+        raise option_file.error(('train', 'scheduler', 'milestones'), f'is {milestones}, but must be ascending')
     if milestones and warmup >= milestones[0]:
         reason = f'is {warmup}, but the first milestone is at {milestones[0]}; end the warm-up before it'
         raise option_file.error(('train', 'warmup_iter'), reason)
@@ -193,11 +166,8 @@ def _check_metrics(option_file: OptionFile) -> None:
     unpaired = [phase for phase, dataset in opt['datasets'].items() if dataset['type'] == 'SingleImageDataset']
     for name, metric in ((opt.get('val') or {}).get('metrics') or {}).items():
         if unpaired and 'img2' in inspect.signature(registered(METRIC_REGISTRY)[metric['type']]).parameters:
-            raise option_file.error(
-                ('val', 'metrics', name),
-                f'compares with the ground truth, but datasets:{unpaired[0]} (SingleImageDataset) has none; '
-                'remove the metric, or use paired data',
-            )
+            reason = f'compares with the ground truth, but datasets:{unpaired[0]} (SingleImageDataset) has none'
+            raise option_file.error(('val', 'metrics', name), f'{reason}; remove the metric, or use paired data')
 
 
 def _check_wandb(option_file: OptionFile) -> None:

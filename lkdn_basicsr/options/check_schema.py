@@ -1,7 +1,7 @@
 """Check every key, type, range, registered name and argument of an option file, and fill in the defaults."""
 
 import inspect
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -12,12 +12,12 @@ from basicsr.data import DATASET_REGISTRY
 from basicsr.losses import LOSS_REGISTRY
 from basicsr.metrics import METRIC_REGISTRY
 from basicsr.models import MODEL_REGISTRY, lr_scheduler
-from basicsr.utils.registry import ARCH_REGISTRY
+from basicsr.utils.registry import ARCH_REGISTRY, Registry
 
 from lkdn_basicsr.errors import hint, nearest, one_line
 from lkdn_basicsr.optim.lookup import optimizers
 from lkdn_basicsr.options.option_file import Keys, OptionFile, format_value
-from lkdn_basicsr.options.registries import CONSTRUCTOR_ERRORS, find_registered
+from lkdn_basicsr.options.registries import CONSTRUCTOR_ERRORS, registered
 from lkdn_basicsr.options.schema import ABSENT, CLOSED_MODELS, KINDS, OTHER_DATASETS, PAIRED, REQUIRED, SECTIONS, Option
 
 SCHEDULERS = {
@@ -25,6 +25,15 @@ SCHEDULERS = {
     'MultiStepRestartLR': lr_scheduler.MultiStepRestartLR,
     'CosineAnnealingRestartLR': lr_scheduler.CosineAnnealingRestartLR,
 }
+# Sections of classes and functions: registry, kind, arguments that BasicSR passes itself, keys that it removes.
+_CALLS: dict[str, tuple[Registry | Mapping[str, Any], str, tuple[str, ...], tuple[str, ...]]] = {
+    'network_*': (ARCH_REGISTRY, 'network', (), ('type',)),
+    'train.optim_*': (optimizers(), 'optimizer', ('params',), ('type',)),
+    'train.scheduler': (SCHEDULERS, 'scheduler', ('optimizer', 'last_epoch'), ('type',)),
+    'train.*_opt': (LOSS_REGISTRY, 'loss', (), ('type',)),
+    'val.metrics.*': (METRIC_REGISTRY, 'metric', ('img', 'img2'), ('type', 'better')),
+}
+_BLOCK = Option('', 'options', '')
 
 
 def check_schema(option_file: OptionFile, is_train: bool) -> None:
@@ -33,62 +42,55 @@ def check_schema(option_file: OptionFile, is_train: bool) -> None:
     Classes of other plugins are checked less: arguments against the signature of their class, and the options of their
     datasets and models not at all.
 
-    Args:
-        is_train: Whether the options are for training.
-
     Raises:
         InputError: On the first mistake.
     """
     opt = option_file.opt
-    model_class = find_registered(option_file, (), opt, MODEL_REGISTRY, 'model', 'model_type')
+    model_class = _find(option_file, (), MODEL_REGISTRY, 'model', 'model_type')
     open_ended = opt['model_type'] not in CLOSED_MODELS
-    foreign = open_ended and not _is_known(model_class)
-
-    _check_block(option_file, (), opt, SECTIONS[''], open_ended)
-    _check_datasets(option_file, opt['datasets'], is_train)
-    networks = [key for key in opt if key.startswith('network_') and isinstance(opt[key], dict)]
-    for key in networks:
-        network_class = find_registered(option_file, (key,), opt[key], ARCH_REGISTRY, 'network')
-        _check_arguments(option_file, (key,), opt[key], network_class)
-    _check_block(option_file, ('path',), opt['path'], _path_options(networks))
-    if is_train and opt.get('train') is None:
-        raise option_file.error((), 'has no train section, so it is not for training; run it with lkdn_basicsr.test')
+    _check_block(option_file, (), open_ended=open_ended)
+    for phase in list(opt['datasets']):
+        if opt['datasets'][phase] is None:  # --force_yml datasets:test_2=~
+            del opt['datasets'][phase]
+        else:
+            _check_dataset(option_file, ('datasets', phase), is_train and phase == 'train')
+    for key in opt.networks():
+        _check_call(option_file, (key,), 'network_*')
+    networks = [key.removeprefix('network_') for key in opt.networks()]
+    path = [
+        replace(option, key=option.key.replace('*', name))
+        for option in SECTIONS['path']
+        for name in (networks if '*' in option.key else [''])
+    ]
+    _check_block(option_file, ('path',), path)
     if is_train:
-        _check_block(option_file, ('train',), opt['train'], SECTIONS['train'], open_ended)
-        if not foreign:  # a model of another plugin may use these blocks in its own way
-            _check_train(option_file, opt['train'])
+        if opt.get('train') is None:
+            raise option_file.error((), 'has no train section; add it, or run the file with lkdn_basicsr.test')
+        _check_block(option_file, ('train',), open_ended=open_ended)
+        if not open_ended or _is_known(model_class):  # a model of another plugin may use the blocks in its own way
+            _check_train(option_file)
     if opt.get('val') is None and not is_train:
         opt['val'] = {}
     if opt.get('val') is not None:
-        _check_block(option_file, ('val',), opt['val'], SECTIONS['val'], open_ended)
-        _check_metrics(option_file, opt['val'].get('metrics') or {})
-    _check_block(option_file, ('logger',), opt['logger'], SECTIONS['logger'])
-    if opt['logger'].get('wandb') is not None:
-        _check_block(option_file, ('logger', 'wandb'), opt['logger']['wandb'], SECTIONS['logger.wandb'])
-    if opt.get('dist_params') is not None:
-        _check_block(option_file, ('dist_params',), opt['dist_params'], SECTIONS['dist_params'])
+        _check_block(option_file, ('val',), open_ended=open_ended)
+        for name, options in (opt['val'].get('metrics') or {}).items():
+            keys = ('val', 'metrics', name)
+            _check_value(option_file, keys, _BLOCK, options)
+            _check_call(option_file, keys, 'val.metrics.*')
+    for parents, key in (((), 'logger'), (('logger',), 'wandb'), ((), 'dist_params')):
+        if option_file.block(parents).get(key) is not None:
+            _check_block(option_file, (*parents, key))
 
 
-def _check_datasets(option_file: OptionFile, datasets: dict[str, Any], is_train: bool) -> None:
-    for phase, dataset in list(datasets.items()):
-        if dataset is None:  # --force_yml datasets:test_2=~
-            del datasets[phase]
-        elif not isinstance(dataset, dict):
-            reason = f'is {format_value(dataset)}, but must be a block of options'
-            raise option_file.error(('datasets', phase), reason)
-        else:
-            _check_dataset(option_file, ('datasets', phase), dataset, is_train and phase == 'train')
-
-
-def _check_dataset(option_file: OptionFile, keys: Keys, dataset: dict[str, Any], for_training: bool) -> None:
-    cls = find_registered(option_file, keys, dataset, DATASET_REGISTRY, 'dataset type')
+def _check_dataset(option_file: OptionFile, keys: Keys, for_training: bool) -> None:
+    dataset = _check_value(option_file, keys, _BLOCK, option_file.block(keys))
+    cls = _find(option_file, keys, DATASET_REGISTRY, 'dataset type')
     special = SECTIONS.get(f'datasets.* ({dataset["type"]})')
     if special is None and _is_known(cls) and dataset['type'] in OTHER_DATASETS:
         special = tuple(Option(key, 'any', '') for key in OTHER_DATASETS[dataset['type']].split())
     table = SECTIONS['datasets.*'] + (special or ())
-    _check_block(option_file, keys, dataset, table, special is None)
-    backend = (*keys, 'io_backend')
-    _check_block(option_file, backend, dataset['io_backend'], SECTIONS['datasets.*.io_backend'], special is None)
+    _check_block(option_file, keys, table, special is None)
+    _check_block(option_file, (*keys, 'io_backend'), SECTIONS['datasets.*.io_backend'], special is None)
     if not for_training:
         return
     required = ['num_worker_per_gpu', 'batch_size_per_gpu']
@@ -101,68 +103,57 @@ def _check_dataset(option_file: OptionFile, keys: Keys, dataset: dict[str, Any],
             raise option_file.error(keys, f'has no {option.key}; add it: {option.text}')
 
 
-def _path_options(networks: list[str]) -> list[Option]:
-    """Return the options of ``path``, with those of ``*`` once for each network."""
-    options = []
-    for option in SECTIONS['path']:
-        if '*' in option.key:
-            names = [network.removeprefix('network_') for network in networks]
-            options += [replace(option, key=option.key.replace('*', name)) for name in names]
-        else:
-            options.append(option)
-    return options
-
-
-def _check_train(option_file: OptionFile, train: dict[str, Any]) -> None:
-    for key, options in train.items():
+def _check_train(option_file: OptionFile) -> None:
+    for key, options in option_file.opt['train'].items():
         keys = ('train', key)
         if fnmatchcase(key, 'optim_*') and isinstance(options, dict):
-            cls = find_registered(option_file, keys, options, optimizers(), 'optimizer')
-            _check_arguments(option_file, keys, options, cls, SECTIONS['train.optim_*'], ('params',))
+            cls = _check_call(option_file, keys, 'train.optim_*')
             if 'lr' not in options:
                 raise option_file.error(keys, 'has no lr; add the learning rate')
-            _construct(option_file, keys, options, cls, [torch.zeros(1, 1, requires_grad=True)])
+            _construct(option_file, keys, cls, [torch.zeros(1, 1, requires_grad=True)])
         elif key == 'scheduler':
-            cls = find_registered(option_file, keys, options, SCHEDULERS, 'scheduler')
-            given = ('optimizer', 'last_epoch')
-            _check_arguments(option_file, keys, options, cls, SECTIONS['train.scheduler'], given)
-            optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
-            _construct(option_file, keys, options, cls, optimizer)
+            cls = _check_call(option_file, keys, 'train.scheduler')
+            _construct(option_file, keys, cls, torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1))
         elif fnmatchcase(key, '*_opt') and isinstance(options, dict):
-            cls = find_registered(option_file, keys, options, LOSS_REGISTRY, 'loss')
-            _check_arguments(option_file, keys, options, cls, SECTIONS['train.*_opt'])
+            _check_call(option_file, keys, 'train.*_opt')
 
 
-def _construct(option_file: OptionFile, keys: Keys, options: dict[str, Any], cls: type, first: Any) -> None:
+def _construct(option_file: OptionFile, keys: Keys, cls: type, first: Any) -> None:
     """Check that ``cls(first, **options)`` is accepted."""
+    options = option_file.block(keys)
     try:
         cls(first, **{key: value for key, value in options.items() if key != 'type'})
     except CONSTRUCTOR_ERRORS as error:
         raise option_file.error(keys, f'is refused by {options["type"]}: {one_line(error)}') from error
 
 
-def _check_metrics(option_file: OptionFile, metrics: dict[str, Any]) -> None:
-    for name, options in metrics.items():
-        keys = ('val', 'metrics', name)
-        if not isinstance(options, dict):
-            raise option_file.error(keys, f'is {format_value(options)}, but must be a block of options with a type')
-        metric = find_registered(option_file, keys, options, METRIC_REGISTRY, 'metric')
-        table, given, removed = SECTIONS['val.metrics.*'], ('img', 'img2'), ('type', 'better')
-        _check_arguments(option_file, keys, options, metric, table, given, removed)
+def _find(
+    option_file: OptionFile, keys: Keys, known: Registry | Mapping[str, Any], kind: str, type_key: str = 'type'
+) -> Any:
+    """Return the registered class or function that the block at ``keys`` names; an error has the nearest name."""
+    options, entries = option_file.block(keys), registered(known)
+    if type_key not in options:
+        raise option_file.error(keys, f'has no {type_key}; add the name of a {kind}')
+    name = options[type_key]
+    if not isinstance(name, str) or name not in entries:
+        reason = f'is {format_value(name)}, which is not a known {kind}; {hint(name, entries)}'
+        raise option_file.error((*keys, type_key), reason)
+    return entries[name]
 
 
 def _check_block(
-    option_file: OptionFile, keys: Keys, options: dict[str, Any], table: Collection[Option], open_ended: bool = False
+    option_file: OptionFile, keys: Keys, table: Collection[Option] | None = None, open_ended: bool = False
 ) -> None:
     """Check one block of options against its part of the table, and fill in the defaults."""
+    options = option_file.block(keys)
+    table = SECTIONS['.'.join(keys)] if table is None else table
     for key, value in options.items():
         option = next((option for option in table if fnmatchcase(key, option.key)), None)
         if option is not None:
             empty_block = value is None and option.default == {}
             options[key] = {} if empty_block else _check_value(option_file, (*keys, key), option, value)
         elif not open_ended:
-            known = [option.key for option in table]
-            raise option_file.error((*keys, key), f'is not known; {hint(key, known)}')
+            raise option_file.error((*keys, key), f'is not known; {hint(key, [option.key for option in table])}')
     for option in table:
         if '*' in option.key or option.key in options:
             continue
@@ -172,27 +163,16 @@ def _check_block(
             options[option.key] = deepcopy(option.default)
 
 
-def _check_arguments(
-    option_file: OptionFile,
-    keys: Keys,
-    options: dict[str, Any],
-    target: Any,
-    table: Iterable[Option] = (),
-    given: Collection[str] = (),
-    removed: Collection[str] = ('type',),
-) -> None:
-    """Check that the keys of ``options`` are arguments of ``target``, and that no required argument is missing.
-
-    Args:
-        given: Arguments that BasicSR passes itself.
-        removed: Keys that BasicSR removes before the call.
-    """
+def _check_call(option_file: OptionFile, keys: Keys, section: str) -> Any:
+    """Return the class or function that the block at ``keys`` names; check that the other keys are its arguments."""
+    registry, kind, given, removed = _CALLS[section]
+    target, options = _find(option_file, keys, registry, kind), option_file.block(keys)
     parameters = inspect.signature(target).parameters.values()
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     named = {p.name: p for p in parameters if p.kind in kinds and p.name not in given}
     # A class of another plugin may pass its **kwargs on. A key that is similar to an argument is a typo all the same.
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters) and not _is_known(target)
-    known = {option.key: option for option in table}
+    known = {option.key: option for option in SECTIONS[section]}
     for key, value in options.items():
         if key not in removed and key not in named:
             near = nearest(key, list(named))
@@ -203,27 +183,26 @@ def _check_arguments(
         if key not in removed:
             default = named[key].default
             option = option or Option.like(key, default)
-            _check_length(option_file, (*keys, key), options['type'], value, default)
+            # A list for an optimizer has as many values as its default: not three betas for Adam.
+            if kind == 'optimizer' and isinstance(default, tuple) and isinstance(value, list):
+                if len(default) != len(value):
+                    reason = f'has {len(value)} values, but {options["type"]} takes {len(default)}'
+                    raise option_file.error((*keys, key), reason)
         if option is not None:
             options[key] = _check_value(option_file, (*keys, key), option, value)
     for name, parameter in named.items():
         if parameter.default is parameter.empty and name not in options:
             raise option_file.error(keys, f'has no {name}, which {options["type"]} needs; add it')
-
-
-def _check_length(option_file: OptionFile, keys: Keys, name: str, value: Any, default: Any) -> None:
-    """Check that a list for an optimizer has as many values as its default, as three ``betas`` for Adan."""
-    if isinstance(default, tuple) and isinstance(value, list) and name in optimizers() and len(default) != len(value):
-        raise option_file.error(keys, f'has {len(value)} values, but {name} takes {len(default)}')
+    return target
 
 
 def _check_value(option_file: OptionFile, keys: Keys, option: Option, value: Any) -> Any:
     """Return ``value``, with ``5e3`` as an int where the option is one; raise InputError if it does not fit."""
     kinds = option.kind.split(' | ')
     kind = next((kind for kind in kinds if KINDS[kind].accepts(value)), None)
+    start = f'is {format_value(value)}, but must be'
     if kind is None:
-        wanted = ' or '.join(KINDS[kind].description for kind in kinds)
-        raise option_file.error(keys, f'is {format_value(value)}, but must be {wanted}')
+        raise option_file.error(keys, f'{start} {" or ".join(KINDS[kind].description for kind in kinds)}')
     if kind == 'int':
         value = int(value)
     elif kind == 'ints':
@@ -232,11 +211,9 @@ def _check_value(option_file: OptionFile, keys: Keys, option: Option, value: Any
         return value
     if isinstance(option.valid, tuple):
         if value not in option.valid:
-            raise option_file.error(keys, f'is {format_value(value)}, but must be one of {", ".join(option.valid)}')
-    elif not all(
-        _in_interval(number, option.valid) for number in (value if isinstance(value, list | tuple) else [value])
-    ):
-        raise option_file.error(keys, f'is {format_value(value)}, but must be in {option.valid}')
+            raise option_file.error(keys, f'{start} one of {", ".join(option.valid)}')
+    elif not all(_in_interval(v, option.valid) for v in (value if isinstance(value, list | tuple) else [value])):
+        raise option_file.error(keys, f'{start} in {option.valid}')
     return value
 
 

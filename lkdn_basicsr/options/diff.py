@@ -15,11 +15,7 @@ NOT_SET = 'not set'
 
 
 def differences_from_shipped(option_file: OptionFile, is_train: bool) -> list[str]:
-    """Return how options differ from the shipped option file of the same name, a line each; [] if there is none.
-
-    Args:
-        option_file: Options that ``check_schema`` has checked.
-    """
+    """Return how checked options differ from the shipped option file of that name, a line each; [] if there is none."""
     path = shipped_option_file(os.path.basename(option_file.path))
     if path is None:
         return []

@@ -23,7 +23,8 @@ of that class or function. They are checked against its signature. Models other 
 `train` and `val`; these are not checked.
 
 **Base.** A file with the line `base: ../train_LKDN_x4.yml` contains only what differs from that file. The path is
-relative to the file that has this line. The base may have a base as well. A block is merged with the block of that name
+relative to the file that has this line. If there is no such file, `base: train_LKDN_x4.yml` names the option file that
+comes with the package, as for `-opt`. The base may have a base as well. A block is merged with the block of that name
 in the base, key by key. Anything else (a value, a list, `~`) replaces what the base has. A block whose `type` differs
 from the base's replaces it: Adam does not get Adan's three `betas`. A run writes the merged options to a file next to
 its log.
@@ -31,13 +32,7 @@ its log.
 **Command line.** `--force_yml a:b=value` sets an option that the file or its base has; the value is read as YAML.
 `datasets:test_2=~` leaves a dataset out.
 """
-_KINDS = {
-    'null': '`~`',
-    'auto': '`auto`',
-    'ints': 'list of int',
-    'numbers': 'list of numbers',
-    'texts': 'list of texts',
-}
+_KINDS = dict(null='`~`', auto='`auto`', ints='list of int', numbers='list of numbers', texts='list of texts')
 
 
 def render() -> str:
@@ -45,36 +40,29 @@ def render() -> str:
     parts = [_HEAD]
     for section, options in SECTIONS.items():
         parts.append(f'\n## {f"`{section}`" if section else "At the top"}\n')
-        parts.append('| key | type | default | values | |\n|---|---|---|---|---|')
-        parts += [
-            f'| `{option.key}` | {_kind(option)} | {_default(option)} | {_valid(option)} | {option.text} |'
-            for option in options
-        ]
-    parts.append('\n## Other datasets of BasicSR\n')
-    parts.append('Besides the options of `datasets.*`:\n')
+        parts += ['| key | type | default | values | |', '|---|---|---|---|---|', *map(_row, options)]
+    parts += ['\n## Other datasets of BasicSR\n', 'Besides the options of `datasets.*`:\n']
     parts += [f'- `{name}`: {", ".join(f"`{key}`" for key in keys.split())}' for name, keys in OTHER_DATASETS.items()]
     return '\n'.join(parts) + '\n'
 
 
-def _kind(option: Option) -> str:
-    return ' or '.join(_KINDS.get(kind, kind) for kind in option.kind.split(' | '))
-
-
-def _default(option: Option) -> str:
+def _row(option: Option) -> str:
+    kind = ' or '.join(_KINDS.get(kind, kind) for kind in option.kind.split(' | '))
     if option.default is REQUIRED:
-        return 'required'
-    if option.default is ABSENT or option.default == {}:
-        return ''
-    if isinstance(option.default, dict):
-        return ', '.join(f'`{key}: {value}`' for key, value in option.default.items())
-    word = {'None': '~', 'True': 'true', 'False': 'false'}.get(str(option.default), option.default)
-    return f'`{word}`'
-
-
-def _valid(option: Option) -> str:
+        default = 'required'
+    elif option.default is ABSENT or option.default == {}:
+        default = ''
+    elif isinstance(option.default, dict):
+        default = ', '.join(f'`{key}: {value}`' for key, value in option.default.items())
+    else:
+        default = '`{}`'.format(
+            {'None': '~', 'True': 'true', 'False': 'false'}.get(str(option.default), option.default)
+        )
     if isinstance(option.valid, tuple):
-        return ', '.join(f'`{name}`' for name in option.valid)
-    return (option.valid or '').replace('inf', '∞')
+        valid = ', '.join(f'`{name}`' for name in option.valid)
+    else:
+        valid = (option.valid or '').replace('inf', '∞')
+    return f'| `{option.key}` | {kind} | {default} | {valid} | {option.text} |'
 
 
 if __name__ == '__main__':

@@ -1,8 +1,11 @@
 """Option files: found by name, merged with their bases, changed by ``--force_yml``, and written back as YAML."""
 
+import functools
+import operator
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from lkdn_basicsr.errors import InputError, hint, nearest
@@ -28,42 +31,33 @@ def format_value(value: Any) -> str:
 
 
 class RunOptions(OrderedDict[str, Any]):
-    """The options of a run; for BasicSR, a dictionary.
+    """The options of a run; for BasicSR, a dictionary."""
 
-    Attributes:
-        option_file: Path of the option file.
-        effective: The options in effect, as the text of an option file that starts the same run.
-        notes: Corrections and fallbacks that were applied to the options; for the log.
-        differences: How they differ from the shipped option file of the same name.
-        seed_is_drawn: Whether the file gives no ``manual_seed``; a resumed run then uses the seed of its checkpoint.
-    """
+    option_file: str = ''  # its path
+    effective: str = ''  # the options in effect, as the text of an option file that starts the same run
+    notes: Sequence[str] = ()  # corrections and fallbacks that were applied to the options, for the log
+    differences: Sequence[str] = ()  # from the shipped option file of the same name
+    seed_is_drawn: bool = False  # manual_seed is not given; a resumed run then uses the seed of its checkpoint
 
-    option_file: str = ''
-    effective: str = ''
-    notes: Sequence[str] = ()
-    differences: Sequence[str] = ()
-    seed_is_drawn: bool = False
+    def networks(self) -> dict[str, dict[str, Any]]:
+        """Return ``network_g`` and other blocks of that kind, by name."""
+        return {key: block for key, block in self.items() if key.startswith('network_') and isinstance(block, dict)}
 
 
+@dataclass
 class OptionFile:
-    """An option file that was read, merged with its bases.
+    """An option file that was read, merged with its bases."""
 
-    Attributes:
-        path: The file.
-        opt: The options.
-        places: File and line of every key.
-        files: The file, its base, the base of that, and so on.
-        forced: The keys that ``--force_yml`` set.
-        notes: Corrections and fallbacks that were applied to the options; for the log.
-    """
+    path: str
+    opt: RunOptions
+    places: dict[Keys, tuple[str, int]]  # file and line of every key
+    files: list[str]  # the file, its base, the base of that, and so on
+    forced: set[Keys] = field(default_factory=set)  # what --force_yml set
+    notes: list[str] = field(default_factory=list)  # corrections and fallbacks that were applied, for the log
 
-    def __init__(self, path: str, opt: OrderedDict[str, Any], lines: Mapping[Keys, int]) -> None:
-        self.path = path
-        self.opt = opt
-        self.places: dict[Keys, tuple[str, int]] = {keys: (path, line) for keys, line in lines.items()}
-        self.files = [path]
-        self.forced: set[Keys] = set()
-        self.notes: list[str] = []
+    def block(self, keys: Keys) -> Any:
+        """Return the block of options (or the value) at ``keys``."""
+        return functools.reduce(operator.getitem, keys, self.opt)
 
     def where(self, *keys: str) -> str:
         """Return ``options/x.yml, line 12: train:optim_g:lr``; a key without a place gets that of its parent."""
@@ -83,23 +77,18 @@ class OptionFile:
 
 
 def find_option_file(path: str) -> str:
-    """Return ``path`` if it exists, else the file or folder of that name among the shipped option files.
+    """Return ``path`` if it exists, else the shipped option file (or folder) of that name.
 
     ``train_LKDN_x4.yml`` and ``options/train_LKDN_x4.yml`` are both found from any folder.
 
     Raises:
         InputError: There is neither.
     """
-    if os.path.exists(path):
-        return path
-    shipped = shipped_option_file(path)
-    if shipped is not None:
-        return shipped
-    near = [file for file in (_nearest_file(path), _nearest_file(_shipped_path(path))) if file]
-    raise InputError(
-        f'The option file {path} does not exist, neither at that path nor in {SHIPPED_FOLDER}; '
-        + (f'did you mean {" or ".join(near)}?' if near else 'check the path given with -opt')
-    )
+    found = path if os.path.exists(path) else shipped_option_file(path)
+    if found is None:
+        advice = _advise([path, _shipped_path(path)], 'check the path given with -opt')
+        raise InputError(f'Option file {path} does not exist, neither at that path nor in {SHIPPED_FOLDER}; {advice}')
+    return found
 
 
 def shipped_option_file(path: str) -> str | None:
@@ -114,24 +103,25 @@ def _shipped_path(path: str) -> str:
     return os.path.normpath(os.path.join(SHIPPED_FOLDER, name))
 
 
-def _nearest_file(path: str) -> str | None:
-    """Return the option file in the folder of ``path`` whose name is most similar, or None."""
-    folder = os.path.dirname(path)
-    names = os.listdir(folder or '.') if os.path.isdir(folder or '.') else []
-    near = nearest(os.path.basename(path), [name for name in names if name.endswith(('.yml', '.yaml'))])
-    return os.path.join(folder, near) if near else None
+def _advise(missing: Sequence[str], default: str) -> str:
+    """Name the option files whose names are most similar to ``missing`` ones, in the folders of these."""
+    found: dict[str, None] = {}  # without duplicates
+    for path in missing:
+        folder, name = os.path.split(path)
+        files = os.listdir(folder or '.') if os.path.isdir(folder or '.') else []
+        near = nearest(name, [file for file in files if file.endswith(('.yml', '.yaml'))])
+        if near:
+            found[os.path.join(folder, near)] = None
+    return f'did you mean {" or ".join(found)}?' if found else default
 
 
 def read_option_file(path: str | os.PathLike[str]) -> OptionFile:
-    """Read an option file and its bases; nothing in them is executed.
+    """Read an option file, or the shipped one of that name, and its bases; nothing in them is executed.
 
-    ``base: FILE``, relative to the file that has this line, names the option file that this one is based on; that file
-    may have a base as well. A mapping is merged with the mapping of that name in the base, key by key; anything else
-    replaces what the base has there. A mapping whose ``type`` differs from the base's replaces it: Adam gets none of
-    Adan's betas.
-
-    Args:
-        path: The file, or the name of a shipped one: see :func:`find_option_file`.
+    ``base: FILE``, relative to the file that has this line, or the name of a shipped file, names the option file that
+    this one is based on; that file may have a base as well. A mapping is merged with the mapping of that name in the
+    base, key by key; anything else replaces what the base has there. A mapping whose ``type`` differs from the base's
+    replaces it: Adam gets none of Adan's betas.
 
     Returns:
         The merged options in the order of the base, without ``base``.
@@ -140,7 +130,9 @@ def read_option_file(path: str | os.PathLike[str]) -> OptionFile:
         InputError: A file is missing, unreadable, empty, not YAML or not a mapping; a key is given twice; a tag is not
             of plain data; a file is its own base.
     """
-    return _merge_base(_read_one(find_option_file(os.fspath(path))), [])
+    option_file = _merge_base(_read_one(find_option_file(os.fspath(path))), [])
+    option_file.opt.option_file = option_file.path
+    return option_file
 
 
 def _read_one(path: str) -> OptionFile:
@@ -161,7 +153,7 @@ def _read_one(path: str) -> OptionFile:
         raise InputError(f'The option file {path} is empty; start from one of those in {SHIPPED_FOLDER}')
     if not isinstance(opt, dict):
         raise InputError(f'{path} is not an option file: it is one {type(opt).__name__}, not `key: value` lines')
-    return OptionFile(path, OrderedDict(opt), lines)
+    return OptionFile(path, RunOptions(opt), {keys: (path, line) for keys, line in lines.items()}, [path])
 
 
 def _merge_base(option_file: OptionFile, derived_files: list[str]) -> OptionFile:
@@ -174,21 +166,19 @@ def _merge_base(option_file: OptionFile, derived_files: list[str]) -> OptionFile
     path = os.path.join(os.path.dirname(option_file.path), os.path.expanduser(name))
     tidy = os.path.normpath(path)
     path = tidy if os.path.realpath(tidy) == os.path.realpath(path) else path  # they differ behind symbolic links
-    if not os.path.isfile(path):
-        near = _nearest_file(path)
-        advice = f'did you mean {near}?' if near else 'the path is relative to the file that names it'
-        raise option_file.error(('base',), f'is {name}, but {path} is not a file; {advice}')
+    found = path if os.path.isfile(path) else shipped_option_file(name)
+    if found is None or not os.path.isfile(found):
+        advice = _advise([path, _shipped_path(name)], 'the path is relative to the file that names it')
+        raise option_file.error(
+            ('base',), f'is {name}, but {path} is not a file, and no shipped file has that name; {advice}'
+        )
     derived_files = [*derived_files, option_file.path]
-    if any(os.path.samefile(path, other) for other in derived_files):
+    if any(os.path.samefile(found, other) for other in derived_files):
         raise option_file.error(('base',), f'is {name}, which is based on this file; remove one of the two bases')
-    base = _merge_base(_read_one(path), derived_files)
-    option_file.opt, replaced = _merge(base.opt, option_file.opt, ())
-    kept = {
-        keys: place
-        for keys, place in base.places.items()
-        if not any(keys[:end] in replaced for end in range(1, len(keys) + 1))
-    }
-    option_file.places = kept | option_file.places
+    base = _merge_base(_read_one(found), derived_files)
+    merged, replaced = _merge(base.opt, option_file.opt, ())
+    option_file.opt = RunOptions(merged)
+    option_file.places = _without_places(base.places, replaced) | option_file.places
     option_file.files += base.files
     return option_file
 
@@ -198,7 +188,8 @@ def _merge(base: dict[str, Any], derived: dict[str, Any], keys: Keys) -> tuple[O
     merged, replaced = OrderedDict(base), set()
     for key, value in derived.items():
         old, path = base.get(key), (*keys, key)
-        if isinstance(old, dict) and isinstance(value, dict) and _same_type(old, value):
+        # The last condition is false only if both have a type and these differ.
+        if isinstance(old, dict) and isinstance(value, dict) and (old | value).get('type') == (value | old).get('type'):
             merged[key], inner = _merge(old, value, path)
             replaced |= inner
         else:
@@ -207,16 +198,16 @@ def _merge(base: dict[str, Any], derived: dict[str, Any], keys: Keys) -> tuple[O
     return merged, replaced
 
 
-def _same_type(base: dict[str, Any], derived: dict[str, Any]) -> bool:
-    return 'type' not in base or 'type' not in derived or base['type'] == derived['type']
+def _without_places(places: dict[Keys, tuple[str, int]], replaced: set[Keys]) -> dict[Keys, tuple[str, int]]:
+    """Return the places that are not at or below ``replaced`` keys."""
+    return {keys: place for keys, place in places.items() if not any(keys[: len(r)] == r for r in replaced)}
 
 
 def force_options(option_file: OptionFile, entries: Iterable[str] | None) -> None:
     """Set options from ``--force_yml``, in place.
 
     Args:
-        entries: ``a:b=value`` each. The option must be in the file. What follows the first ``=`` is read as YAML
-            (``1e-3`` a number, ``~`` null, ``[1, 2]`` a list).
+        entries: ``a:b=value``: an option that is in the file, and its value as YAML (``1e-3``, ``~``, ``[1, 2]``).
 
     Raises:
         InputError: An entry has no ``=``, names an option that is not in the file, or has a value that is not YAML.
@@ -228,31 +219,31 @@ def force_options(option_file: OptionFile, entries: Iterable[str] | None) -> Non
         label = f'--force_yml {entry}'
         if not equals or not all(keys):
             raise InputError(f'{label} is not of the form key:key=value, as in train:ema_decay=0.99')
-        parent: Any = option_file.opt
+        block: Any = None
+        value: Any = option_file.opt
         for depth, key in enumerate(keys):
-            if not isinstance(parent, dict):
+            if not isinstance(value, dict):
                 raise InputError(f'{label}: {":".join(keys[:depth])} in {place} is a value, not a block of options')
-            if key not in parent:
-                raise InputError(f'{label}: {":".join(keys[: depth + 1])} is not in {place}; {hint(key, parent)}')
-            if depth < len(keys) - 1:
-                parent = parent[key]
-        parent[keys[-1]] = safe_yaml.load(text.strip(), label)[0]
-        option_file.places = {path: line for path, line in option_file.places.items() if path[: len(keys)] != keys}
+            if key not in value:
+                raise InputError(f'{label}: {":".join(keys[: depth + 1])} is not in {place}; {hint(key, value)}')
+            block, value = value, value[key]
+        block[keys[-1]] = safe_yaml.load(text.strip(), label)[0]
+        option_file.places = _without_places(option_file.places, {keys})
         option_file.forced.add(keys)
 
 
 def dump_yaml(opt: dict[str, Any]) -> str:
-    """Return the effective options as the text of an option file.
+    """Return the options as the text of an option file; saved to a file, it starts the same run again.
 
-    What ``parse_options`` derived (paths, rank, phases) is left out, so that the text, saved to a file, starts the same
-    run again.
+    What ``parse_options`` derived (paths, rank, phases) is left out, and so are datasets that are ``~``.
     """
     plain = _without(opt, _DERIVED)
     if isinstance(opt.get('path'), dict):
         plain['path'] = _without(opt['path'], _DERIVED_PATHS)
     if isinstance(opt.get('datasets'), dict):
         inherited = ('phase', 'scale') if 'scale' in opt else ('phase',)
-        plain['datasets'] = {phase: _without(dataset, inherited) for phase, dataset in opt['datasets'].items()}
+        datasets = {phase: block for phase, block in opt['datasets'].items() if isinstance(block, dict)}
+        plain['datasets'] = {phase: _without(block, inherited) for phase, block in datasets.items()}
     return safe_yaml.dump(plain)
 
 

@@ -12,7 +12,7 @@ from lkdn_basicsr.options.check_networks import check_checkpoints, check_network
 from lkdn_basicsr.options.check_relations import check_relations
 from lkdn_basicsr.options.check_schema import check_schema
 from lkdn_basicsr.options.diff import differences_from_shipped
-from lkdn_basicsr.options.option_file import OptionFile, RunOptions, force_options, read_option_file
+from lkdn_basicsr.options.option_file import OptionFile, force_options, read_option_file
 
 
 def parse_options(args: Namespace, root_path: str, is_train: bool) -> OptionFile:
@@ -20,41 +20,38 @@ def parse_options(args: Namespace, root_path: str, is_train: bool) -> OptionFile
 
     Args:
         args: ``opt``, ``force_yml``, ``auto_resume`` and ``debug``, see ``cli.build_parser``.
-        root_path: folder for ``experiments``, ``results`` and ``tb_logger``.
-        is_train: whether to train or to test.
+        root_path: Folder for ``experiments``, ``results`` and ``tb_logger``.
 
     Returns:
-        Its ``opt`` is a ``RunOptions`` with ``auto_resume``, ``is_train``, ``num_gpu`` as a number, a phase and a scale
-        for each dataset, and the paths of the run; ``notes`` are lines for the log.
+        Its ``opt`` has ``auto_resume``, ``is_train``, ``num_gpu`` as a number, a phase and a scale for each dataset,
+        and the paths of the run; ``notes`` are lines for the log.
 
     Raises:
-        InputError: on the first error, in one line with file, line and key.
+        InputError: On the first error, in one line with file, line and key.
     """
     option_file = read_option_file(args.opt)
+    opt, notes = option_file.opt, option_file.notes
     force_options(option_file, args.force_yml)
     check_schema(option_file, is_train)
     check_relations(option_file, is_train)
-    opt = RunOptions(option_file.opt)
-    opt.option_file = option_file.path
     opt.differences = differences_from_shipped(option_file, is_train)
     opt['auto_resume'], opt['is_train'] = args.auto_resume, is_train
-    option_file.opt = opt
-    option_file.notes += set_num_gpu(opt) + _forbid_pickles()
+    notes += set_num_gpu(opt)
+    variable = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'  # makes torch.load, where BasicSR calls it, run code from a file
+    if os.environ.pop(variable, None) is not None:
+        notes.append(f'{variable} is ignored: checkpoints are loaded as data.')
     set_derived_options(opt, root_path, is_train, args.debug)
     return option_file
 
 
 def check_files(option_file: OptionFile, world_size: int, is_train: bool, download: bool = True) -> None:
-    """Check what the options name: networks, datasets and checkpoints. It takes time, so one rank does it.
+    """Check the networks, datasets and checkpoints of options. It takes time, so one rank does it.
 
     Args:
-        option_file: what :func:`parse_options` returned.
-        world_size: number of ranks.
-        is_train: whether to train or to test.
-        download: whether to download official weights that are missing.
+        download: Whether to download official weights that are missing.
 
     Raises:
-        InputError: on the first error.
+        InputError: On the first error.
     """
     opt = option_file.opt
     check_networks(option_file)
@@ -65,21 +62,10 @@ def check_files(option_file: OptionFile, world_size: int, is_train: bool, downlo
     check_checkpoints(option_file, is_train, resumes, download)
 
 
-def _forbid_pickles() -> list[str]:
-    """Unset the variable that makes torch.load, where BasicSR calls it, run code from a file.
-
-    Returns:
-        One line for the log if it was set.
-    """
-    name = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
-    return [] if os.environ.pop(name, None) is None else [f'{name} is ignored: checkpoints are loaded as data.']
-
-
 def set_num_gpu(opt: dict[str, Any]) -> list[str]:
     """Set ``num_gpu`` to a number of GPUs that this machine has, in place; without any, disable options that need one.
 
-    Returns:
-        One line for the log if fewer GPUs are used than requested.
+    Return a line for the log if fewer GPUs are used than requested.
     """
     requested, present = opt['num_gpu'], torch.cuda.device_count()
     opt['num_gpu'] = present if requested == 'auto' else min(requested, present)
@@ -111,14 +97,10 @@ def set_derived_options(opt: dict[str, Any], root_path: str, is_train: bool, deb
         if isinstance(value, str) and ('resume_state' in key or 'pretrain_network' in key):
             path[key] = os.path.expanduser(value)
     root = os.path.join(root_path, 'experiments' if is_train else 'results', opt['name'])
-    path['experiments_root' if is_train else 'results_root'] = root
-    if is_train:
-        path['models'] = os.path.join(root, 'models')
-        path['training_states'] = os.path.join(root, 'training_states')
-    path['log'] = root
-    path['visualization'] = os.path.join(root, 'visualization')
+    path['experiments_root' if is_train else 'results_root'] = path['log'] = root
+    for folder in ('models', 'training_states', 'visualization') if is_train else ('visualization',):
+        path[folder] = os.path.join(root, folder)
     if is_train and opt['name'].startswith('debug'):  # BasicSR takes no_debug_run for a debug run, too
         if opt.get('val') is not None:
             opt['val']['val_freq'] = 8
-        opt['logger']['print_freq'] = 1
-        opt['logger']['save_checkpoint_freq'] = 8
+        opt['logger'].update(print_freq=1, save_checkpoint_freq=8)

@@ -5,21 +5,9 @@ from typing import Any
 
 from basicsr.utils.registry import Registry
 
-from lkdn_basicsr.errors import hint
-from lkdn_basicsr.options.option_file import Keys, OptionFile, format_value
-
 # What a constructor raises for arguments that it refuses.
-CONSTRUCTOR_ERRORS = (
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+_WRONG_ARGUMENT = (AssertionError, AttributeError, LookupError, TypeError, ValueError)
+CONSTRUCTOR_ERRORS = (*_WRONG_ARGUMENT, ImportError, OSError, RuntimeError)
 
 
 def registered(known: Registry | Mapping[str, Any]) -> dict[str, Any]:
@@ -29,29 +17,3 @@ def registered(known: Registry | Mapping[str, Any]) -> dict[str, Any]:
     """
     entries = known.items() if isinstance(known, Mapping) else known
     return {key.removesuffix('_basicsr'): value for key, value in entries}
-
-
-def find_registered(
-    option_file: OptionFile,
-    keys: Keys,
-    options: Mapping[str, Any],
-    known: Registry | Mapping[str, Any],
-    kind: str,
-    type_key: str = 'type',
-) -> Any:
-    """Return the registered class or function that the block of options at ``keys`` names.
-
-    Args:
-        kind: What the registry contains, for the messages: ``'network'``.
-        type_key: The option that has the name.
-
-    Raises:
-        InputError: The name is missing or not registered; the message has the nearest one.
-    """
-    if type_key not in options:
-        raise option_file.error(keys, f'has no {type_key}; add the name of a {kind}')
-    name, entries = options[type_key], registered(known)
-    if not isinstance(name, str) or name not in entries:
-        reason = f'is {format_value(name)}, which is not a known {kind}; {hint(name, entries)}'
-        raise option_file.error((*keys, type_key), reason)
-    return entries[name]

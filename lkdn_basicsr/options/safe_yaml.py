@@ -47,17 +47,13 @@ _Dumper.add_representer(tuple, lambda dumper, data: dumper.represent_list(data))
 
 
 def load(text: str, source: str) -> tuple[Any, Lines]:
-    """Read one YAML document: compose its nodes, check them, record the lines of the keys, construct the value.
+    """Return the value of a YAML document, and the line of each key by the path of the key.
 
     Args:
         source: What the messages begin with: the file, or the command-line argument.
 
-    Returns:
-        The value, and the line of each key by the path of the key.
-
     Raises:
-        InputError: The text is not YAML, contains tags of other than plain data, or has a key that is not text or is
-            given twice.
+        InputError: The text is not YAML, has tags of other than plain data, or has keys that are not text or repeated.
     """
     try:
         loader = _Loader(text)
@@ -78,9 +74,7 @@ def load(text: str, source: str) -> tuple[Any, Lines]:
     except InputError:
         raise
     except ValueError as error:  # as in !!int abc
-        raise InputError(
-            f'{source} has a value that does not fit its tag ({error}); correct or remove the tag'
-        ) from error
+        raise InputError(f'{source} has a value that does not fit its tag ({error}); correct the tag') from error
 
 
 def dump(data: Any) -> str:
@@ -94,10 +88,7 @@ def _check_nodes(root: yaml.Node, source: str) -> None:
     for node in nodes:  # grows while it is read; a node is appended once for each alias
         if node.tag not in _PLAIN_TAGS:
             tag = node.tag.replace(_TAG, '!!')
-            raise InputError(
-                f'{_line(source, node)}: the tag {tag} is not allowed; an option file contains only plain text, '
-                'numbers, booleans, lists and mappings'
-            )
+            raise InputError(f'{_line(source, node)}: the tag {tag} is not allowed; remove it, and write plain data')
         if isinstance(node, yaml.MappingNode):
             nodes += [child for pair in node.value for child in pair]
         elif isinstance(node, yaml.SequenceNode):
@@ -123,9 +114,7 @@ def _key_lines(node: yaml.Node, keys: tuple[str, ...], source: str) -> Lines:
                 name = repr(key.value) if isinstance(key, yaml.ScalarNode) else 'that is a list or mapping'
                 raise InputError(f'{_line(source, key)}: the key {name} is not text; put it in quotes or correct it')
             if path in lines:
-                raise InputError(
-                    f'{_line(source, key)}: {":".join(path)} is given a second time; remove one of the two'
-                )
+                raise InputError(f'{_line(source, key)}: {":".join(path)} is given a second time; remove one of them')
             lines[path] = key.start_mark.line + 1
             lines |= _key_lines(child, path, source)
     return merged | lines

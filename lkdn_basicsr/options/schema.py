@@ -14,21 +14,13 @@ REQUIRED, ABSENT = object(), object()  # defaults: the file must have the option
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An entry of the table.
+    """An entry of the table."""
 
-    Attributes:
-        key: May contain ``*``: ``pretrain_network_*`` is one option for each network.
-        kind: Names in ``KINDS``, separated by ``|``.
-        text: Meaning, for the docs and for the message about a missing option.
-        default: REQUIRED, ABSENT, or the value that is filled in.
-        valid: An interval such as ``(0, 1]`` (of a list: for each number), or the allowed names; None for no limit.
-    """
-
-    key: str
-    kind: str
-    text: str
-    default: Any = ABSENT
-    valid: str | tuple[str, ...] | None = None
+    key: str  # may contain *: pretrain_network_* is one option for each network
+    kind: str  # names in KINDS, separated by |
+    text: str  # meaning, for the docs and for the message about a missing option
+    default: Any = ABSENT  # REQUIRED, ABSENT, or the value that is filled in
+    valid: str | tuple[str, ...] | None = None  # an interval such as (0, 1], or the allowed names
 
     @classmethod
     def like(cls, key: str, default: Any) -> 'Option':
@@ -74,14 +66,6 @@ KINDS = {
     'any': Kind(lambda value: True, 'anything'),
 }
 
-
-_AUGMENTATION = (
-    Option(
-        'gt_size', 'int', 'Side of patches in HR pixels, a multiple of `scale`; training needs it.', valid='[1, inf)'
-    ),
-    Option('use_hflip', 'bool', 'Random horizontal flips in training. Default there: true.'),
-    Option('use_rot', 'bool', 'Random vertical flips and transposition in training. Default there: true.'),
-)
 _IMAGES = (
     Option('mean', 'numbers | null', 'Subtracted from the images, one value for each channel (0 to 1).'),
     Option('std', 'numbers | null', 'The images are divided by this, one value for each channel (0 to 1).'),
@@ -93,26 +77,27 @@ _PAIRED = (
     Option('dataroot_lq', 'text', 'Folder or store of the low-quality images (LR).', REQUIRED),
     Option('filename_tmpl', 'text', "Name of the LR image of an HR image: `'{}x4'` for 0001x4.png. Default: `'{}'`."),
     *_IMAGES,
-    *_AUGMENTATION,
+    Option('gt_size', 'int', 'Side of HR patches, a multiple of `scale`; training needs it.', valid='[1, inf)'),
+    Option('use_hflip', 'bool', 'Random horizontal flips in training. Default there: true.'),
+    Option('use_rot', 'bool', 'Random vertical flips and transposition in training. Default there: true.'),
 )
+
+_PREFETCH_MODE = '`cuda` copies the next batch ahead and needs `pin_memory: true`; on a CPU it becomes `~`.'
+_IO_BACKEND = 'Folders of image files, LMDBs, a memcached server, or (PairedCropDataset) raw stores.'
+_KEEP = 'How many of the newest checkpoints are kept; net_g_best is kept as well. Default: all.'
 
 # Section: its options. `*` in a section is a name that the option file chooses.
 SECTIONS: dict[str, tuple[Option, ...]] = {
     '': (
-        Option('base', 'text', 'Option file that this one is based on; the path is relative to this file.'),
-        Option(
-            'name', 'text', 'Name of the run and its folder; `debug…` makes a short run, as `--debug` does.', REQUIRED
-        ),
+        Option('base', 'text', 'Option file that this one is based on: its path from this file, or a shipped one.'),
+        Option('name', 'text', 'Name of the run and its folder; `debug…` is a short run, as with `--debug`.', REQUIRED),
         Option('model_type', 'text', 'Name in the model registry: `ReparamSRModel`, `SRModel`, …', REQUIRED),
         Option('scale', 'int', 'Upscaling factor. Required with paired data.', valid='[1, inf)'),
         Option('num_gpu', 'int | auto', 'Number of GPUs without a launcher; 0 is the CPU.', 'auto', '[0, inf)'),
         Option('manual_seed', 'int | null', 'Seed of the run. Default: drawn at random.', None, '[0, 4294900000]'),
         Option('find_unused_parameters', 'bool', 'Passed to DistributedDataParallel.'),
         Option(
-            'datasets',
-            'options',
-            '`train`, `val`, `val_2`, …, or for tests `test`, `test_1`, …; `~` leaves one out.',
-            REQUIRED,
+            'datasets', 'options', '`train`, `val`, `val_2`, …; in tests `test`, `test_2`, …; `~` omits one.', REQUIRED
         ),
         Option('network_g', 'options', 'The network.', REQUIRED),
         Option('path', 'options', 'Checkpoints to start from.', {}),
@@ -129,12 +114,7 @@ SECTIONS: dict[str, tuple[Option, ...]] = {
         Option('num_worker_per_gpu', 'int', 'Workers of each rank or GPU; training needs it.', valid='[0, 1024]'),
         Option('batch_size_per_gpu', 'int', 'Batch size of each rank or GPU; training needs it.', valid='[1, inf)'),
         Option('dataset_enlarge_ratio', 'number', 'How many times an epoch contains each image.', valid='(0, inf)'),
-        Option(
-            'prefetch_mode',
-            'text | null',
-            '`cuda` copies the next batch ahead and needs `pin_memory: true`; on a CPU it becomes `~`.',
-            valid=('cpu', 'cuda'),
-        ),
+        Option('prefetch_mode', 'text | null', _PREFETCH_MODE, valid=('cpu', 'cuda')),
         Option('num_prefetch_queue', 'int', 'Batches loaded ahead with `prefetch_mode: cpu`.', valid='[1, inf)'),
         Option('pin_memory', 'bool', 'Page-locked batches; false on a CPU.'),
         Option('persistent_workers', 'bool', 'Keep the workers between epochs; needs at least one worker.'),
@@ -147,40 +127,25 @@ SECTIONS: dict[str, tuple[Option, ...]] = {
         Option('float32', 'bool', 'Images as floats in [0, 1], for models other than ReparamSRModel.'),
     ),
     'datasets.* (PairedImageDataset)': _PAIRED,
-    'datasets.* (SingleImageDataset)': (
-        Option('dataroot_lq', 'text', 'Folder or LMDB of the images.', REQUIRED),
-        *_IMAGES,
-    ),
+    'datasets.* (SingleImageDataset)': (Option('dataroot_lq', 'text', 'Folder or LMDB of images.', REQUIRED), *_IMAGES),
     'datasets.*.io_backend': (
-        Option(
-            'type',
-            'text',
-            'Folders of image files, LMDBs, a memcached server, or (PairedCropDataset) raw stores.',
-            'disk',
-            ('disk', 'lmdb', 'memcached', 'raw'),
-        ),
+        Option('type', 'text', _IO_BACKEND, 'disk', ('disk', 'lmdb', 'memcached', 'raw')),
         Option('server_list_cfg', 'text', 'memcached: its server list.'),
         Option('client_cfg', 'text', 'memcached: its client configuration.'),
         Option('sys_path', 'text | null', 'memcached: folder of its Python module.'),
     ),
-    'network_*': (
-        Option('type', 'text', 'Name in the architecture registry: `LKDN`, `LKDN_S`, `MSRResNet`, …', REQUIRED),
-    ),
+    'network_*': (Option('type', 'text', 'Name in the architecture registry: `LKDN`, `LKDN_S`, …', REQUIRED),),
     'path': (
         Option('pretrain_network_*', 'text | null', 'Checkpoint of that network. Required for `network_g` in a test.'),
         Option('param_key_*', 'text | null', '`params` (default), `params_ema`, or `~` for a file of weights only.'),
         Option('strict_load_*', 'bool', 'Refuse a checkpoint that does not fit exactly. Default: true.'),
         Option('resume_state', 'text | null', 'Training state (`.state`) to resume from.'),
-        Option(
-            'resume_override', 'bool', 'Resume with optimizer, schedule, warm-up and seed of this file. Default: false.'
-        ),
+        Option('resume_override', 'bool', "Resume with this file's optimizer, schedule and seed. Default: false."),
         Option('ignore_resume_networks', 'texts | null', 'Networks that a resume does not load.'),
     ),
     'train': (
         Option('total_iter', 'int', 'Iterations to train.', REQUIRED, '[1, inf)'),
-        Option(
-            'warmup_iter', 'int', 'Iterations of warm-up, before the first milestone; -1 for none.', -1, '[-1, inf)'
-        ),
+        Option('warmup_iter', 'int', 'Warm-up iterations, before the first milestone; -1: none.', -1, '[-1, inf)'),
         Option('ema_decay', 'number', 'Decay of the moving average of the weights; 0 for none.', 0, '[0, 1)'),
         Option('optim_g', 'options', 'The optimizer.', REQUIRED),
         Option('scheduler', 'options', 'The learning-rate schedule.', REQUIRED),
@@ -223,12 +188,7 @@ SECTIONS: dict[str, tuple[Option, ...]] = {
     'logger': (
         Option('print_freq', 'int', 'Iterations between lines in the log.', 100, '[1, inf)'),
         Option('save_checkpoint_freq', 'int', 'Iterations between checkpoints.', 5000, '[1, inf)'),
-        Option(
-            'keep_checkpoints',
-            'int | null',
-            'How many of the newest checkpoints are kept; net_g_best is kept as well. Default: all.',
-            valid='[1, inf)',
-        ),
+        Option('keep_checkpoints', 'int | null', _KEEP, valid='[1, inf)'),
         Option('use_tb_logger', 'bool', 'Write TensorBoard files to tb_logger/NAME.', False),
         Option('wandb', 'options | null', 'Weights & Biases.'),
     ),

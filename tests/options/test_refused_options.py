@@ -1,69 +1,51 @@
 """An invalid option file gives a one-line error with the file and the key, and no file is written."""
 
-import pytest
-import torch
+import functools
 
-from lkdn_basicsr.errors import InputError
-from tests.support.option_files import parse_run, small_network, test_options, train_options, write_options, write_pairs
+import pytest
+
+from tests.support.option_files import test_options
 
 DELETE = object()
+ROOTS = ('train:dataroot_gt', 'val:dataroot_lq')
 SINGLE = {'name': 'T', 'type': 'SingleImageDataset', 'dataroot_lq': 'b'}
 PAIRED = {'name': 'Validation', 'type': 'PairedImageDataset', 'dataroot_gt': 'a', 'dataroot_lq': 'b'}
-
-
-@pytest.fixture(autouse=True)
-def files(tmp_path):
-    write_pairs(tmp_path)
-    torch.save({'params': small_network().state_dict()}, tmp_path / 'net.pth')
-
-
-def snapshot(root):
-    return sorted((path, path.stat().st_size) for path in root.rglob('*') if path.is_file())
+COSINE = {'type': 'CosineAnnealingRestartLR', 'periods': [60, 60], 'restart_weights': [1, 1]}
 
 
 def change(opt, keys, value):
     """Set or delete the option at ``a:b:c``."""
     *parents, last = keys.split(':')
-    for key in parents:
-        opt = opt[key]
-    if value is DELETE:
-        del opt[last]
-    else:
-        opt[last] = value
+    block = functools.reduce(dict.get, parents, opt)
+    block.pop(last, None)
+    if value is not DELETE:
+        block[last] = value
 
 
-def refused(tmp_path, opt, is_train, arguments=()):
-    """Return the message with which options are refused."""
-    path = write_options(tmp_path / 'wrong.yml', opt)
-    before = snapshot(tmp_path)
-    with pytest.raises(InputError) as caught:
-        parse_run(str(tmp_path), is_train, ['-opt', path, *arguments])
-    assert snapshot(tmp_path) == before
-    message = str(caught.value)
-    assert '\n' not in message and path in message
-    return message
-
+TYPOS = [  # and what the messages suggest
+    pair.split('→')
+    for pair in """
+    nme→name datasets:train:use_hfilp→use_hflip datasets:train:io_backend:typ→type
+    path:pretrain_netwrok_g→pretrain_network_g train:ema_deacy→ema_decay train:optim_g:weigth_decay→weight_decay
+    train:scheduler:milestone→milestones train:pixel_opt:loss_wieght→loss_weight val:val_frequ→val_freq
+    val:metrics:psnr:test_y_chanel→test_y_channel logger:print_frq→print_freq logger:wandb:projekt→project
+    dist_params:backnd→backend network_d→network_g
+    """.split()
+]
+MISSING = """
+    name model_type scale datasets datasets:train:name datasets:train:type datasets:train:gt_size
+    datasets:train:batch_size_per_gpu datasets:train:dataroot_lq network_g network_g:type train:total_iter
+    train:optim_g train:optim_g:lr train:scheduler train:scheduler:milestones val:metrics:psnr:type
+    val:metrics:psnr:crop_border
+"""
 
 TRAIN_CASES = [  # the option, its value, and parts of the message
-    # unknown keys, at every level
-    ('nme', 'x', ['nme is not known', 'did you mean name?']),
-    ('datasets:train:use_hfilp', True, ['datasets:train:use_hfilp is not known', 'use_hflip']),
-    ('datasets:train:io_backend:typ', 'disk', ['io_backend:typ is not known', 'type']),
+    *((typo, None, [f'{typo} is not ', f'did you mean {key}?']) for typo, key in TYPOS),
+    *((keys, DELETE, ['{} has no {}'.format(*keys.rpartition(':')[::2])]) for keys in MISSING.split()),
     ('datasets:val:dataroot_hr', 'x', ['datasets:val:dataroot_hr is not known', 'dataroot']),
     ('network_g:num_feet', 4, ['network_g:num_feet is not an argument of MSRResNet', 'num_feat']),
-    ('path:pretrain_netwrok_g', None, ['path:pretrain_netwrok_g is not known', 'pretrain_network_g']),
     ('path:models', 'x', ['path:models is not known']),
-    ('train:ema_deacy', 0.9, ['train:ema_deacy is not known', 'ema_decay']),
     ('train:optim_g:lerning_rate', 1, ['train:optim_g:lerning_rate is not an argument of Adam']),
-    ('train:optim_g:weigth_decay', 0, ['weigth_decay', 'did you mean weight_decay?']),
-    ('train:scheduler:milestone', [1], ['train:scheduler:milestone', 'did you mean milestones?']),
-    ('train:pixel_opt:loss_wieght', 1, ['train:pixel_opt:loss_wieght', 'did you mean loss_weight?']),
-    ('val:val_frequ', 1, ['val:val_frequ is not known', 'val_freq']),
-    ('val:metrics:psnr:test_y_chanel', True, ['val:metrics:psnr:test_y_chanel', 'did you mean test_y_channel?']),
-    ('logger:print_frq', 1, ['logger:print_frq is not known', 'print_freq']),
-    ('logger:wandb:projekt', None, ['logger:wandb:projekt is not known', 'project']),
-    ('dist_params:backnd', 'gloo', ['dist_params:backnd is not known', 'backend']),
-    ('network_d', {'type': 'MSRResNet'}, ['network_d is not known', 'network_g']),
     # names that are not registered
     ('model_type', 'SRModl', ['model_type', 'did you mean SRModel?']),
     ('network_g:type', 'LKDNS', ['network_g:type', 'LKDN']),
@@ -75,31 +57,12 @@ TRAIN_CASES = [  # the option, its value, and parts of the message
     ('val:metrics:psnr:type', 'calculate_psrn', ['val:metrics:psnr:type', 'did you mean calculate_psnr?']),
     ('network_g:type', None, ['network_g:type is None']),
     # missing keys
-    ('name', DELETE, ['has no name']),
-    ('model_type', DELETE, ['has no model_type']),
-    ('scale', DELETE, ['has no scale']),
-    ('datasets', DELETE, ['has no datasets']),
     ('datasets:train', DELETE, ['datasets has no training dataset']),
-    ('datasets:train:name', DELETE, ['datasets:train has no name']),
-    ('datasets:train:type', DELETE, ['datasets:train has no type']),
-    ('datasets:train:gt_size', DELETE, ['datasets:train has no gt_size']),
-    ('datasets:train:batch_size_per_gpu', DELETE, ['datasets:train has no batch_size_per_gpu']),
-    ('datasets:train:dataroot_lq', DELETE, ['datasets:train has no dataroot_lq']),
-    ('network_g', DELETE, ['has no network_g']),
-    ('network_g:type', DELETE, ['network_g has no type']),
     ('train', DELETE, ['has no train section']),
-    ('train:total_iter', DELETE, ['train has no total_iter']),
-    ('train:optim_g', DELETE, ['train has no optim_g']),
-    ('train:optim_g:lr', DELETE, ['train:optim_g has no lr']),
-    ('train:scheduler', DELETE, ['train has no scheduler']),
-    ('train:scheduler:milestones', DELETE, ['train:scheduler has no milestones']),
     ('train:pixel_opt', DELETE, ['train has no loss']),
-    ('val:metrics:psnr:type', DELETE, ['val:metrics:psnr has no type']),
-    ('val:metrics:psnr:crop_border', DELETE, ['val:metrics:psnr has no crop_border']),
     # types
     ('name', 123, ['name is 123', 'text']),
-    ('scale', 'two', ["scale is 'two'", 'whole number']),
-    ('scale', 2.5, ['scale is 2.5', 'whole number']),
+    *(('scale', value, [f'scale is {value!r}', 'whole number']) for value in ('two', 2.5)),
     ('num_gpu', 'all', ["num_gpu is 'all'", 'auto']),
     ('manual_seed', 'abc', ['manual_seed']),
     ('datasets:train', [1], ['datasets:train is [1]']),
@@ -145,20 +108,18 @@ TRAIN_CASES = [  # the option, its value, and parts of the message
     ('train:scheduler:milestones', [80, 50], ['milestones is [80, 50]']),
     (
         'train:scheduler',
-        {'type': 'CosineAnnealingRestartLR', 'periods': [40, 40], 'restart_weights': [1, 1]},
+        COSINE | {'periods': [40, 40]},
         ['train:scheduler:periods add up to 80, less than total_iter 100'],
     ),
-    ('train:scheduler', {'type': 'CosineAnnealingRestartLR', 'periods': [60, 60]}, ['train:scheduler', 'same length']),
+    ('train:scheduler', COSINE | {'restart_weights': [1]}, ['train:scheduler', 'same length']),
     ('train:optim_g', {'type': 'Adan', 'lr': 1e-3, 'betas': [0.9, 0.99]}, ['betas has 2 values, but Adan takes 3']),
     ('train:optim_g:betas', [0.98, 0.92, 0.99], ['betas has 3 values, but Adam takes 2']),
     ('datasets:val_2', PAIRED, ['datasets:val_2:name is Validation']),
     ('datasets:test_1', PAIRED | {'name': 'T'}, ['datasets:test_1 cannot be used in training']),
     ('datasets:train_2', SINGLE, ['datasets:train_2 cannot be used in training']),
     ('datasets:train:prefetch_mode', 'cuda', ['prefetch_mode is cuda', 'pin_memory']),
-    ('datasets:train:persistent_workers', True, ['persistent_workers needs workers']),
-    ('datasets:val:persistent_workers', True, ['datasets:val:persistent_workers needs workers']),
-    ('datasets:train:filename_tmpl', 'x2', ["filename_tmpl is 'x2'"]),
-    ('datasets:train:filename_tmpl', '{}{}', ["filename_tmpl is '{}{}'"]),
+    *((f'datasets:{key}:persistent_workers', True, [f'{key}:persistent_workers needs']) for key in ('train', 'val')),
+    *(('datasets:train:filename_tmpl', value, [f'filename_tmpl is {value!r}']) for value in ('x2', '{}{}')),
     ('datasets:train:mean', [0.5, 0.5, 0.5], ['datasets:train has only one of mean and std']),
     ('datasets:train:io_backend:type', 'lmdb', ['must end in .lmdb']),
     ('datasets:train:io_backend:type', 'raw', ['use type: PairedCropDataset']),
@@ -168,8 +129,7 @@ TRAIN_CASES = [  # the option, its value, and parts of the message
     ('logger:wandb:project', 'p', ['logger:wandb:project']),
     ('logger', {'wandb': {'project': 'p'}}, ['logger:wandb:project needs `use_tb_logger: true`']),
     # data and files
-    ('datasets:train:dataroot_gt', 'nowhere/gt', ['datasets:train:dataroot_gt is nowhere/gt', 'does not exist']),
-    ('datasets:val:dataroot_lq', 'nowhere/lq', ['datasets:val:dataroot_lq is nowhere/lq', 'does not exist']),
+    *((f'datasets:{key}', 'no', [f'datasets:{key} is no, which does not exist']) for key in ROOTS),
     ('datasets:train:filename_tmpl', '{}x4', ['do not pair', 'p0x4.png']),
     ('datasets:train:gt_size', 26, ['gt_size is 26, but', 'p0.png is 26x24']),
     ('datasets:train:batch_size_per_gpu', 5, ['batch_size_per_gpu is 5, but 4 images']),
@@ -178,20 +138,12 @@ TRAIN_CASES = [  # the option, its value, and parts of the message
     ('val:metrics:psnr:type', 'calculate_niqe', ['test_y_channel is not an argument of calculate_niqe']),
     ('path:pretrain_network_g', 'nowhere.pth', ['path:pretrain_network_g is nowhere.pth']),
     ('path:resume_state', 'nowhere.state', ['path:resume_state is nowhere.state', 'does not exist']),
+    ('path:resume_state', '/', ['path:resume_state is /, which is empty or not a file']),
 ]
 
 
-@pytest.mark.parametrize('keys, value, parts', TRAIN_CASES)
-def test_wrong_training_files(tmp_path, keys, value, parts):
-    opt = train_options(tmp_path)
-    change(opt, keys, value)
-    message = refused(tmp_path, opt, is_train=True)
-    assert [part for part in parts if part not in message] == []
-
-
 TEST_CASES = [
-    ('path:pretrain_network_g', DELETE, ['path has no pretrain_network_g']),
-    ('path:pretrain_network_g', None, ['path has no pretrain_network_g']),
+    *(('path:pretrain_network_g', value, ['path has no pretrain_network_g']) for value in (DELETE, None)),
     ('path:param_key_gg', 'params', ['path:param_key_gg is not known', 'param_key_g']),
     ('datasets:train', SINGLE, ['run it with lkdn_basicsr.train']),
     ('datasets:sets', SINGLE, ['datasets:sets cannot be used']),
@@ -204,37 +156,30 @@ TEST_CASES = [
     ('network_g:num_block', 2, ['path:pretrain_network_g', 'does not fit network_g']),
     ('network_g:num_feat', 8, ['path:pretrain_network_g', 'does not fit network_g']),
     ('scale', 3, ['network_g:upscale is 2, but scale is 3']),
+    ('datasets', {'test': SINGLE}, ['val:metrics:psnr compares with the ground truth']),
 ]
+CASES = [*((True, *case) for case in TRAIN_CASES), *((False, *case) for case in TEST_CASES)]
 
 
-@pytest.mark.parametrize('keys, value, parts', TEST_CASES)
-def test_wrong_test_files(tmp_path, keys, value, parts):
-    write_pairs(tmp_path)
-    opt = test_options(tmp_path, tmp_path / 'net.pth')
-    change(opt, keys, value)
-    message = refused(tmp_path, opt, is_train=False)
-    assert [part for part in parts if part not in message] == []
+@pytest.mark.parametrize('is_train, keys, value, parts', CASES)
+def test_invalid_options(tmp_path, opt, test_opt, refused, is_train, keys, value, parts):
+    options = opt if is_train else test_opt
+    change(options, keys, value)
+    message = refused(options, is_train=is_train)
+    assert [part for part in (f'{tmp_path}/x.yml', *parts) if part not in message] == []
 
 
-def test_metric_without_ground_truth(tmp_path):
-    opt = test_options(tmp_path, tmp_path / 'net.pth')
-    opt['datasets'] = {'test': SINGLE}
-    assert 'val:metrics:psnr compares with the ground truth' in refused(tmp_path, opt, is_train=False)
-
-
-def test_the_message_has_the_line_of_the_key(tmp_path):
-    opt = train_options(tmp_path)
+def test_the_message_has_the_line_of_the_key(tmp_path, opt, refused):
     opt['train']['optim_g']['lerning_rate'] = 1
-    path = write_options(tmp_path / 'wrong.yml', opt)
-    line = 1 + (tmp_path / 'wrong.yml').read_text().splitlines().index('    lerning_rate: 1')
-    assert f'{path}, line {line}: train:optim_g:lerning_rate ' in refused(tmp_path, opt, is_train=True)
+    message = refused(opt)
+    line = 1 + (tmp_path / 'x.yml').read_text().splitlines().index('    lerning_rate: 1')
+    assert f'{tmp_path}/x.yml, line {line}: train:optim_g:lerning_rate ' in message
 
 
-def test_the_message_marks_a_forced_value(tmp_path):
-    message = refused(tmp_path, train_options(tmp_path), True, ['--force_yml', 'train:optim_g:lr=-1', 'scale=2'])
-    assert 'wrong.yml, --force_yml: train:optim_g:lr is -1' in message
+def test_the_message_marks_a_forced_value(opt, refused):
+    assert 'x.yml, --force_yml: train:optim_g:lr is -1' in refused(opt, '--force_yml', 'train:optim_g:lr=-1', 'scale=2')
 
 
-def test_a_test_file_is_not_for_training_and_the_reverse(tmp_path):
-    assert 'lkdn_basicsr.test' in refused(tmp_path, test_options(tmp_path, tmp_path / 'net.pth'), is_train=True)
-    assert 'lkdn_basicsr.train' in refused(tmp_path, train_options(tmp_path), is_train=False)
+def test_a_test_file_is_not_for_training_and_the_reverse(tmp_path, opt, refused):
+    assert 'lkdn_basicsr.test' in refused(test_options(tmp_path, 'net.pth'))
+    assert 'lkdn_basicsr.train' in refused(opt, is_train=False)

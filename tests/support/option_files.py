@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from basicsr.archs.srresnet_arch import MSRResNet
 from PIL import Image
 
 from lkdn_basicsr.training.run import Run
@@ -24,8 +25,7 @@ datasets:
     dataroot_gt: ROOT/gt
     dataroot_lq: ROOT/lq
     filename_tmpl: '{}x2'
-    io_backend:
-      type: disk
+    io_backend: {type: disk}
     gt_size: 16
     use_hflip: true
     use_rot: true
@@ -39,55 +39,23 @@ datasets:
     dataroot_gt: ROOT/gt
     dataroot_lq: ROOT/lq
     filename_tmpl: '{}x2'
-    io_backend:
-      type: disk
-network_g:
-  type: MSRResNet
-  num_in_ch: 3
-  num_out_ch: 3
-  num_feat: 4
-  num_block: 1
-  upscale: 2
-path:
-  pretrain_network_g: ~
-  strict_load_g: true
-  resume_state: ~
+    io_backend: {type: disk}
+network_g: {type: MSRResNet, num_in_ch: 3, num_out_ch: 3, num_feat: 4, num_block: 1, upscale: 2}
+path: {pretrain_network_g: ~, strict_load_g: true, resume_state: ~}
 train:
   ema_decay: 0.9
-  optim_g:
-    type: Adam
-    lr: !!float 2e-4
-    weight_decay: 0
-    betas: [0.9, 0.99]
-  scheduler:
-    type: MultiStepLR
-    milestones: [50, 80]
-    gamma: 0.5
+  optim_g: {type: Adam, lr: !!float 2e-4, weight_decay: 0, betas: [0.9, 0.99]}
+  scheduler: {type: MultiStepLR, milestones: [50, 80], gamma: 0.5}
   total_iter: 100
   warmup_iter: -1
-  pixel_opt:
-    type: L1Loss
-    loss_weight: 1.0
-    reduction: mean
+  pixel_opt: {type: L1Loss, loss_weight: 1.0, reduction: mean}
 val:
   val_freq: !!float 5e1
   save_img: false
   metrics:
-    psnr:
-      type: calculate_psnr
-      crop_border: 2
-      test_y_channel: true
-      better: higher
-logger:
-  print_freq: 10
-  save_checkpoint_freq: !!float 5e1
-  use_tb_logger: true
-  wandb:
-    project: ~
-    resume_id: ~
-dist_params:
-  backend: nccl
-  port: 29500
+    psnr: {type: calculate_psnr, crop_border: 2, test_y_channel: true, better: higher}
+logger: {print_freq: 10, save_checkpoint_freq: !!float 5e1, use_tb_logger: true, wandb: {project: ~, resume_id: ~}}
+dist_params: {backend: nccl, port: 29500}
 """
 
 
@@ -107,8 +75,6 @@ def train_options(root):
 
 
 def small_network():
-    from basicsr.archs.srresnet_arch import MSRResNet
-
     torch.manual_seed(0)
     return MSRResNet(num_feat=4, num_block=1, upscale=2)
 
@@ -129,13 +95,14 @@ test_options.__test__ = False
 
 
 def write_options(path, opt):
-    """Write options to ``path`` as YAML; return the path as a string."""
-    path.write_text(opt if isinstance(opt, str) else yaml.safe_dump(opt, sort_keys=False))
+    """Write options to ``path``, as YAML if they are a dict; return the path as a string."""
+    text = yaml.safe_dump(opt, sort_keys=False) if isinstance(opt, dict) else opt
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return str(path)
 
 
-def parse_run(root_path, is_train, argv):
-    """Return the options and arguments of a run, as ``train`` and ``test`` parse them."""
+def parse_run(root_path, is_train, *argv):
+    """Return the options of a run, as ``train`` and ``test`` parse them."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(sys, 'argv', ['x', *argv])
-        return Run().parse_options(root_path, is_train)
+        monkeypatch.setattr(sys, 'argv', ['x', '-opt', *map(str, argv)])
+        return Run().parse_options(str(root_path), is_train)[0]
