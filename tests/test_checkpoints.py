@@ -1,9 +1,6 @@
 """Checkpoint files: downloading the official ones, reporting invalid ones, finding weights and their network."""
 
-import functools
 import hashlib
-import http.server
-import threading
 from collections import OrderedDict
 
 import pytest
@@ -15,20 +12,11 @@ from lkdn_basicsr.errors import InputError
 
 @pytest.fixture
 def served(tmp_path, monkeypatch):
-    """A local server that replaces the authors' repository; returns its folder."""
+    """A folder whose file:// URL replaces the authors' repository."""
     folder = tmp_path / 'served'
     folder.mkdir()
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=folder))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(checkpoints, 'OFFICIAL_URL', f'http://127.0.0.1:{server.server_port}')
-    monkeypatch.setenv('no_proxy', '*')
-    yield folder
-    server.shutdown()
+    monkeypatch.setattr(checkpoints, 'OFFICIAL_URL', folder.as_uri())
+    return folder
 
 
 def test_missing_official_weights_are_downloaded_once(served, tmp_path, monkeypatch):

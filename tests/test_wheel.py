@@ -100,10 +100,8 @@ def test_missing_library_of_opencv_is_reported_in_one_line(site, tmp_path, comma
 
 @pytest.mark.slow
 def test_reads_its_data_files(site, tmp_path):
-    (tmp_path / 'read.py').write_text(
-        'import lkdn_basicsr; from lkdn_basicsr.evaluate import published; '
-        'print(lkdn_basicsr.__file__, len(published.read(4, ["Set5"])))'
-    )
+    code = 'from lkdn_basicsr.evaluate import published as p; print(p.__file__, len(p.read(4, ["Set5"])))'
+    (tmp_path / 'read.py').write_text(code)
     file, count = run(site, tmp_path, 'read.py').stdout.splitlines()[-1].rsplit(' ', 1)
     assert Path(file).is_relative_to(site) and int(count) > 0
 

@@ -56,10 +56,7 @@ def sequence_1x1_kxk(pointwise: Branch, kxk: Branch, groups: int = 1) -> Branch:
 
 
 def average_kernel(channels: int, kernel_size: int, groups: int = 1) -> Tensor:
-    """Return K×K average pooling with stride 1, which counts its zero padding, as a kernel (transform V).
-
-    Its shape is (channels, channels / groups, K, K), in float64.
-    """
+    """Return K×K average pooling, stride 1, zero padding counted, as a (C, C / groups, K, K) kernel (transform V)."""
     return identity_kernel(channels, groups).expand(-1, -1, kernel_size, kernel_size) / kernel_size**2
 
 

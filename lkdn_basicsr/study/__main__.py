@@ -76,9 +76,8 @@ def run_study(arguments: argparse.Namespace) -> None:
             try:
                 study.work()
                 if ranks.launch.rank == 0:
-                    study.write_report(
-                        ', '.join(os.path.basename(os.path.normpath(path)) for path in arguments.options)
-                    )
+                    names = [os.path.basename(os.path.normpath(path)) for path in arguments.options]
+                    study.write_report(', '.join(names))
                     failures = study.failures()
             finally:
                 if trainer.stopped_by is not None:

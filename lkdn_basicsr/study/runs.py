@@ -118,7 +118,7 @@ class StudyRun:
         The seconds are the iterations times the median time of one: start, validation, saving and interruptions do not
         count.
         """
-        if not os.path.isdir(self.events):  # somebody removed it
+        if not os.path.isdir(self.events):  # removed by hand
             return None, {}
         events = EventAccumulator(self.events, size_guidance={SCALARS: 0}).Reload()
         tags = events.Tags()['scalars']
@@ -163,13 +163,9 @@ def _natural_key(name: str) -> list[tuple[bool, int, str]]:
 
 
 def read_runs(paths: list[str], out: str, iterations: int | None = None, forced: Sequence[str] = ()) -> list[StudyRun]:
-    """Read the option files of a study and check what needs no data.
+    """Read the option files of a study, see :func:`list_option_files`, and check what needs no data.
 
-    Args:
-        paths: see :func:`list_option_files`.
-        out: the folder of the study.
-        iterations: replaces ``train:total_iter`` of every file.
-        forced: ``KEY=VALUE`` settings for every file, as of ``--force_yml``.
+    In every file, ``iterations`` replaces ``train:total_iter``, and ``forced`` sets options as ``--force_yml`` does.
 
     Raises:
         InputError: an option file is invalid, or two do not fit in one study.
