@@ -23,7 +23,7 @@ from lkdn_basicsr.evaluate.loading.from_config import (
 from lkdn_basicsr.evaluate.loading.wrappers import suppress_output
 from lkdn_basicsr.options.option_file import read_option_file
 
-PROBE_SIZE = 32  # height and width in pixels of the image that every network is run on before anything is measured
+PROBE_SIZE = 32  # height and width in pixels of the image that every network is run on when it is loaded
 
 
 @dataclasses.dataclass
@@ -70,8 +70,7 @@ def load(path: str | os.PathLike[str], scale: int | None = None) -> LoadedNetwor
     path = os.fspath(path)
     is_option_file = path.lower().endswith(('.yml', '.yaml'))
     network, digest = _load_option_file(path) if is_option_file else _load_checkpoint(path)
-    network = network.float().eval().requires_grad_(False)
-    found = _infer_scale(network, path)
+    found = _infer_scale(network.float().eval().requires_grad_(False), path)
     if scale is not None and found != scale:
         raise InputError(f'{path} is a ×{found} network, but --scale is {scale}: give a ×{scale} network')
     return LoadedNetwork(network, found, method_name(path), path, digest)
@@ -93,19 +92,18 @@ def _load_checkpoint(path: str) -> tuple[nn.Module, str]:
     checkpoints.ensure(path)
     weights, saved_config = _read_checkpoint(path)
     network = from_config(saved_config, weights)
-    if network is not None:
-        return network, _digest(path)
-    run_config = config_of_run(path)
-    network = from_config(run_config, weights)
-    if network is not None:
-        return network, _digest(path, run_config)
-    network = detect_network(weights)
-    if network is not None:
-        return network, _digest(path)
-    raise InputError(
-        f'{path} contains weights of a network that lkdn_basicsr, BasicSR and spandrel cannot detect: give a test '
-        'option file (.yml) instead, with the network as network_g and this file as path:pretrain_network_g'
-    )
+    if network is None:
+        run_config = config_of_run(path)
+        network = from_config(run_config, weights)
+        if network is not None:
+            return network, _digest(path, run_config)
+        network = detect_network(weights)
+    if network is None:
+        raise InputError(
+            f'{path} contains weights of a network that lkdn_basicsr, BasicSR and spandrel cannot detect: give a test '
+            'option file (.yml) instead, with the network as network_g and this file as path:pretrain_network_g'
+        )
+    return network, _digest(path)
 
 
 def _read_checkpoint(path: str, param_key: str | None = None) -> tuple[dict[str, torch.Tensor], Any]:
@@ -114,9 +112,7 @@ def _read_checkpoint(path: str, param_key: str | None = None) -> tuple[dict[str,
         try:
             return safetensors.torch.load_file(path), None
         except (OSError, safetensors.SafetensorError) as error:
-            raise InputError(
-                f'checkpoint {path} cannot be read ({one_line(error)}): copy or download it again'
-            ) from None
+            raise InputError(f'{path} cannot be read ({one_line(error)}): copy or download it again') from None
     checkpoint = checkpoints.load(path)
     try:
         weights, _ = checkpoints.pick_weights(checkpoint, param_key)
@@ -130,21 +126,18 @@ def _read_checkpoint(path: str, param_key: str | None = None) -> tuple[dict[str,
 def _digest(file: str, *description: Any) -> str:
     """Return the SHA-256 of a file and of the parts of an option file that describe its network."""
     digest = checkpoints.sha256(file)
-    if description:
-        digest = hashlib.sha256(json.dumps([digest, *description], sort_keys=True).encode()).hexdigest()
-    return digest
+    text = json.dumps([digest, *description], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest() if description else digest
 
 
 def _infer_scale(network: nn.Module, path: str) -> int:
-    """Return the upscaling factor, by running the network on a small image.
-
-    Raises:
-        InputError: It is not a super-resolution network for RGB images.
-    """
+    """Return the upscaling factor of a super-resolution network for RGB images, by running it on a small image."""
     try:
         _, channels, _, width = _probe_shape(network, in_channels=3)
     except Exception as error:  # third-party code may raise anything
-        if not _is_single_channel(network):
+        try:
+            _probe_shape(network, in_channels=1)
+        except Exception:
             raise InputError(
                 f'{path} cannot upscale an RGB image of {PROBE_SIZE}×{PROBE_SIZE} pixels ({one_line(error)}): correct '
                 'the options that describe it, or leave it out'
@@ -155,14 +148,6 @@ def _infer_scale(network: nn.Module, path: str) -> int:
     if channels != 3 or width % PROBE_SIZE:
         raise InputError(f'{path} does not map RGB images to RGB images: give a super-resolution network')
     return width // PROBE_SIZE
-
-
-def _is_single_channel(network: nn.Module) -> bool:
-    try:
-        _probe_shape(network, in_channels=1)
-    except Exception:  # third-party code may raise anything
-        return False
-    return True
 
 
 def _probe_shape(network: nn.Module, in_channels: int) -> torch.Size:

@@ -1,10 +1,10 @@
 """Networks of every kind, loaded from their files, equal the ones that were saved."""
 
-import os
 import warnings
 
 import pytest
 import torch
+import yaml
 from basicsr.archs.ecbsr_arch import ECBSR
 from basicsr.archs.edsr_arch import EDSR
 from basicsr.archs.rcan_arch import RCAN
@@ -54,8 +54,7 @@ BASICSR = {
     'RCAN x4': lambda: RCAN(3, 3, 8, 1, 1, 2, 4),
     'RRDBNet x4': lambda: RRDBNet(3, 3, 4, 8, 2, 4),
     'RRDBNet x2': lambda: RRDBNet(3, 3, 2, 8, 1, 4),
-    'SRVGGNetCompact x2': lambda: SRVGGNetCompact(3, 3, 8, 2, 2),
-    'SRVGGNetCompact x3': lambda: SRVGGNetCompact(3, 3, 8, 2, 3),
+    **{f'SRVGGNetCompact x{s}': lambda s=s: SRVGGNetCompact(3, 3, 8, 2, s) for s in (2, 3)},
     'SwinIR light': lambda: SwinIR(upscale=3, upsampler='pixelshuffledirect', **SWINIR),
     'SwinIR classical': lambda: SwinIR(upscale=4, upsampler='pixelshuffle', **SWINIR),
     'SwinIR real world': lambda: SwinIR(upscale=4, upsampler='nearest+conv', resi_connection='3conv', **SWINIR),
@@ -140,17 +139,15 @@ def test_safetensors(tmp_path):
 def test_official_checkpoints(shared):
     loaded = load(shared / 'official' / 'LKDN-S_x4.pth', 4)
     assert sum(parameter.numel() for parameter in loaded.network.parameters()) == 129177
-    assert isinstance(loaded.network, archs.LKDN_S)
-    assert os.path.basename(loaded.path) == 'LKDN-S_x4.pth'
+    assert isinstance(loaded.network, archs.LKDN_S) and loaded.path.endswith('LKDN-S_x4.pth')
 
 
 # ------------------------------------------------------ configs ----------------------------------------------------- #
 
 
 def write_options(path, network_g, checkpoint=None):
-    lines = ['network_g:', *(f'  {key}: {value}' for key, value in network_g.items())]
-    lines += ['path:', f'  pretrain_network_g: {checkpoint}'] if checkpoint else []
-    path.write_text('\n'.join(lines))
+    options = {'network_g': network_g} | ({'path': {'pretrain_network_g': str(checkpoint)}} if checkpoint else {})
+    path.write_text(yaml.safe_dump(options))
     return str(path)
 
 
@@ -238,7 +235,7 @@ def test_an_option_file_gives_what_weights_do_not_determine(tmp_path, monkeypatc
 
 
 def test_a_checkpoint_is_opened_by_the_option_file_of_its_run(tmp_path):
-    models = tmp_path / 'experiments' / 'EDSR_run' / 'models'
+    models = tmp_path / 'EDSR_run' / 'models'
     models.mkdir(parents=True)
     network = randomize(EDSR(**EDSR_X2, res_scale=0.5))  # which weights do not determine
     path = save_checkpoint(network, models / 'net_g_5000.pth')
@@ -260,8 +257,9 @@ def test_a_checkpoint_is_opened_by_the_option_file_of_its_run(tmp_path):
 @pytest.mark.parametrize(
     'options, message',
     [
-        ({'type': 'EDSSR'}, 'network_g:type is EDSSR, an unknown network; did you mean EDSR'),
-        ({'num_feat': 8}, 'network_g does not describe a network; give its type'),
+        ({'type': 'EDSSR'}, "network_g:type is 'EDSSR', which is not a known network; did you mean EDSR"),
+        ({'num_feat': 8}, 'network_g has no type; add the name of a network'),
+        ('LKDN', 'network_g does not describe a network; give its type'),
         ({'type': 'LKDN', 'num_feat': 1}, 'network_g is refused by LKDN: num_feat'),
         ({'type': 'LKDN', 'width': 8}, 'network_g is refused by LKDN: .*width'),
         ({'type': 'LKDN', 'num_feat': 12}, 'network_g does not fit the checkpoint: '),
@@ -274,11 +272,10 @@ def test_option_files_of_other_networks_are_refused(options, message, tmp_path):
     assert '\n' not in str(error.value)
 
 
-def test_option_files_without_a_checkpoint_are_refused(tmp_path):
-    with pytest.raises(InputError, match='has no pretrain_network_g'):
-        load(write_options(tmp_path / 'a.yml', {'type': 'LKDN'}))
-    with pytest.raises(InputError, match='missing.pth'):
-        load(write_options(tmp_path / 'a.yml', {'type': 'LKDN'}, tmp_path / 'missing.pth'))
+@pytest.mark.parametrize('checkpoint, message', [(None, 'has no pretrain_network_g'), ('missing.pth', 'missing.pth')])
+def test_option_files_without_a_checkpoint_are_refused(checkpoint, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        load(write_options(tmp_path / 'a.yml', {'type': 'LKDN'}, checkpoint))
 
 
 # ------------------------------------------------------ refusals ---------------------------------------------------- #
@@ -290,11 +287,10 @@ def test_another_scale_is_refused(tmp_path):
         load(path, 4)
 
 
-@pytest.mark.parametrize(
-    'network',
-    [small_lkdn(num_in_ch=1, num_out_ch=1), MSRResNet(1, 1, 8, 1, 4), RRDBNet(1, 1, 4, 8, 1, 4)],
-    ids=['LKDN', 'MSRResNet', 'RRDBNet'],
-)
+SINGLE_CHANNEL = [small_lkdn(num_in_ch=1, num_out_ch=1), MSRResNet(1, 1, 8, 1, 4), RRDBNet(1, 1, 4, 8, 1, 4)]
+
+
+@pytest.mark.parametrize('network', SINGLE_CHANNEL, ids=lambda network: type(network).__name__)
 def test_single_channel_networks_are_refused(network, tmp_path):
     with pytest.raises(InputError, match='a.pth is a network for single-channel images'):
         load(save_checkpoint(network, tmp_path / 'a.pth'))
@@ -317,21 +313,18 @@ def test_networks_that_do_not_upscale_are_refused(forward, message, tmp_path, mo
         load(path)
 
 
+UNKNOWN = [
+    *({}, {'params': {}}, {'a.weight': torch.zeros(3)}, {'params': [1, 2]}, {1: 2}, {'iter': 3, 'epoch': 1}),
+    {'body.0.weight': torch.zeros(8, 3, 3, 3), 'body.1.weight': torch.zeros(8)},  # spandrel takes it for its own
+    ECBSR(3, 3, 1, 8, True, 'prelu', 4).state_dict(),
+]
+CODE = nn.Conv2d(3, 3, 1)
+
+
 @pytest.mark.parametrize(
-    'weights',
-    [
-        *({}, {'params': {}}, {'a.weight': torch.zeros(3)}, {'params': [1, 2]}, {1: 2}, {'iter': 3, 'epoch': 1}),
-        {'body.0.weight': torch.zeros(8, 3, 3, 3), 'body.1.weight': torch.zeros(8)},  # spandrel takes it for its own
-        ECBSR(3, 3, 1, 8, True, 'prelu', 4).state_dict(),
-    ],
+    'contents, message', [*((weights, 'give') for weights in UNKNOWN), (CODE, 'more than tensors')]
 )
-def test_unknown_weights_are_refused(weights, tmp_path):
-    torch.save(weights, tmp_path / 'a.pth')
-    with pytest.raises(InputError, match='a.pth .*give'):
-        load(tmp_path / 'a.pth')
-
-
-def test_files_with_code_are_refused(tmp_path):
-    torch.save(nn.Conv2d(3, 3, 1), tmp_path / 'a.pth')
-    with pytest.raises(InputError, match='a.pth.* more than tensors'):
+def test_unknown_weights_and_files_with_code_are_refused(contents, message, tmp_path):
+    torch.save(contents, tmp_path / 'a.pth')
+    with pytest.raises(InputError, match=f'a.pth .*{message}'):
         load(tmp_path / 'a.pth')
