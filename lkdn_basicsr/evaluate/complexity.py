@@ -37,7 +37,6 @@ def count(network: nn.Module, scale: int) -> tuple[int, int]:
 
     Args:
         network: Maps (1, 3, H, W) to (1, 3, scale·H, scale·W); in evaluation mode. Not modified.
-        scale: Upscaling factor.
 
     Returns:
         Number of parameters (shared ones once), number of Multi-Adds.

@@ -8,7 +8,7 @@ from lkdn_basicsr.evaluate.benchmarks import read_benchmark
 from lkdn_basicsr.evaluate.results import BenchmarkScores, Result
 
 
-def make_benchmark(folder, sizes, scale=4, seed=0):
+def make_benchmark(folder, sizes=((40, 48), (40, 48)), scale=4, seed=0):
     """Write a benchmark of smoothed noise, ``p0``, ``p1``, … of (height, width), and read it."""
     rng = np.random.default_rng(seed)
     for kind in ('GTmod', 'LRbicx'):
