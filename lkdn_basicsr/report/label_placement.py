@@ -11,6 +11,7 @@ adjustText 1.4 was tried instead: with a dozen bubbles of these sizes it draws l
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -32,11 +33,9 @@ class Bubble:
     """A bubble and its label.
 
     Attributes:
-        name: The label.
         x, y: In data coordinates.
         radius: In points.
-        colour: Of the edge.
-        filled: Whether it is filled with its colour; the label is then black and larger.
+        filled: Whether it is filled with the colour of its edge; the label is then black and larger.
     """
 
     name: str
@@ -58,8 +57,7 @@ def place_labels(axes: Axes, bubbles: Sequence[Bubble], occupied: Sequence[Bbox]
         return
     point = axes.figure.dpi / 72
     texts = [_add_text(axes, bubble) for bubble in bubbles]
-    sizes = [text.get_window_extent() for text in texts]
-    halves = np.array([(size.width / 2 + point, size.height / 2 + point) for size in sizes])
+    halves = np.array([text.get_window_extent().size for text in texts]) / 2 + point
     centres = axes.transData.transform([(bubble.x, bubble.y) for bubble in bubbles])
     radii = np.array([bubble.radius * point for bubble in bubbles])
     boxes = [_candidates(*bubble, point) for bubble in zip(centres, radii, halves)]
@@ -102,10 +100,9 @@ def place_labels(axes: Axes, bubbles: Sequence[Bubble], occupied: Sequence[Bbox]
 
 
 def _add_text(axes: Axes, bubble: Bubble) -> Text:
-    text = axes.text(0, 0, bubble.name, ha='center', va='center', parse_math=False, zorder=5)
-    text.set(transform=IdentityTransform(), color='black' if bubble.filled else bubble.colour)
-    text.set_fontsize(10.5 if bubble.filled else 9.5)
-    return text
+    size, colour = (10.5, 'black') if bubble.filled else (9.5, bubble.colour)
+    style: dict[str, Any] = {'transform': IdentityTransform(), 'ha': 'center', 'va': 'center', 'parse_math': False}
+    return axes.text(0, 0, bubble.name, fontsize=size, color=colour, zorder=5, **style)
 
 
 def _settle(costs: Callable[[int, list[int]], np.ndarray], chosen: list[int], seed: int) -> list[int]:
@@ -122,13 +119,10 @@ def _settle(costs: Callable[[int, list[int]], np.ndarray], chosen: list[int], se
 
 def _candidates(centre: np.ndarray, radius: float, half: np.ndarray, point: float) -> np.ndarray:
     """Return the boxes (80, 4) of a label around a bubble."""
-    middles = [
-        # The box touches the circle of this radius in this direction, with a side where the direction is straight.
-        centre + (radius + distance * point) * direction + half * np.clip(direction * 1.6, -1, 1)
-        for distance in DISTANCES
-        for direction in np.array(DIRECTIONS)
-    ]
-    return _boxes(np.array(middles), half)
+    directions = np.tile(DIRECTIONS, (len(DISTANCES), 1))
+    # The box touches the circle of this radius in this direction, with a side where the direction is straight.
+    touching = centre + (radius + _DISTANCE * point)[:, None] * directions + half * np.clip(directions * 1.6, -1, 1)
+    return _boxes(touching, half)
 
 
 def _boxes(middles: np.ndarray, halves: np.ndarray) -> np.ndarray:

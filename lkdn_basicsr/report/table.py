@@ -23,7 +23,6 @@ class Column:
 
     Attributes:
         heading: In Markdown and on the page.
-        csv_name: In CSV.
         value: Return the value of a Result or Published, None where there is none.
         text: Format a value for Markdown and the page.
         csv_text: Format a value for CSV.
@@ -98,28 +97,25 @@ def column_cells(column: Column, entries: Sequence[Result] | Sequence[Published]
 
     Of the measured networks (not bicubic) the best score and the second best are marked, as they are printed.
     """
-    values = [column.value(entry) for entry in entries]
-    texts = ['' if value is None else column.text(value) for value in values]
+    texts = ['' if (value := column.value(entry)) is None else column.text(value) for entry in entries]
     ranked = [bool(column.benchmark) and isinstance(entry, Result) and entry.params is not None for entry in entries]
     scores = [text for text, is_ranked in zip(texts, ranked) if text and is_ranked]
-    marks: dict[str, str] = {}
-    if len(scores) > 1:
-        marks = dict(zip(sorted(set(scores), key=float, reverse=True), ('best', 'second')))
+    best_first = sorted(set(scores), key=float, reverse=True) if len(scores) > 1 else []
+    marks = dict(zip(best_first, ('best', 'second')))
     return [Cell(text, marks.get(text, '') if is_ranked else '') for text, is_ranked in zip(texts, ranked)]
 
 
-def markdown(results: Sequence[Result], published: Sequence[Published] = (), device: str | None = None) -> str:
+def markdown(results: Sequence[Result], published: Sequence[Published] = ()) -> str:
     """Return the table of the results, how they were measured, and a table of published scores.
 
     Args:
         results: In this order; bicubic is usually the first.
         published: On the same benchmarks.
-        device: The name of the machine that the latencies were measured on; this one if None.
     """
     benchmarks = _benchmarks(results)
     costs = cost_columns(results)
     if LATENCY in costs:
-        costs[0] = dataclasses.replace(LATENCY, heading=f'{LATENCY.heading} on {device or device_name()}')
+        costs[0] = dataclasses.replace(LATENCY, heading=f'{LATENCY.heading} on {device_name()}')
     fixed = [METHOD, SCALE, PARAMS, MULTI_ADDS]
     text = f'{_markdown_table([*fixed, *score_columns(benchmarks), *costs], results)}\n{protocol(results)}\n'
     if published:
@@ -152,10 +148,9 @@ def protocol(results: Sequence[Result]) -> str:
         'layers, matrix products and attention, and two per value of a normalization layer; not those of '
         'activations, elementwise products, pooling and interpolation.'
     )
-    if any(result.latency is not None for result in results):
-        text += (
-            ' Latency is for the same output, float32, one image at a time: the median of a few runs after a warm-up.'
-        )
+    if LATENCY in cost_columns(results):
+        text += ' Latency is for the same output, float32, one image at a time:'
+        text += ' the median of a few runs after a warm-up.'
     return text
 
 

@@ -36,8 +36,7 @@ def draw_comparison(region: Region, results: Sequence[Result], benchmarks: Seque
     tiles = [region.crop(image).repeat(zoom, axis=0).repeat(zoom, axis=1) for _, image in images]
     tile_height, tile_width = tiles[0].shape[:2]
     text_height = 2 * TEXT + 3 * GAP
-    row_height = tile_height + text_height
-    cell = max(tile_width, 9 * TEXT)
+    row_height, cell = tile_height + text_height, max(tile_width, 9 * TEXT)
     rows = _row_count(len(tiles), cell + GAP, row_height)
     columns = math.ceil(len(tiles) / rows)
     tiles_height = rows * row_height - text_height
@@ -48,13 +47,11 @@ def draw_comparison(region: Region, results: Sequence[Result], benchmarks: Seque
     pen = ImageDraw.Draw(canvas)
     canvas.paste(overview, (MARGIN, MARGIN + (tiles_height - overview.height) // 2))
     below = MARGIN + (tiles_height + overview.height) // 2 + GAP // 2
-    scale = f', ×{results[0].scale}' if results else ''
-    title = f'{region.image} ({region.benchmark}{scale})'
+    title = f'{region.image} ({region.benchmark}, ×{results[0].scale})'
     _draw_text(pen, (MARGIN + overview.width // 2, below), title, overview.width)
-    best = max((result.scores[region.benchmark].psnr[region.image] for result, _ in images[1:] if result), default=0)
+    best = max((result.scores[region.benchmark].psnr[region.image] for result, _ in images if result), default=0)
     for i, ((result, _), tile) in enumerate(zip(images, tiles)):
-        x = left + i % columns * (cell + GAP)
-        y = MARGIN + i // columns * row_height
+        x, y = left + i % columns * (cell + GAP), MARGIN + i // columns * row_height
         canvas.paste(Image.fromarray(tile), (x + (cell - tile_width) // 2, y))
         middle, below = x + cell // 2, y + tile_height + GAP // 2
         name, values, colour, is_best = 'HR', 'PSNR / SSIM', FAINT, False
@@ -65,10 +62,8 @@ def draw_comparison(region: Region, results: Sequence[Result], benchmarks: Seque
             is_best = psnr == best and len(images) > 2
         _draw_text(pen, (middle, below), name, cell, bold=is_best)
         _draw_text(pen, (middle, below + TEXT + GAP // 2), values, cell, colour, is_best)
-    note = (
-        'PSNR (dB) / SSIM of the complete image, on Y. '
-        f'The region begins at {region.x}, {region.y} and has {region.width}×{region.height} pixels.'
-    )
+    position = f'The region begins at {region.x}, {region.y} and has {region.width}×{region.height} pixels.'
+    note = f'PSNR (dB) / SSIM of the complete image, on Y. {position}'
     _draw_text(pen, (canvas.width // 2, height - MARGIN - TEXT), note, canvas.width - 2 * MARGIN, FAINT, size=TEXT - 6)
     file = io.BytesIO()
     canvas.save(file, 'PNG')
@@ -96,15 +91,9 @@ def _draw_overview(pixels: np.ndarray, region: Region, height: int) -> Image.Ima
     thickness = max(5, height // 130)
     for i in range(thickness):
         inset = thickness - 1 - i  # keeps the complete frame inside the image
-        pen.rectangle(
-            (
-                max(inset, x0 - i),
-                max(inset, y0 - i),
-                min(image.width - 1 - inset, x1 + i),
-                min(image.height - 1 - inset, y1 + i),
-            ),
-            outline='white' if i in (0, thickness - 1) else FRAME,  # visible on any background
-        )
+        right, bottom = min(image.width - 1 - inset, x1 + i), min(image.height - 1 - inset, y1 + i)
+        outline = 'white' if i in (0, thickness - 1) else FRAME  # visible on any background
+        pen.rectangle((max(inset, x0 - i), max(inset, y0 - i), right, bottom), outline=outline)
     return image
 
 

@@ -55,18 +55,18 @@ def test_few_methods_and_equal_methods_are_plotted(tmp_path, methods):
     assert cv2.imread(str(tmp_path / 'plot.png')).shape == (1040, 1280, 3)
 
 
-def test_published_methods_of_this_benchmark_and_scale_are_added(tmp_path):
-    measured = [make_method('measured', 32, 100_000, 5_000_000_000)]
-    path = tmp_path / 'plot.png'
+def test_published_methods_of_this_benchmark_are_added(tmp_path):
+    measured, path = [make_method('measured', 32, 100_000, 5_000_000_000)], tmp_path / 'plot.png'
 
-    def plot(*published):
+    def plot(published):
         plots.plot_complexity(measured, published, 'Set5', str(path))
         return path.read_bytes()
 
-    other_scale = Published('x', 2, 300_000, 6_000_000_000, {'Set5': (38.0, 0.96)}, 's')
-    other_benchmark = Published('y', 4, 300_000, 6_000_000_000, {'B100': (27.0, 0.7)}, 's')
-    assert plot(other_scale, other_benchmark) == (only_measured := plot())
-    assert plot(Published('z', 4, 300_000, 6_000_000_000, {'Set5': (32.2, 0.89)}, 's')) != only_measured
+    of_other, of_this = (
+        [Published('x', 4, 300_000, 6_000_000_000, {benchmark: (32.2, 0.89)}, 's')] for benchmark in ('B100', 'Set5')
+    )
+    assert plot(of_other) == (only_measured := plot([]))
+    assert plot(of_this) != only_measured
     assert len(find_pixels(path, plots.GREY)[0]) > 300
 
 
