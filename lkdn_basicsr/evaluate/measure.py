@@ -38,6 +38,8 @@ from lkdn_basicsr.files import write_file
 PROTOCOL = 1  # version of the measurement; increase it when anything is measured differently, to ignore older caches
 BICUBIC = 'Bicubic'
 
+Upscale = Callable[[np.ndarray, str], np.ndarray]  # see _upscale
+
 
 def measure(
     path: str | LoadedNetwork,
@@ -147,12 +149,7 @@ def _time(loaded: LoadedNetwork, device: str) -> float | None:
 
 
 def _measure_scores(
-    method: str,
-    upscale: Callable[[np.ndarray, str], np.ndarray],
-    folder: str,
-    digest: str,
-    progress: bool,
-    benchmark: Benchmark,
+    method: str, upscale: Upscale, folder: str, digest: str, progress: bool, benchmark: Benchmark
 ) -> BenchmarkScores:
     """Return the scores on a benchmark. Images that the cache lacks are measured and written one by one."""
     record, sr_folder = os.path.join(folder, f'{benchmark.name}.json'), os.path.join(folder, benchmark.name)

@@ -1,5 +1,6 @@
 """The plots of a report: PSNR against Multi-Adds with bubbles for the parameters, and learning curves."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from matplotlib.transforms import Bbox
 from lkdn_basicsr.evaluate.published import Published
 from lkdn_basicsr.evaluate.results import Result
 from lkdn_basicsr.report.label_placement import Bubble, place_labels
-from lkdn_basicsr.report.style import COLOURS, DPI, GREY, new_figure, plot_style, save_figure, shorten
+from lkdn_basicsr.report.style import COLOURS, DPI, GREY, new_figure, shorten
 
 DASHES = ('-', '--', '-.', ':')  # with more methods than colours, the colours repeat with the next dashes
 LARGEST = 1300  # square points: area of the largest bubble
@@ -46,8 +47,7 @@ def plot_complexity(results: Sequence[Result], published: Sequence[Published], b
             bubbles.append(Bubble(name, entry.multi_adds / 1e9, psnr, radius, colour, is_measured))
         else:
             lines.append((name, psnr))
-    with plot_style():
-        figure = new_figure(6.4, 5.2)
+    with new_figure(path, 6.4, 5.2) as figure:
         main, low = _add_axes(figure, [bubble.y for bubble in bubbles], [psnr for _, psnr in lines])
         _set_limits(main, bubbles, [psnr for _, psnr in lines] if low is None else [])
         for bubble in sorted(bubbles, key=lambda bubble: -bubble.radius):  # the small ones on top
@@ -62,7 +62,6 @@ def plot_complexity(results: Sequence[Result], published: Sequence[Published], b
         figure.canvas.draw()  # computes the layout, which must not change once labels are placed
         figure.set_layout_engine('none')
         place_labels(main, bubbles, _place_notes(line_axes, notes, [_disc(main, bubble) for bubble in bubbles]))
-        save_figure(figure, path)
 
 
 def plot_curves(results: Sequence[Result], path: str) -> None:
@@ -74,17 +73,14 @@ def plot_curves(results: Sequence[Result], path: str) -> None:
     results = [result for result in results if any(result.curves.values())]
     names = list(dict.fromkeys(name for result in results for name, curve in result.curves.items() if curve))
     columns = min(2, len(names))
-    rows = math.ceil(len(names) / columns)
-    with plot_style():
-        width = 6.4 if columns == 1 else 9.6
-        labels = [shorten(result.method, 44) for result in results]
-        legend_columns = max(1, min(len(labels), int(8 * width / (6 + max(map(len, labels))))))
-        figure = new_figure(width, 3.9 * rows + 0.28 * math.ceil(len(labels) / legend_columns) + 0.1)
+    rows, width = math.ceil(len(names) / columns), 6.4 if columns == 1 else 9.6
+    labels = [shorten(result.method, 44) for result in results]
+    legend_columns = max(1, min(len(labels), int(8 * width / (6 + max(map(len, labels))))))
+    dashes_and_colours = itertools.islice(itertools.cycle(itertools.product(DASHES, COLOURS)), len(results))
+    styles: list[dict[str, Any]] = [{'linestyle': dashes, 'color': colour} for dashes, colour in dashes_and_colours]
+    height = 3.9 * rows + 0.28 * math.ceil(len(labels) / legend_columns) + 0.1
+    with new_figure(path, width, height) as figure:
         panels = figure.subplots(rows, columns, squeeze=False).flat
-        styles: list[dict[str, Any]] = [
-            {'color': COLOURS[i % len(COLOURS)], 'linestyle': DASHES[i // len(COLOURS) % len(DASHES)]}
-            for i in range(len(results))
-        ]
         for axes in panels[len(names) :]:
             axes.remove()
         for name, axes in zip(names, panels):
@@ -104,7 +100,6 @@ def plot_curves(results: Sequence[Result], path: str) -> None:
         for text, label in zip(legend.get_texts(), labels):
             text.set_parse_math(False)  # as arguments of legend(), labels with $ would be formulas, and _… left out
             text.set_text(label)
-        save_figure(figure, path)
 
 
 def _radius(params: int, most: int) -> float:

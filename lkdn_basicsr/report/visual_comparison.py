@@ -21,6 +21,8 @@ TEXT = 25  # pixels of height
 FRAME = (232, 48, 48)
 INK, FAINT = (20, 20, 20), (105, 105, 105)
 
+Font = ImageFont.FreeTypeFont
+
 
 def draw_comparison(region: Region, results: Sequence[Result], benchmarks: Sequence[Benchmark], path: str) -> None:
     """Draw the complete HR image with the region marked on the left, and the region in HR and by each method.
@@ -48,7 +50,7 @@ def draw_comparison(region: Region, results: Sequence[Result], benchmarks: Seque
     canvas.paste(overview, (MARGIN, MARGIN + (tiles_height - overview.height) // 2))
     below = MARGIN + (tiles_height + overview.height) // 2 + GAP // 2
     title = f'{region.image} ({region.benchmark}, ×{results[0].scale})'
-    _draw_text(pen, (MARGIN + overview.width // 2, below), title, overview.width)
+    _draw_text(pen, (MARGIN + overview.width // 2, below), title, overview.width, _font())
     best = max((result.scores[region.benchmark].psnr[region.image] for result, _ in images if result), default=0)
     for i, ((result, _), tile) in enumerate(zip(images, tiles)):
         x, y = left + i % columns * (cell + GAP), MARGIN + i // columns * row_height
@@ -60,11 +62,12 @@ def draw_comparison(region: Region, results: Sequence[Result], benchmarks: Seque
             psnr, ssim = scores.psnr[region.image], scores.ssim[region.image]
             name, values, colour = result.method, f'{psnr:.2f} / {ssim:.4f}', INK
             is_best = psnr == best and len(images) > 2
-        _draw_text(pen, (middle, below), name, cell, bold=is_best)
-        _draw_text(pen, (middle, below + TEXT + GAP // 2), values, cell, colour, is_best)
+        _draw_text(pen, (middle, below), name, cell, _font(is_best))
+        _draw_text(pen, (middle, below + TEXT + GAP // 2), values, cell, _font(is_best), colour)
     position = f'The region begins at {region.x}, {region.y} and has {region.width}×{region.height} pixels.'
     note = f'PSNR (dB) / SSIM of the complete image, on Y. {position}'
-    _draw_text(pen, (canvas.width // 2, height - MARGIN - TEXT), note, canvas.width - 2 * MARGIN, FAINT, size=TEXT - 6)
+    bottom = (canvas.width // 2, height - MARGIN - TEXT)
+    _draw_text(pen, bottom, note, canvas.width - 2 * MARGIN, _font(size=TEXT - 6), FAINT)
     file = io.BytesIO()
     canvas.save(file, 'PNG')
     write_file(path, file.getvalue())
@@ -98,25 +101,18 @@ def _draw_overview(pixels: np.ndarray, region: Region, height: int) -> Image.Ima
 
 
 @functools.cache
-def _font(bold: bool, size: int) -> ImageFont.FreeTypeFont:
+def _font(bold: bool = False, size: int = TEXT) -> Font:
     name = 'DejaVuSans-Bold.ttf' if bold else 'DejaVuSans.ttf'
     return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf', name), size)
 
 
 def _draw_text(
-    pen: ImageDraw.ImageDraw,
-    top_centre: tuple[int, int],
-    text: str,
-    width: int,
-    colour: tuple[int, int, int] = INK,
-    bold: bool = False,
-    size: int = TEXT,
+    pen: ImageDraw.ImageDraw, top: tuple[int, int], text: str, width: int, font: Font, colour: tuple[int, ...] = INK
 ) -> None:
     """Draw one centred line; a text that is too long loses its middle, as names often begin or end alike."""
-    font = _font(bold, size)
     text = ' '.join(text.split())
     kept, shortened = len(text), text
     while font.getlength(shortened) > width and kept > 2:
         kept -= 1
         shortened = f'{text[: math.ceil(kept / 2)].rstrip()}…{text[len(text) - kept // 2 :].lstrip()}'
-    pen.text(top_centre, shortened, colour, font, anchor='ma')
+    pen.text(top, shortened, colour, font, anchor='ma')

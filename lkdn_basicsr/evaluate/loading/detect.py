@@ -6,7 +6,6 @@ defaults of the classes. A config or an option file takes precedence, see :func:
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import spandrel
@@ -55,7 +54,7 @@ def _detect_basicsr(weights: Weights) -> nn.Module | None:
     for name, read_arguments in _ARGUMENT_READERS.items():
         try:
             common = _common_arguments(weights)
-            network = registered(ARCH_REGISTRY)[name](**common | read_arguments(weights, **common))
+            network = registered(ARCH_REGISTRY)[name](**common | read_arguments(weights, common))
             checkpoints.fit(network, weights)
         except (LookupError, AttributeError, ValueError, RuntimeError, ZeroDivisionError):
             continue
@@ -91,7 +90,7 @@ def _fuse_span(network: nn.Module) -> None:
 # for weights of another class.
 
 
-def _common_arguments(weights: Weights) -> dict[str, Any]:
+def _common_arguments(weights: Weights) -> dict[str, int]:
     num_feat, num_in_ch = weights['conv_first.weight'].shape[:2]
     num_out_ch, num_block = weights['conv_last.weight'].shape[0], _count_modules(weights, 'body.')
     return {'num_in_ch': num_in_ch, 'num_out_ch': num_out_ch, 'num_feat': num_feat, 'num_block': num_block}
@@ -108,30 +107,25 @@ def _upsample_scale(weights: Weights) -> int:
     return math.prod(math.isqrt(shape[0] // shape[1]) for shape in shapes)
 
 
-def _msrresnet_arguments(weights: Weights, num_feat: int, **common: Any) -> dict[str, Any]:
+def _msrresnet(weights: Weights, common: dict[str, int]) -> dict[str, Any]:
     shuffled = weights['upconv1.weight'].shape[0]
-    return {'upscale': 4 if 'upconv2.weight' in weights else math.isqrt(shuffled // num_feat)}
+    return {'upscale': 4 if 'upconv2.weight' in weights else math.isqrt(shuffled // common['num_feat'])}
 
 
-def _edsr_arguments(weights: Weights, num_feat: int, **common: Any) -> dict[str, Any]:
-    return {'upscale': _upsample_scale(weights), 'res_scale': 0.1 if num_feat >= 256 else 1}
+def _edsr(weights: Weights, common: dict[str, int]) -> dict[str, Any]:
+    return {'upscale': _upsample_scale(weights), 'res_scale': 0.1 if common['num_feat'] >= 256 else 1}
 
 
-def _rcan_arguments(weights: Weights, num_feat: int, num_block: int, **common: Any) -> dict[str, Any]:
+def _rcan(weights: Weights, common: dict[str, int]) -> dict[str, Any]:
     squeezed = weights['body.0.residual_group.0.rcab.3.attention.1.weight'].shape[0]
-    blocks = {'num_group': num_block, 'num_block': _count_modules(weights, 'body.0.residual_group.')}
-    return {'upscale': _upsample_scale(weights), 'squeeze_factor': num_feat // squeezed, **blocks}
+    blocks = {'num_group': common['num_block'], 'num_block': _count_modules(weights, 'body.0.residual_group.')}
+    return {'upscale': _upsample_scale(weights), 'squeeze_factor': common['num_feat'] // squeezed, **blocks}
 
 
-def _rrdbnet_arguments(weights: Weights, num_in_ch: int, num_out_ch: int, **common: Any) -> dict[str, Any]:
-    unshuffled = math.isqrt(num_in_ch // num_out_ch)  # 2 and 4 at scales 2 and 1
+def _rrdbnet(weights: Weights, common: dict[str, int]) -> dict[str, Any]:
+    unshuffled = math.isqrt(common['num_in_ch'] // common['num_out_ch'])  # 2 and 4 at scales 2 and 1
     num_grow_ch = weights['body.0.rdb1.conv1.weight'].shape[0]
-    return {'num_in_ch': num_in_ch // unshuffled**2, 'num_grow_ch': num_grow_ch, 'scale': 4 // unshuffled}
+    return {'num_in_ch': common['num_in_ch'] // unshuffled**2, 'num_grow_ch': num_grow_ch, 'scale': 4 // unshuffled}
 
 
-_ARGUMENT_READERS: dict[str, Callable[..., dict[str, Any]]] = {
-    'MSRResNet': _msrresnet_arguments,
-    'EDSR': _edsr_arguments,
-    'RCAN': _rcan_arguments,
-    'RRDBNet': _rrdbnet_arguments,
-}
+_ARGUMENT_READERS = {'MSRResNet': _msrresnet, 'EDSR': _edsr, 'RCAN': _rcan, 'RRDBNet': _rrdbnet}

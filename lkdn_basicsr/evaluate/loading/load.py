@@ -33,7 +33,6 @@ class LoadedNetwork:
     Attributes:
         network: In evaluation mode, float32, on the CPU. Maps (1, 3, H, W) RGB in [0, 1], of any size, to
             (1, 3, scale·H, scale·W); the output is not necessarily clipped.
-        scale: Upscaling factor.
         name: Name of the method, see :func:`method_name`.
         path: The file that was given.
         digest: SHA-256 in hexadecimal of everything that determines the output: the file of the weights, and the
@@ -50,14 +49,10 @@ class LoadedNetwork:
 def load(path: str | os.PathLike[str], scale: int | None = None) -> LoadedNetwork:
     """Load a network from a checkpoint or an option file.
 
-    A checkpoint is opened by the first of these that its weights fit:
-
-    1. the config that was saved in it (``network_g``);
-    2. the option file in the folder of its run (``NAME/*.yml`` for ``NAME/models/net_g_*.pth``);
-    3. its keys and shapes, see :func:`detect.detect_network`.
-
-    LKDN and SPAN are fused. ``params_ema`` is preferred to ``params``, except that ``path:param_key_g`` of an option
-    file counts.
+    A checkpoint is opened by the first of these that its weights fit: the config that was saved in it (``network_g``);
+    the option file in the folder of its run (``NAME/*.yml`` for ``NAME/models/net_g_*.pth``); its keys and shapes, see
+    :func:`detect.detect_network`. LKDN and SPAN are fused. ``params_ema`` is preferred to ``params``, unless an option
+    file has ``path:param_key_g``.
 
     Args:
         path: A checkpoint (.pth or .safetensors; missing official weights are downloaded), or an option file (.yml)
