@@ -33,29 +33,19 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    args = build_parser().parse_args()
+    arguments = build_parser().parse_args()
     with cli.report_errors(PROG):
-        print(compare(args.models, args.sets, args.scale, args.out, args.region))
+        compare(arguments)
 
 
-def compare(
-    models: Sequence[str], folders: Sequence[str], scale: int, out: str, regions: Sequence[str] | None = None
-) -> str:
-    """Measure networks on benchmarks and write ``table.md``, ``table.csv``, the plots and ``index.html``.
-
-    All arguments are checked and all networks are loaded before anything is measured.
+def compare(arguments: argparse.Namespace) -> None:
+    """Check all arguments and load all networks; then measure them, write the report and print the table.
 
     Args:
-        models: Files, see :func:`evaluate.loading.load.load`, each with an optional name in front: ``NAME=FILE``.
-        folders: Benchmarks, see :func:`evaluate.benchmarks.read_benchmark`.
-        out: Output folder. Its subfolder ``methods`` is the cache of results.
-        regions: ``BENCHMARK/IMAGE[:x,y,w,h]`` to show; None for where methods differ most.
-
-    Returns:
-        The table and the path of the page, to be printed.
+        arguments: See :func:`build_parser`. The subfolder ``methods`` of ``--out`` is the cache of results.
 
     Raises:
-        InputError: An argument cannot be used, or ``out`` cannot be written.
+        InputError: An argument cannot be used, or the report cannot be written.
     """
     # Imported here, so that cli.report_errors reports an OpenCV that does not load.
     from lkdn_basicsr.evaluate import published
@@ -67,13 +57,14 @@ def compare(
     from lkdn_basicsr.report.report import write_report
     from lkdn_basicsr.report.table import markdown
 
+    out, scale = arguments.out, arguments.scale
     if scale < 2:
         raise InputError(f'--scale is {scale}; give the upscaling factor of the networks, 2 or more')
-    benchmarks = read_benchmarks(folders, scale)
-    chosen = None if regions is None else [parse_region(text) for text in regions]
-    for region in chosen or ():
+    benchmarks = read_benchmarks(arguments.sets, scale)
+    regions = None if arguments.region is None else [parse_region(text) for text in arguments.region]
+    for region in regions or ():
         check_region(region, benchmarks)
-    named_files = [split_name(model) for model in models]
+    named_files = [split_name(model) for model in arguments.models]
     names = method_names(named_files)
     networks = [load(path, scale) for _, path in named_files]
     check_writable(out)
@@ -83,8 +74,8 @@ def compare(
     for network, name in zip(networks, names):
         results.append(measure(network, benchmarks, scale, cache, name, progress=True))
     others = published.read(scale, [benchmark.name for benchmark in benchmarks])
-    write_report(out, f'Super-resolution ×{scale}', results, benchmarks, others, chosen)
-    return f'{markdown(results)}\nThe page: {os.path.join(out, "index.html")}'
+    write_report(out, f'Super-resolution ×{scale}', results, benchmarks, others, regions)
+    print(f'{markdown(results)}\nThe page: {os.path.join(out, "index.html")}')
 
 
 def split_name(text: str) -> tuple[str | None, str]:

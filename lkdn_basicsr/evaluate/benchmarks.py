@@ -74,11 +74,7 @@ def read_benchmark(folder: str | os.PathLike[str], scale: int) -> Benchmark:
 
 
 def read_benchmarks(folders: Iterable[str | os.PathLike[str]], scale: int) -> list[Benchmark]:
-    """Read several benchmarks, see :func:`read_benchmark`.
-
-    Raises:
-        InputError: Two have the same name, or one cannot be used.
-    """
+    """Read several benchmarks, see :func:`read_benchmark`; two of the same name are an InputError."""
     benchmarks: dict[str, Benchmark] = {}
     for folder in folders:
         benchmark = read_benchmark(folder, scale)

@@ -23,9 +23,9 @@ DISTANCES = (3, 12, 24, 38, 54)  # points between a bubble and its label; from t
 STARTS, ROUNDS = 8, 6
 AMBIGUOUS, CROSSED, SIDE = 240, 60, 6  # cost of these, where a square point costs 4 or 6
 
-_DISTANCE = np.repeat(DISTANCES, len(DIRECTIONS))  # of each candidate
+_DISTANCE, _DIRECTION = np.repeat(DISTANCES, len(DIRECTIONS)), np.tile(DIRECTIONS, (len(DISTANCES), 1))  # of candidates
 _HAS_LINE = _DISTANCE > DISTANCES[0]
-_OFF_RIGHT = np.tile([1 - x for x, _ in DIRECTIONS], len(DISTANCES))  # labels are read first on the right
+_OFF_RIGHT = 1 - _DIRECTION[:, 0]  # labels are read first on the right
 
 
 @dataclasses.dataclass
@@ -60,7 +60,10 @@ def place_labels(axes: Axes, bubbles: Sequence[Bubble], occupied: Sequence[Bbox]
     halves = np.array([text.get_window_extent().size for text in texts]) / 2 + point
     centres = axes.transData.transform([(bubble.x, bubble.y) for bubble in bubbles])
     radii = np.array([bubble.radius * point for bubble in bubbles])
-    boxes = [_candidates(*bubble, point) for bubble in zip(centres, radii, halves)]
+    # A box touches the circle of this radius in its direction, with a side where the direction is straight.
+    circles = (radii[:, None] + _DISTANCE * point)[..., None]
+    middles = centres[:, None] + circles * _DIRECTION + halves[:, None] * np.clip(_DIRECTION * 1.6, -1, 1)
+    boxes = _boxes(middles, halves[:, None])
     lines = [_lines(*bubble) for bubble in zip(centres, radii, boxes)]
     discs = _boxes(centres, radii[:, None])
     frame = np.array([axes.bbox.extents])
@@ -69,9 +72,9 @@ def place_labels(axes: Axes, bubbles: Sequence[Bubble], occupied: Sequence[Bbox]
     for i in range(len(bubbles)):
         others = np.arange(len(bubbles)) != i
         outside = np.prod(2 * halves[i]) - _overlaps(boxes[i], frame)[:, 0]
-        own = _distances(boxes[i], centres[[i]], radii[[i]])
-        ambiguous = (_distances(boxes[i], centres[others], radii[others]) < 1.5 * own + 3 * point).sum(axis=1)
-        ambiguous = np.where(_HAS_LINE, 0.2, 1) * ambiguous
+        distances = _distances(boxes[i], centres, radii)
+        is_near = distances[:, others] < 1.5 * distances[:, [i]] + 3 * point
+        ambiguous = np.where(_HAS_LINE, 0.2, 1) * is_near.sum(axis=1)
         crossed = np.where(_HAS_LINE, _points_inside(lines[i], discs[others]), 0)
         covered = _overlaps(boxes[i], covering).sum(axis=1)
         cost = 2 * _DISTANCE + SIDE * _OFF_RIGHT + AMBIGUOUS * ambiguous + CROSSED * crossed
@@ -117,16 +120,8 @@ def _settle(costs: Callable[[int, list[int]], np.ndarray], chosen: list[int], se
     return chosen
 
 
-def _candidates(centre: np.ndarray, radius: float, half: np.ndarray, point: float) -> np.ndarray:
-    """Return the boxes (80, 4) of a label around a bubble."""
-    directions = np.tile(DIRECTIONS, (len(DISTANCES), 1))
-    # The box touches the circle of this radius in this direction, with a side where the direction is straight.
-    touching = centre + (radius + _DISTANCE * point)[:, None] * directions + half * np.clip(directions * 1.6, -1, 1)
-    return _boxes(touching, half)
-
-
 def _boxes(middles: np.ndarray, halves: np.ndarray) -> np.ndarray:
-    return np.concatenate([middles - halves, middles + halves], axis=1)
+    return np.concatenate([middles - halves, middles + halves], axis=-1)
 
 
 def _lines(centre: np.ndarray, radius: float, boxes: np.ndarray) -> np.ndarray:

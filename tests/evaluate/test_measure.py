@@ -77,24 +77,18 @@ def test_scores_are_those_of_basicsr_with_a_border_of_the_scale(scale, tmp_path,
     path = save_checkpoint(small_lkdn(upscale=scale), tmp_path / 'small.pth')
     scores = measure(path, [benchmark], scale, cache).scores['One']
     sr, (gt, _) = cv2.imread(os.path.join(scores.folder, 'p0.png')), benchmark.read('p0')
-    options = {'crop_border': scale, 'test_y_channel': True}
-    assert (scores.psnr['p0'], scores.ssim['p0']) == (
-        calculate_psnr(sr, gt, **options),
-        calculate_ssim(sr, gt, **options),
-    )
-
-
-# ------------------------------------------------------- cache ------------------------------------------------------ #
+    expected = [score(sr, gt, scale, test_y_channel=True) for score in (calculate_psnr, calculate_ssim)]
+    assert [scores.psnr['p0'], scores.ssim['p0']] == expected
 
 
 def test_results_in_the_cache_are_not_measured_again(tmp_path, one, model, cache, monkeypatch):
-    measure(model, [one], 4, cache)
+    measure(model, [one], 4, cache, name='a/b: c*')  # which is no file name
     change_score(cache)
     monkeypatch.setattr(latency, 'latency', None)  # must not be called
     monkeypatch.setattr(complexity, 'count', None)
     two = make_benchmark(tmp_path / 'Two')
-    again = measure(model, [one, two], 4, cache, name='a/b: c*')  # a name that is no file name
-    assert again.method == 'a/b: c*' and len(os.listdir(cache)) == 1
+    again = measure(model, [one, two], 4, cache, name='renamed')
+    assert again.method == 'renamed' and len(os.listdir(cache)) == 1
     assert again.scores['One'].psnr['p0'] == 77
     assert 5 < again.scores['Two'].psnr['p0'] < 50
     assert again.params and again.multi_adds and again.latency
@@ -137,19 +131,13 @@ def test_a_killed_measurement_continues(tmp_path, model, cache, monkeypatch):
     assert scores.ssim == expected.ssim
 
 
-def test_deleted_images_are_written_again(one, model, cache):
-    folder = measure(model, [one], 4, cache).scores['One'].folder
-    os.remove(os.path.join(folder, 'p1.png'))
-    measure(model, [one], 4, cache)
-    assert sorted(os.listdir(folder)) == ['p0.png', 'p1.png']
-
-
-@pytest.mark.parametrize('contents', ['', '{', '[]', '{"psnr": {}}'])
+@pytest.mark.parametrize('contents', ['', '{', '[]', '{"psnr": {}}', None])
 def test_a_damaged_cache_is_replaced(contents, one, model, cache):
-    first = measure(model, [one], 4, cache)
-    for path in Path(cache).rglob('*.json'):
-        path.write_text(contents)
-    assert measure(model, [one], 4, cache).scores == first.scores
+    first = measure(model, [one], 4, cache).scores
+    for path in Path(cache).rglob('*.json' if contents is not None else 'p1.png'):
+        path.unlink() if contents is None else path.write_text(contents)
+    assert measure(model, [one], 4, cache).scores == first
+    assert sorted(os.listdir(first['One'].folder)) == ['p0.png', 'p1.png']
 
 
 def test_latency_is_stored_per_device_and_can_be_measured_later(model, cache, monkeypatch):
@@ -163,9 +151,6 @@ def test_latency_is_stored_per_device_and_can_be_measured_later(model, cache, mo
         assert measure(model, [], 4, cache).latency == 3
     for is_timed in (True, False):
         assert measure(model, [], 4, cache, timed=is_timed).latency == timed.latency
-
-
-# ------------------------------------------------------ refusals ---------------------------------------------------- #
 
 
 def test_a_diverged_network_is_refused(tmp_path, one, cache):

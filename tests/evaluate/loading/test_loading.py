@@ -44,8 +44,6 @@ def class_name(loaded):
     return type(getattr(loaded.network, 'core', loaded.network)).__name__
 
 
-# --------------------------------------------------- keys and shapes ------------------------------------------------ #
-
 BASICSR = {
     **{f'MSRResNet x{s}': lambda s=s: MSRResNet(3, 3, 8, 2, s) for s in (2, 3, 4)},
     **{f'EDSR x{s}': lambda s=s: EDSR(3, 3, 8, 2, s) for s in (2, 3, 4, 8)},
@@ -140,9 +138,6 @@ def test_official_checkpoints(shared):
     loaded = load(shared / 'official' / 'LKDN-S_x4.pth', 4)
     assert sum(parameter.numel() for parameter in loaded.network.parameters()) == 129177
     assert isinstance(loaded.network, archs.LKDN_S) and loaded.path.endswith('LKDN-S_x4.pth')
-
-
-# ------------------------------------------------------ configs ----------------------------------------------------- #
 
 
 def write_options(path, network_g, checkpoint=None):
@@ -276,9 +271,6 @@ def test_option_files_of_other_networks_are_refused(options, message, tmp_path):
 def test_option_files_without_a_checkpoint_are_refused(checkpoint, message, tmp_path):
     with pytest.raises(InputError, match=message):
         load(write_options(tmp_path / 'a.yml', {'type': 'LKDN'}, checkpoint))
-
-
-# ------------------------------------------------------ refusals ---------------------------------------------------- #
 
 
 def test_another_scale_is_refused(tmp_path):
