@@ -90,10 +90,8 @@ def place_labels(axes: Axes, bubbles: Sequence[Bubble], occupied: Sequence[Bbox]
                 crossed = crossed + _points_inside(line[None], boxes[i][:, None])
         return fixed_costs[i] + 6 * _overlaps(boxes[i], labels).sum(axis=1) + CROSSED * crossed * point**2
 
-    best = min(
-        (_settle(costs, [int(cost.argmin()) for cost in fixed_costs], seed) for seed in range(STARTS)),
-        key=lambda chosen: sum(costs(i, chosen)[k] for i, k in enumerate(chosen)),
-    )
+    arrangements = [_settle(costs, [int(cost.argmin()) for cost in fixed_costs], seed) for seed in range(STARTS)]
+    best = min(arrangements, key=lambda chosen: sum(costs(i, chosen)[k] for i, k in enumerate(chosen)))
     for text, k, candidates, candidate_lines in zip(texts, best, boxes, lines):
         text.set_position((candidates[k, :2] + candidates[k, 2:]) / 2)
         if _HAS_LINE[k]:

@@ -46,8 +46,8 @@ def write_page(
         InputError: An image is missing, or the page cannot be written.
     """
     names = [benchmark.name for benchmark in benchmarks]
-    costs = table.cost_columns(results)
-    note = table.protocol(results)
+    costs, note = table.cost_columns(results), table.protocol(results)
+    sources = dict.fromkeys(entry.source for entry in published)
     if table.LATENCY in costs:
         note += f' Latencies are those of {device_name()}.'
     loader, undefined = jinja2.FileSystemLoader(os.path.dirname(__file__)), jinja2.StrictUndefined
@@ -61,9 +61,7 @@ def write_page(
         note=note,
         published=_table([], table.published_on(published, names), published),
         published_heading=table.PUBLISHED_HEADING,
-        sources={
-            entry.source: [other.method for other in published if other.source == entry.source] for entry in published
-        },
+        sources={source: [p.method for p in published if p.source == source] for source in sources},
         figures={heading: _figure(*figure) for heading, figure in figures.items()},
         data=_data(results, benchmarks, regions),
     )

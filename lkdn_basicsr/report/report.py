@@ -30,7 +30,6 @@ def write_report(
     ``comparison-BENCHMARK-IMAGE.png`` for each region, and ``index.html``. Each is written atomically.
 
     Args:
-        out: The folder; created if it is missing.
         results: At one scale, in the order of the tables, with bicubic.
         published: Those of another scale are left out.
         regions: For the visual comparison. If None, the six where the methods differ most, each of another image.

@@ -83,8 +83,3 @@ def test_a_damaged_image(folder):
     for read in (lambda: benchmark.read('p0'), lambda: read_benchmark(folder, 4)):
         with pytest.raises(InputError, match='GTmod4/p0.png is '):
             read()
-
-
-def test_set5(shared):
-    benchmark = read_benchmark(shared / 'data' / 'Set5', 4)
-    assert (benchmark.name, len(benchmark.images)) == ('Set5', 5)

@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from lkdn_basicsr import archs, reparam
 from lkdn_basicsr.evaluate.complexity import count, lr_size
-from tests.support.networks import small_lkdn
 
 PIXELS = 320 * 180
 
@@ -73,14 +72,6 @@ NORMS = [nn.LayerNorm(32), nn.BatchNorm2d(3), nn.GroupNorm(3, 3), nn.InstanceNor
 @pytest.mark.parametrize('norm', NORMS, ids=lambda norm: type(norm).__name__)
 def test_normalization_layers_count_two_per_value(norm):
     assert count(norm.eval(), 40)[1] == 2 * 3 * 18 * 32
-
-
-def test_a_network_that_cannot_run_on_the_meta_device():
-    network = small_lkdn(upscale=2)
-    expected = count(network, 2)
-    network.register_forward_pre_hook(read_a_value)
-    assert count(network, 2) == expected
-    assert all(parameter.device.type == 'cpu' for parameter in network.parameters())
 
 
 @pytest.mark.filterwarnings('ignore:torch.meshgrid')

@@ -24,9 +24,8 @@ def make_result(method, folder, benchmarks, degrade, params=100_000, multi_adds=
     """Return a method whose outputs are ``degrade(gt, image name)`` and whose scores are all ``psnr`` and 0.8."""
     scores = {}
     for benchmark in benchmarks:
-        outputs = folder / method.encode().hex() / benchmark.name
+        outputs, names = folder / method.encode().hex() / benchmark.name, benchmark.images
         outputs.mkdir(parents=True)
-        names = benchmark.images
         for name in names:
             cv2.imwrite(str(outputs / f'{name}.png'), degrade(benchmark.read(name)[0].copy(), name))
         scores[benchmark.name] = BenchmarkScores(dict.fromkeys(names, psnr), dict.fromkeys(names, 0.8), str(outputs))

@@ -3,9 +3,6 @@
 A config is a dict with ``type`` and the init arguments: ``network_g`` of an option file, or of a checkpoint.
 """
 
-import contextlib
-import glob
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,9 +11,9 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
 from lkdn_basicsr import checkpoints, reparam
-from lkdn_basicsr.errors import InputError, one_line
+from lkdn_basicsr.errors import one_line
 from lkdn_basicsr.evaluate.loading.wrappers import pad_to_window, suppress_output
-from lkdn_basicsr.options.option_file import OptionFile, read_option_file
+from lkdn_basicsr.options.option_file import OptionFile
 from lkdn_basicsr.options.registries import CONSTRUCTOR_ERRORS, find_registered, registered
 
 
@@ -60,34 +57,3 @@ def _load_weights(network: nn.Module, weights: dict[str, torch.Tensor]) -> nn.Mo
     network, weights = checkpoints.fit(network, weights)
     network.load_state_dict(weights)
     return pad_to_window(reparam.fuse(network))
-
-
-def checkpoint_of_option_file(option_file: OptionFile) -> tuple[str, str | None]:
-    """Return ``path:pretrain_network_g`` and ``path:param_key_g``; missing official weights are downloaded.
-
-    Raises:
-        InputError: There is no such option, or no such file.
-    """
-    path: Any = option_file.opt.get('path')
-    file = path.get('pretrain_network_g') if isinstance(path, dict) else None
-    if not isinstance(file, str):
-        raise option_file.error(('path',), 'has no pretrain_network_g; give the checkpoint of the network')
-    file = os.path.expanduser(file)
-    checkpoints.ensure(file)
-    return file, path.get('param_key_g', 'params')
-
-
-def run_folder(path: str) -> str | None:
-    """Return the folder ``NAME`` of the run that saved ``NAME/models/net_g_*.pth``; None for any other file."""
-    folder, file = os.path.split(os.path.abspath(path))
-    return os.path.dirname(folder) if os.path.basename(folder) == 'models' and file.startswith('net_g_') else None
-
-
-def config_of_run(path: str) -> Any:
-    """Return ``network_g`` of the newest option file in the folder of the run that saved a checkpoint, or None."""
-    root = run_folder(path)
-    files = glob.glob(os.path.join(glob.escape(root), '*.yml')) if root else []
-    for file in sorted(files, key=os.path.getmtime, reverse=True):
-        with contextlib.suppress(InputError, KeyError):  # not an option file, or of something else
-            return read_option_file(file).opt['network_g']
-    return None

@@ -1,6 +1,8 @@
 """Open a super-resolution network of any kind from its file. Nothing in the file is executed."""
 
+import contextlib
 import dataclasses
+import glob
 import hashlib
 import json
 import os
@@ -13,13 +15,7 @@ from torch import nn
 from lkdn_basicsr import checkpoints
 from lkdn_basicsr.errors import InputError, one_line
 from lkdn_basicsr.evaluate.loading.detect import detect_network
-from lkdn_basicsr.evaluate.loading.from_config import (
-    checkpoint_of_option_file,
-    config_of_run,
-    from_config,
-    from_option_file,
-    run_folder,
-)
+from lkdn_basicsr.evaluate.loading.from_config import from_config, from_option_file
 from lkdn_basicsr.evaluate.loading.wrappers import suppress_output
 from lkdn_basicsr.options.option_file import read_option_file
 
@@ -73,22 +69,25 @@ def load(path: str | os.PathLike[str], scale: int | None = None) -> LoadedNetwor
 
 def method_name(path: str) -> str:
     """Return the name of a method in tables: the run's name for ``NAME/models/net_g_*.pth``, else the file's stem."""
-    return os.path.basename(run_folder(path) or os.path.splitext(path)[0])
+    return os.path.basename(_run_folder(path) or os.path.splitext(path)[0])
 
 
 def _load_option_file(path: str) -> tuple[nn.Module, str]:
     option_file = read_option_file(path)
-    checkpoint, param_key = checkpoint_of_option_file(option_file)
-    weights, _ = _read_checkpoint(checkpoint, param_key)
-    return from_option_file(option_file, weights), _digest(checkpoint, option_file.opt['network_g'], param_key)
+    paths: Any = option_file.opt.get('path')
+    file = paths.get('pretrain_network_g') if isinstance(paths, dict) else None
+    if not isinstance(file, str):
+        raise option_file.error(('path',), 'has no pretrain_network_g; give the checkpoint of the network')
+    file, param_key = os.path.expanduser(file), paths.get('param_key_g', 'params')
+    weights, _ = _read_checkpoint(file, param_key)
+    return from_option_file(option_file, weights), _digest(file, option_file.opt['network_g'], param_key)
 
 
 def _load_checkpoint(path: str) -> tuple[nn.Module, str]:
-    checkpoints.ensure(path)
     weights, saved_config = _read_checkpoint(path)
     network = from_config(saved_config, weights)
     if network is None:
-        run_config = config_of_run(path)
+        run_config = _config_of_run(path)
         network = from_config(run_config, weights)
         if network is not None:
             return network, _digest(path, run_config)
@@ -101,8 +100,25 @@ def _load_checkpoint(path: str) -> tuple[nn.Module, str]:
     return network, _digest(path)
 
 
+def _run_folder(path: str) -> str | None:
+    """Return the folder ``NAME`` of the run that saved ``NAME/models/net_g_*.pth``; None for any other file."""
+    folder, file = os.path.split(os.path.abspath(path))
+    return os.path.dirname(folder) if os.path.basename(folder) == 'models' and file.startswith('net_g_') else None
+
+
+def _config_of_run(path: str) -> Any:
+    """Return ``network_g`` of the newest option file in the folder of the run that saved a checkpoint, or None."""
+    root = _run_folder(path)
+    files = glob.glob(os.path.join(glob.escape(root), '*.yml')) if root else []
+    for file in sorted(files, key=os.path.getmtime, reverse=True):
+        with contextlib.suppress(InputError, KeyError):  # not an option file, or of something else
+            return read_option_file(file).opt['network_g']
+    return None
+
+
 def _read_checkpoint(path: str, param_key: str | None = None) -> tuple[dict[str, torch.Tensor], Any]:
-    """Return the weights in a file, and its entry ``network_g`` (not validated) or None."""
+    """Return the weights in a file, and its entry ``network_g`` (not validated) or None; download official weights."""
+    checkpoints.ensure(path)
     if path.lower().endswith('.safetensors'):
         try:
             return safetensors.torch.load_file(path), None
