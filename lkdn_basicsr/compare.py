@@ -21,50 +21,31 @@ Results in the folder of --out are kept, and are not measured again.
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.Parser(
-        prog=PROG,
-        description='Compare super-resolution networks on benchmarks.',
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.Parser(prog=PROG, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.description = 'Compare super-resolution networks on benchmarks.'
     parser.add_argument('--models', nargs='+', required=True, metavar='[NAME=]FILE', help='networks to compare')
     parser.add_argument('--sets', nargs='+', required=True, metavar='DIR', help='benchmarks to measure them on')
     parser.add_argument('--scale', type=int, default=4, metavar='X', help='upscaling factor (default: 4)')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for tables, images and the page')
-    parser.add_argument(
-        '--region',
-        action='append',
-        metavar='BENCHMARK/IMAGE[:x,y,w,h]',
-        help='region to show, in HR pixels; may be repeated (default: where methods differ most)',
-    )
+    region = 'region to show, in HR pixels; may be repeated (default: where methods differ most)'
+    parser.add_argument('--region', action='append', metavar='BENCHMARK/IMAGE[:x,y,w,h]', help=region)
     return parser
 
 
 def main() -> None:
-    args = build_parser().parse_args()
+    arguments = build_parser().parse_args()
     with cli.report_errors(PROG):
-        print(compare(args.models, args.sets, args.scale, args.out, args.region))
+        compare(arguments)
 
 
-def compare(
-    models: Sequence[str], folders: Sequence[str], scale: int, out: str, regions: Sequence[str] | None = None
-) -> str:
-    """Measure networks on benchmarks and write ``table.md``, ``table.csv``, the plots and ``index.html``.
-
-    All arguments are checked and all networks are loaded before anything is measured.
+def compare(arguments: argparse.Namespace) -> None:
+    """Check all arguments and load all networks; then measure them, write the report and print the table.
 
     Args:
-        models: Files, see :func:`evaluate.loading.load.load`, each with an optional name in front: ``NAME=FILE``.
-        folders: Benchmarks, see :func:`evaluate.benchmarks.read_benchmark`.
-        scale: Upscaling factor.
-        out: Output folder. Its subfolder ``methods`` is the cache of results.
-        regions: ``BENCHMARK/IMAGE[:x,y,w,h]`` to show; None for where methods differ most.
-
-    Returns:
-        The table and the path of the page, to be printed.
+        arguments: See :func:`build_parser`. The subfolder ``methods`` of ``--out`` is the cache of results.
 
     Raises:
-        InputError: An argument cannot be used, or ``out`` cannot be written.
+        InputError: An argument cannot be used, or the report cannot be written.
     """
     # Imported here, so that cli.report_errors reports an OpenCV that does not load.
     from lkdn_basicsr.evaluate import published
@@ -76,25 +57,25 @@ def compare(
     from lkdn_basicsr.report.report import write_report
     from lkdn_basicsr.report.table import markdown
 
+    out, scale = arguments.out, arguments.scale
     if scale < 2:
         raise InputError(f'--scale is {scale}; give the upscaling factor of the networks, 2 or more')
-    benchmarks = read_benchmarks(folders, scale)
-    chosen = None if regions is None else [parse_region(text) for text in regions]
-    for region in chosen or ():
+    benchmarks = read_benchmarks(arguments.sets, scale)
+    regions = None if arguments.region is None else [parse_region(text) for text in arguments.region]
+    for region in regions or ():
         check_region(region, benchmarks)
-    named_files = [split_name(model) for model in models]
+    named_files = [split_name(model) for model in arguments.models]
     names = method_names(named_files)
     networks = [load(path, scale) for _, path in named_files]
     check_writable(out)
 
     cache = os.path.join(out, 'methods')
     results = [measure_bicubic(benchmarks, scale, cache, progress=True)]
-    results += [
-        measure(network, benchmarks, scale, cache, name, progress=True) for network, name in zip(networks, names)
-    ]
+    for network, name in zip(networks, names):
+        results.append(measure(network, benchmarks, scale, cache, name, progress=True))
     others = published.read(scale, [benchmark.name for benchmark in benchmarks])
-    write_report(out, f'Super-resolution ×{scale}', results, benchmarks, published=others, regions=chosen)
-    return f'{markdown(results)}\nThe page: {os.path.join(out, "index.html")}'
+    write_report(out, f'Super-resolution ×{scale}', results, benchmarks, others, regions)
+    print(f'{markdown(results)}\nThe page: {os.path.join(out, "index.html")}')
 
 
 def split_name(text: str) -> tuple[str | None, str]:
@@ -109,27 +90,24 @@ def method_names(named_files: Sequence[tuple[str | None, str]]) -> list[str]:
     It is the given name, or that of the file; checkpoints of the same run also get their iteration.
 
     Args:
-        named_files: Given name, or None, and file.
+        named_files: From :func:`split_name`.
 
     Raises:
         InputError: Two methods have the same name.
     """
     from lkdn_basicsr.evaluate.loading.load import method_name
 
-    names = [name or method_name(path) for name, path in named_files]
-    duplicates = {name for name in names if names.count(name) > 1}
-    for index, (name, path) in enumerate(named_files):
+    short = [name or method_name(path) for name, path in named_files]
+    files: dict[str, str] = {}  # by the name of the method
+    for (given, path), name in zip(named_files, short):
         stem = os.path.splitext(os.path.basename(path))[0]
-        if name is None and names[index] in duplicates and stem.startswith('net_g_'):
-            names[index] += f' {stem.removeprefix("net_g_")}'
-    for index, name in enumerate(names):
-        first = names.index(name)
-        if first < index:
-            raise InputError(
-                f'--models: {named_files[first][1]} and {named_files[index][1]} are both called {name}; give one of '
-                'them another name, as in NAME=FILE'
-            )
-    return names
+        if given is None and short.count(name) > 1 and stem.startswith('net_g_'):
+            name = f'{name} {stem.removeprefix("net_g_")}'
+        if name in files:
+            reason = f'{files[name]} and {path} are both called {name}'
+            raise InputError(f'--models: {reason}; give one of them another name, as in NAME=FILE')
+        files[name] = path
+    return list(files)
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from lkdn_basicsr import checkpoints
 from lkdn_basicsr.data.image_files import pair_images, probe_image, read_image
 from lkdn_basicsr.errors import InputError
 
@@ -17,8 +18,6 @@ class Benchmark:
 
     Attributes:
         name: Name of the folder.
-        folder: As it was given.
-        scale: Upscaling factor of the LR images.
         images: By name, the paths of the HR and the LR image.
         checksum: SHA-256 in hexadecimal of the names and files of all images.
     """
@@ -51,7 +50,6 @@ def read_benchmark(folder: str | os.PathLike[str], scale: int) -> Benchmark:
     Args:
         folder: Contains ``GTmod{scale}`` and ``LRbicx{scale}``. An LR image is called like its HR image, or has the
             scale after the name (``babyx4.png``).
-        scale: Upscaling factor.
 
     Raises:
         InputError: A folder is missing, or contains images that have no counterpart, wrong sizes, or are damaged.
@@ -65,13 +63,9 @@ def read_benchmark(folder: str | os.PathLike[str], scale: int) -> Benchmark:
                 f'python -m lkdn_basicsr.prepare benchmark --hr DIR --out {folder} --scale {scale}'
             )
     pairs, missing, left_over = pair_images(hr_folder, {scale: lr_folder})
-    if missing or left_over:
-        problems = missing + left_over
+    if problems := missing + left_over:
         more = f' (and {len(problems) - 1} more)' if len(problems) > 1 else ''
-        raise InputError(
-            f'the images of the benchmark {folder} do not pair: {problems[0]}{more}; add the other image, or remove '
-            'this one'
-        )
+        raise InputError(f'benchmark {folder}: {problems[0]}{more}; add the other image, or remove this one')
     images = {pair.name: (pair.hr, pair.lr[scale]) for pair in pairs}
     for hr, lr in images.values():
         gt_size, lq_size = (probe_image(path, decode=False, any_mode=True) for path in (hr, lr))
@@ -80,47 +74,33 @@ def read_benchmark(folder: str | os.PathLike[str], scale: int) -> Benchmark:
 
 
 def read_benchmarks(folders: Iterable[str | os.PathLike[str]], scale: int) -> list[Benchmark]:
-    """Read several benchmarks, see :func:`read_benchmark`.
-
-    Raises:
-        InputError: Two have the same name, or one cannot be used.
-    """
+    """Read several benchmarks, see :func:`read_benchmark`; two of the same name are an InputError."""
     benchmarks: dict[str, Benchmark] = {}
     for folder in folders:
         benchmark = read_benchmark(folder, scale)
         first = benchmarks.setdefault(benchmark.name, benchmark)
         if first is not benchmark:
-            raise InputError(
-                f'--sets: {first.folder} and {folder} are both called {first.name}; rename one of the folders, or '
-                'leave one out'
-            )
+            reason = f'{first.folder} and {folder} are both called {first.name}'
+            raise InputError(f'--sets: {reason}; rename one of the folders, or leave one out')
     return list(benchmarks.values())
 
 
 def _check_sizes(hr: str, gt_size: tuple[int, ...], lr: str, lq_size: tuple[int, ...], scale: int) -> None:
     """Check the (height, width) of an HR image and its LR image."""
-    height, width = gt_size
-    if (height, width) != (lq_size[0] * scale, lq_size[1] * scale):
+    size = f'{hr} is {gt_size[1]}×{gt_size[0]} pixels'
+    if gt_size != (lq_size[0] * scale, lq_size[1] * scale):
         raise InputError(
-            f'{hr} is {width}×{height} pixels, which is not {scale} times {lr} with {lq_size[1]}×{lq_size[0]}: prepare '
-            'the benchmark again with python -m lkdn_basicsr.prepare benchmark, which crops HR images to multiples of '
-            'the scale'
+            f'{size}, which is not {scale} times {lr} with {lq_size[1]}×{lq_size[0]}: prepare the benchmark again with '
+            'python -m lkdn_basicsr.prepare benchmark, which crops HR images to multiples of the scale'
         )
     least = 2 * scale + 11  # SSIM has a window of 11 pixels, and a border of `scale` pixels is left out
-    if min(height, width) < least:
-        raise InputError(
-            f'{hr} is {width}×{height} pixels, but SSIM needs at least {least} per side at ×{scale}: remove the image '
-            'from the benchmark'
-        )
+    if min(gt_size) < least:
+        raise InputError(f'{size}, but SSIM needs at least {least} per side at ×{scale}: remove it from the benchmark')
 
 
 def _checksum(images: dict[str, tuple[str, str]]) -> str:
-    digest = hashlib.sha256()
-    for name, paths in images.items():
-        for path in paths:
-            try:
-                with open(path, 'rb') as file:
-                    digest.update(f'{name} {hashlib.file_digest(file, "sha256").hexdigest()}\n'.encode())
-            except OSError as error:
-                raise InputError(f'{path} cannot be read ({error.strerror}): make it readable') from None
-    return digest.hexdigest()
+    try:
+        lines = [f'{name} {checkpoints.sha256(path)}\n' for name, paths in images.items() for path in paths]
+    except OSError as error:
+        raise InputError(f'{error.filename} cannot be read ({error.strerror}): make it readable') from None
+    return hashlib.sha256(''.join(lines).encode()).hexdigest()

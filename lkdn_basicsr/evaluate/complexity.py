@@ -1,5 +1,6 @@
 """Parameters and Multi-Adds (multiplications with addition) of a network."""
 
+import contextlib
 import copy
 import math
 import warnings
@@ -21,12 +22,9 @@ def lr_size(scale: int) -> tuple[int, int]:
 def count(network: nn.Module, scale: int) -> tuple[int, int]:
     """Count the parameters of a network, and its Multi-Adds for an output of 1280×720.
 
-    The convention is that of the LKDN paper, whose authors count with thop. It counts:
-
-    - one Multi-Add for every multiplication with a weight, or of two activations, in convolutions, linear layers,
-      matrix products and attention;
-    - two for every output value of a normalization layer (layer, group, batch or instance norm), which normalizes,
-      then scales and shifts.
+    The convention is that of the LKDN paper, whose authors count with thop: one Multi-Add for every multiplication with
+    a weight, or of two activations, in convolutions, linear layers, matrix products and attention; two for every output
+    value of a normalization layer (layer, group, batch or instance norm), which normalizes, then scales and shifts.
 
     It does not count activations and softmax, additions (biases, shortcuts), element-wise products, pooling,
     interpolation and shuffling, Fourier transforms, and normalizations that are not one of torch's layers. If a network
@@ -37,26 +35,22 @@ def count(network: nn.Module, scale: int) -> tuple[int, int]:
 
     Args:
         network: Maps (1, 3, H, W) to (1, 3, scale·H, scale·W); in evaluation mode. Not modified.
-        scale: Upscaling factor.
 
     Returns:
         Number of parameters (shared ones once), number of Multi-Adds.
     """
     params = sum(parameter.numel() for parameter in network.parameters())
     shape = (1, 3, *lr_size(scale))
-    with torch.inference_mode(), warnings.catch_warnings(action='ignore'):
-        fast_path = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)  # it is a single operator, which FlopCounterMode does not know
+    with torch.inference_mode(), warnings.catch_warnings(action='ignore'), contextlib.ExitStack() as stack:
+        # The fast path of attention is a single operator, which FlopCounterMode does not know.
+        stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+        torch.backends.mha.set_fastpath_enabled(False)
         try:
-            try:
-                multi_adds = _multi_adds(copy.deepcopy(network).to('meta'), torch.empty(shape, device='meta'))
-            except (RuntimeError, NotImplementedError, TypeError, ValueError):  # raised by operators for meta tensors
-                device = next((parameter.device for parameter in network.parameters()), None)
-                # A copy, because some networks store tensors of the size of their last input.
-                multi_adds = _multi_adds(copy.deepcopy(network), torch.zeros(shape, device=device))
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fast_path)
-    return params, multi_adds
+            return params, _multi_adds(copy.deepcopy(network).to('meta'), torch.empty(shape, device='meta'))
+        except (RuntimeError, NotImplementedError, TypeError, ValueError):  # raised by operators for meta tensors
+            device = next((parameter.device for parameter in network.parameters()), None)
+            # A copy, because some networks store tensors of the size of their last input.
+            return params, _multi_adds(copy.deepcopy(network), torch.zeros(shape, device=device))
 
 
 def _multi_adds(network: nn.Module, image: torch.Tensor) -> int:

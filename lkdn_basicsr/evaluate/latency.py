@@ -1,5 +1,6 @@
 """Latency of a network on this machine, and the name of the machine's device."""
 
+import contextlib
 import statistics
 import time
 
@@ -21,12 +22,9 @@ def device_name() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     name = 'CPU'
-    try:
-        with open('/proc/cpuinfo', encoding='utf-8') as file:
-            models = [line.partition(':')[2].strip() for line in file if line.startswith('model name')]
+    with contextlib.suppress(OSError), open('/proc/cpuinfo', encoding='utf-8') as file:  # only Linux has it
+        models = [line.partition(':')[2] for line in file if line.startswith('model name')]
         name = ' '.join(models[0].split()) if models else name
-    except OSError:  # not Linux
-        pass
     threads = torch.get_num_threads()
     return f'{name}, {threads} thread{"s" * (threads > 1)}'
 
@@ -39,7 +37,6 @@ def latency(network: nn.Module, scale: int) -> float:
 
     Args:
         network: Maps (1, 3, H, W) to (1, 3, scale·H, scale·W); in evaluation mode.
-        scale: Upscaling factor.
     """
     image = torch.full((1, 3, *lr_size(scale)), 0.5, device=next(network.parameters()).device)
     _run(network, image)

@@ -38,6 +38,8 @@ from lkdn_basicsr.files import write_file
 PROTOCOL = 1  # version of the measurement; increase it when anything is measured differently, to ignore older caches
 BICUBIC = 'Bicubic'
 
+Upscale = Callable[[np.ndarray, str], np.ndarray]  # see _upscale
+
 
 def measure(
     path: str | LoadedNetwork,
@@ -56,10 +58,9 @@ def measure(
     Args:
         path: A file, see :func:`loading.load.load`, or a loaded network.
         benchmarks: At this scale, with different names.
-        scale: Upscaling factor.
         cache: Folder; created if it does not exist.
         name: Name of the method; None for that of the file.
-        progress: Show a progress bar on a terminal.
+        progress: Show a progress bar if the output is a terminal.
         timed: Measure the latency. Use False while other processes are busy.
 
     Raises:
@@ -71,24 +72,17 @@ def measure(
     folder = _method_folder(cache, name, loaded.digest)
     params, multi_adds, seconds = _measure_cost(name, loaded, folder, progress, timed)
     upscale = functools.partial(_upscale, loaded)
-    scores = {
-        benchmark.name: _measure_scores(name, upscale, benchmark, folder, loaded.digest, progress)
-        for benchmark in benchmarks
-    }
+    score = functools.partial(_measure_scores, name, upscale, folder, loaded.digest, progress)
+    scores = {benchmark.name: score(benchmark) for benchmark in benchmarks}
     loaded.network.cpu()  # free the GPU's memory for the next network
     return Result(name, scale, scores, params, multi_adds, seconds)
 
 
 def measure_bicubic(benchmarks: Sequence[Benchmark], scale: int, cache: str, progress: bool = False) -> Result:
     """Measure the scores of MATLAB's bicubic interpolation, see :func:`measure`."""
-    folder = os.path.join(cache, f'{BICUBIC}_x{scale}')
-    scores = {
-        benchmark.name: _measure_scores(
-            BICUBIC, lambda lq, label: imresize(lq, scale), benchmark, folder, f'bicubic x{scale}', progress
-        )
-        for benchmark in benchmarks
-    }
-    return Result(BICUBIC, scale, scores)
+    folder, digest = os.path.join(cache, f'{BICUBIC}_x{scale}'), f'bicubic x{scale}'
+    score = functools.partial(_measure_scores, BICUBIC, lambda lq, label: imresize(lq, scale), folder, digest, progress)
+    return Result(BICUBIC, scale, {benchmark.name: score(benchmark) for benchmark in benchmarks})
 
 
 @torch.inference_mode()
@@ -102,20 +96,16 @@ def _upscale(loaded: LoadedNetwork, lq: np.ndarray, label: str) -> np.ndarray:
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=False):
             output = network(image.to(device)).float().cpu()
     except (RuntimeError, ValueError, TypeError) as error:  # raised by third-party code
+        reason = f'{loaded.path} fails for {label} ({one_line(error)}): leave the network or that benchmark out'
         if 'memory' in str(error):  # the CPU's allocator raises a plain RuntimeError
-            height, width = lq.shape[:2]
-            raise InputError(
-                f'the memory of {latency.device_name()} does not suffice for {label} ({width}×{height} pixels): leave '
-                'that benchmark out, or measure on a machine with more; results so far are kept'
-            ) from None
-        raise InputError(
-            f'{loaded.path} fails for {label} ({one_line(error)}): leave the network or that benchmark out'
-        ) from None
+            reason = (
+                f'the memory of {latency.device_name()} does not suffice for {label} ({lq.shape[1]}×{lq.shape[0]} '
+                'pixels): leave that benchmark out, or measure on a machine with more; results so far are kept'
+            )
+        raise InputError(reason) from None
     if not torch.isfinite(output).all():
-        raise InputError(
-            f'{loaded.path} gives NaN or infinite pixels for {label}: give a checkpoint of a training that did not '
-            'diverge'
-        )
+        advice = 'give a checkpoint of a training that did not diverge'
+        raise InputError(f'{loaded.path} gives NaN or infinite pixels for {label}: {advice}')
     return tensor2img(output)
 
 
@@ -132,10 +122,8 @@ def _measure_cost(
         with tqdm(desc=title, bar_format='{desc} …', leave=False, disable=None if progress else True):
             if must_count:
                 cost['params'], cost['multi_adds'] = _count(loaded)
-            if must_time:
-                seconds = _time(loaded, device)
-                if seconds is not None:
-                    latencies[device] = seconds
+            if must_time and (seconds := _time(loaded, device)) is not None:
+                latencies[device] = seconds
         _write_record(path, cost)
     return cost['params'], cost['multi_adds'], latencies.get(device)
 
@@ -144,10 +132,8 @@ def _count(loaded: LoadedNetwork) -> tuple[int, int]:
     try:
         return complexity.count(loaded.network, loaded.scale)
     except RuntimeError as error:
-        raise InputError(
-            f'the Multi-Adds of {loaded.path} cannot be counted ({one_line(error)}): leave it out, or measure on a '
-            'machine with more memory'
-        ) from None
+        reason = f'the Multi-Adds of {loaded.path} cannot be counted ({one_line(error)})'
+        raise InputError(f'{reason}: leave it out, or measure on a machine with more memory') from None
 
 
 def _time(loaded: LoadedNetwork, device: str) -> float | None:
@@ -157,47 +143,36 @@ def _time(loaded: LoadedNetwork, device: str) -> float | None:
     except RuntimeError as error:
         if 'memory' not in str(error):
             raise
-        logging.getLogger('basicsr').warning(
-            f'{loaded.path} is not timed: the memory of {device} does not suffice for an output of 1280×720.'
-        )
+        reason = f'the memory of {device} does not suffice for an output of 1280×720'
+        logging.getLogger('basicsr').warning(f'{loaded.path} is not timed: {reason}.')
         return None
 
 
 def _measure_scores(
-    method: str,
-    upscale: Callable[[np.ndarray, str], np.ndarray],
-    benchmark: Benchmark,
-    folder: str,
-    digest: str,
-    progress: bool,
+    method: str, upscale: Upscale, folder: str, digest: str, progress: bool, benchmark: Benchmark
 ) -> BenchmarkScores:
     """Return the scores on a benchmark. Images that the cache lacks are measured and written one by one."""
     record, sr_folder = os.path.join(folder, f'{benchmark.name}.json'), os.path.join(folder, benchmark.name)
     scores = _read_record(record, digest=digest, checksum=benchmark.checksum, scale=benchmark.scale)
     psnr, ssim = scores.setdefault('psnr', {}), scores.setdefault('ssim', {})
     sr_paths = {name: os.path.join(sr_folder, f'{name}.png') for name in benchmark.images}
-    missing = [
-        name for name, path in sr_paths.items() if name not in psnr or name not in ssim or not os.path.isfile(path)
-    ]
-    title = f'{method} on {benchmark.name}'
+    missing = [name for name, path in sr_paths.items() if not (name in psnr and name in ssim and os.path.isfile(path))]
     hide = None if progress and missing else True  # None shows the bar on a terminal only
-    for name in tqdm(missing, title, unit='image', leave=False, disable=hide):
+    for name in tqdm(missing, f'{method} on {benchmark.name}', unit='image', leave=False, disable=hide):
         label = f'{name} of {benchmark.name}'
         gt, lq = benchmark.read(name)
         sr = upscale(lq, label)
         if sr.shape != gt.shape:
-            raise InputError(
-                f'{method} makes {sr.shape[1]}×{sr.shape[0]} pixels of {label}, but the HR image has '
-                f'{gt.shape[1]}×{gt.shape[0]}: leave the method out'
-            )
+            found, expected = (f'{image.shape[1]}×{image.shape[0]}' for image in (sr, gt))
+            reason = f'makes {found} pixels of {label}, but the HR image has {expected}'
+            raise InputError(f'{method} {reason}: leave the method out')
         options = {'crop_border': benchmark.scale, 'test_y_channel': True}
         psnr[name] = float(calculate_psnr(sr, gt, **options))
         ssim[name] = float(calculate_ssim(sr, gt, **options))
         write_file(sr_paths[name], cv2.imencode('.png', sr)[1].tobytes())
         _write_record(record, scores)
-    return BenchmarkScores(
-        {name: psnr[name] for name in benchmark.images}, {name: ssim[name] for name in benchmark.images}, sr_folder
-    )
+    psnr, ssim = ({name: values[name] for name in benchmark.images} for values in (psnr, ssim))
+    return BenchmarkScores(psnr, ssim, sr_folder)
 
 
 def _method_folder(cache: str, name: str, digest: str) -> str:

@@ -15,8 +15,6 @@ class Published:
     """Published results of a method at a scale.
 
     Attributes:
-        method: Name of the method.
-        scale: Upscaling factor.
         params: Number of parameters, as rounded in the source.
         multi_adds: Multi-Adds for an output of 1280×720, as rounded in the source.
         sets: By the name of the benchmark, PSNR in dB and SSIM, on Y, border = scale.
@@ -49,9 +47,8 @@ def read(scale: int | None = None, names: Sequence[str] | None = None) -> list[P
                 known = {_normalize(name): scores for name, scores in sets.items()}
                 sets = {name: known[_normalize(name)] for name in names if _normalize(name) in known}
             if sets and scale in (None, method_scale):
-                entries.append(
-                    Published(method, method_scale, round(params * 1e3), round(multi_adds * 1e9), sets, block['source'])
-                )
+                counts = round(params * 1e3), round(multi_adds * 1e9)
+                entries.append(Published(method, method_scale, *counts, sets, block['source']))
     return entries
 
 

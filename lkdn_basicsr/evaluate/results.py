@@ -9,8 +9,7 @@ class BenchmarkScores:
     """Scores of a method on a benchmark.
 
     Attributes:
-        psnr: By image, in dB, on Y, without a border of ``scale`` pixels.
-        ssim: By image, likewise.
+        psnr, ssim: By image, on Y, without a border of ``scale`` pixels; PSNR in dB.
         folder: Contains the SR images, ``IMAGE.png``.
     """
 
@@ -33,7 +32,6 @@ class Result:
 
     Attributes:
         method: Name in tables.
-        scale: Upscaling factor.
         scores: By the name of the benchmark.
         params: Number of parameters of the fused network; None for bicubic.
         multi_adds: Multi-Adds for an output of 1280×720; None for bicubic.

@@ -11,6 +11,7 @@ adjustText 1.4 was tried instead: with a dozen bubbles of these sizes it draws l
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,9 +23,9 @@ DISTANCES = (3, 12, 24, 38, 54)  # points between a bubble and its label; from t
 STARTS, ROUNDS = 8, 6
 AMBIGUOUS, CROSSED, SIDE = 240, 60, 6  # cost of these, where a square point costs 4 or 6
 
-_DISTANCE = np.repeat(DISTANCES, len(DIRECTIONS))  # of each candidate
+_DISTANCE, _DIRECTION = np.repeat(DISTANCES, len(DIRECTIONS)), np.tile(DIRECTIONS, (len(DISTANCES), 1))  # of candidates
 _HAS_LINE = _DISTANCE > DISTANCES[0]
-_OFF_RIGHT = np.tile([1 - x for x, _ in DIRECTIONS], len(DISTANCES))  # labels are read first on the right
+_OFF_RIGHT = 1 - _DIRECTION[:, 0]  # labels are read first on the right
 
 
 @dataclasses.dataclass
@@ -32,11 +33,9 @@ class Bubble:
     """A bubble and its label.
 
     Attributes:
-        name: The label.
         x, y: In data coordinates.
         radius: In points.
-        colour: Of the edge.
-        filled: Whether it is filled with its colour; the label is then black and larger.
+        filled: Whether it is filled with the colour of its edge; the label is then black and larger.
     """
 
     name: str
@@ -58,11 +57,13 @@ def place_labels(axes: Axes, bubbles: Sequence[Bubble], occupied: Sequence[Bbox]
         return
     point = axes.figure.dpi / 72
     texts = [_add_text(axes, bubble) for bubble in bubbles]
-    sizes = [text.get_window_extent() for text in texts]
-    halves = np.array([(size.width / 2 + point, size.height / 2 + point) for size in sizes])
+    halves = np.array([text.get_window_extent().size for text in texts]) / 2 + point
     centres = axes.transData.transform([(bubble.x, bubble.y) for bubble in bubbles])
     radii = np.array([bubble.radius * point for bubble in bubbles])
-    boxes = [_candidates(*bubble, point) for bubble in zip(centres, radii, halves)]
+    # A box touches the circle of this radius in its direction, with a side where the direction is straight.
+    circles = (radii[:, None] + _DISTANCE * point)[..., None]
+    middles = centres[:, None] + circles * _DIRECTION + halves[:, None] * np.clip(_DIRECTION * 1.6, -1, 1)
+    boxes = _boxes(middles, halves[:, None])
     lines = [_lines(*bubble) for bubble in zip(centres, radii, boxes)]
     discs = _boxes(centres, radii[:, None])
     frame = np.array([axes.bbox.extents])
@@ -71,9 +72,9 @@ def place_labels(axes: Axes, bubbles: Sequence[Bubble], occupied: Sequence[Bbox]
     for i in range(len(bubbles)):
         others = np.arange(len(bubbles)) != i
         outside = np.prod(2 * halves[i]) - _overlaps(boxes[i], frame)[:, 0]
-        own = _distances(boxes[i], centres[[i]], radii[[i]])
-        ambiguous = (_distances(boxes[i], centres[others], radii[others]) < 1.5 * own + 3 * point).sum(axis=1)
-        ambiguous = np.where(_HAS_LINE, 0.2, 1) * ambiguous
+        distances = _distances(boxes[i], centres, radii)
+        is_near = distances[:, others] < 1.5 * distances[:, [i]] + 3 * point
+        ambiguous = np.where(_HAS_LINE, 0.2, 1) * is_near.sum(axis=1)
         crossed = np.where(_HAS_LINE, _points_inside(lines[i], discs[others]), 0)
         covered = _overlaps(boxes[i], covering).sum(axis=1)
         cost = 2 * _DISTANCE + SIDE * _OFF_RIGHT + AMBIGUOUS * ambiguous + CROSSED * crossed
@@ -89,10 +90,8 @@ def place_labels(axes: Axes, bubbles: Sequence[Bubble], occupied: Sequence[Bbox]
                 crossed = crossed + _points_inside(line[None], boxes[i][:, None])
         return fixed_costs[i] + 6 * _overlaps(boxes[i], labels).sum(axis=1) + CROSSED * crossed * point**2
 
-    best = min(
-        (_settle(costs, [int(cost.argmin()) for cost in fixed_costs], seed) for seed in range(STARTS)),
-        key=lambda chosen: sum(costs(i, chosen)[k] for i, k in enumerate(chosen)),
-    )
+    arrangements = [_settle(costs, [int(cost.argmin()) for cost in fixed_costs], seed) for seed in range(STARTS)]
+    best = min(arrangements, key=lambda chosen: sum(costs(i, chosen)[k] for i, k in enumerate(chosen)))
     for text, k, candidates, candidate_lines in zip(texts, best, boxes, lines):
         text.set_position((candidates[k, :2] + candidates[k, 2:]) / 2)
         if _HAS_LINE[k]:
@@ -102,10 +101,9 @@ def place_labels(axes: Axes, bubbles: Sequence[Bubble], occupied: Sequence[Bbox]
 
 
 def _add_text(axes: Axes, bubble: Bubble) -> Text:
-    text = axes.text(0, 0, bubble.name, ha='center', va='center', parse_math=False, zorder=5)
-    text.set(transform=IdentityTransform(), color='black' if bubble.filled else bubble.colour)
-    text.set_fontsize(10.5 if bubble.filled else 9.5)
-    return text
+    size, colour = (10.5, 'black') if bubble.filled else (9.5, bubble.colour)
+    style: dict[str, Any] = {'transform': IdentityTransform(), 'ha': 'center', 'va': 'center', 'parse_math': False}
+    return axes.text(0, 0, bubble.name, fontsize=size, color=colour, zorder=5, **style)
 
 
 def _settle(costs: Callable[[int, list[int]], np.ndarray], chosen: list[int], seed: int) -> list[int]:
@@ -120,19 +118,8 @@ def _settle(costs: Callable[[int, list[int]], np.ndarray], chosen: list[int], se
     return chosen
 
 
-def _candidates(centre: np.ndarray, radius: float, half: np.ndarray, point: float) -> np.ndarray:
-    """Return the boxes (80, 4) of a label around a bubble."""
-    middles = [
-        # The box touches the circle of this radius in this direction, with a side where the direction is straight.
-        centre + (radius + distance * point) * direction + half * np.clip(direction * 1.6, -1, 1)
-        for distance in DISTANCES
-        for direction in np.array(DIRECTIONS)
-    ]
-    return _boxes(np.array(middles), half)
-
-
 def _boxes(middles: np.ndarray, halves: np.ndarray) -> np.ndarray:
-    return np.concatenate([middles - halves, middles + halves], axis=1)
+    return np.concatenate([middles - halves, middles + halves], axis=-1)
 
 
 def _lines(centre: np.ndarray, radius: float, boxes: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The page of a study or a comparison: one HTML file that contains everything and loads nothing."""
 
 import base64
+import dataclasses
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -45,16 +46,12 @@ def write_page(
         InputError: An image is missing, or the page cannot be written.
     """
     names = [benchmark.name for benchmark in benchmarks]
-    costs = table.cost_columns(results)
-    note = table.protocol(results)
+    costs, note = table.cost_columns(results), table.protocol(results)
+    sources = dict.fromkeys(entry.source for entry in published)
     if table.LATENCY in costs:
         note += f' Latencies are those of {device_name()}.'
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(os.path.dirname(__file__)),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-    )
+    loader, undefined = jinja2.FileSystemLoader(os.path.dirname(__file__)), jinja2.StrictUndefined
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=undefined, trim_blocks=True)
     page = environment.get_template('page.html').render(
         title=title,
         scale=results[0].scale,
@@ -64,7 +61,7 @@ def write_page(
         note=note,
         published=_table([], table.published_on(published, names), published),
         published_heading=table.PUBLISHED_HEADING,
-        sources=_sources(published),
+        sources={source: [p.method for p in published if p.source == source] for source in sources},
         figures={heading: _figure(*figure) for heading, figure in figures.items()},
         data=_data(results, benchmarks, regions),
     )
@@ -77,14 +74,6 @@ def _table(
     columns = [table.METHOD, table.PARAMS, table.MULTI_ADDS, *costs, *table.score_columns(names)]
     rows = zip(*(table.column_cells(column, entries) for column in columns))
     return {'columns': columns, 'benchmarks': names, 'rows': list(rows)}
-
-
-def _sources(published: Sequence[Published]) -> dict[str, list[str]]:
-    """Return the methods of each source."""
-    sources: dict[str, list[str]] = {}
-    for entry in published:
-        sources.setdefault(entry.source, []).append(entry.method)
-    return sources
 
 
 def _figure(path: str, caption: str) -> dict[str, Any]:
@@ -118,18 +107,8 @@ def _region(region: Region, results: Sequence[Result], benchmarks: Sequence[Benc
         if result is not None:
             benchmark_scores = result.scores[region.benchmark]
             scores[number] = [benchmark_scores.psnr[region.image], benchmark_scores.ssim[region.image]]
-    return {
-        'benchmark': region.benchmark,
-        'image': region.image,
-        'at': f'{region.x}, {region.y}',
-        'window': [width, height],
-        'x': region.x - left,
-        'y': region.y - top,
-        'width': region.width,
-        'height': region.height,
-        'images': windows,
-        'scores': scores,
-    }
+    place = {'at': f'{region.x}, {region.y}', 'window': [width, height], 'x': region.x - left, 'y': region.y - top}
+    return dataclasses.asdict(region) | place | {'images': windows, 'scores': scores}
 
 
 def _window(start: int, length: int, limit: int, side: int) -> tuple[int, int]:

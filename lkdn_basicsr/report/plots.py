@@ -1,12 +1,12 @@
 """The plots of a report: PSNR against Multi-Adds with bubbles for the parameters, and learning curves."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
@@ -16,7 +16,7 @@ from matplotlib.transforms import Bbox
 from lkdn_basicsr.evaluate.published import Published
 from lkdn_basicsr.evaluate.results import Result
 from lkdn_basicsr.report.label_placement import Bubble, place_labels
-from lkdn_basicsr.report.style import COLOURS, DPI, GREY, new_figure, plot_style, save_figure, shorten
+from lkdn_basicsr.report.style import COLOURS, DPI, GREY, new_figure, shorten
 
 DASHES = ('-', '--', '-.', ':')  # with more methods than colours, the colours repeat with the next dashes
 LARGEST = 1300  # square points: area of the largest bubble
@@ -26,42 +26,34 @@ def plot_complexity(results: Sequence[Result], published: Sequence[Published], b
     """Plot the mean PSNR against Multi-Adds; the area of a bubble is proportional to the number of parameters.
 
     Methods without Multi-Adds, such as bicubic, are dashed lines, in separate axes where they are far below. Measured
-    methods are filled, published ones are hollow and grey. Methods without scores on this benchmark, and published ones
-    of another scale, are left out.
+    methods are filled, published ones are hollow and grey. Methods without scores on this benchmark are left out.
 
     Args:
+        published: At the scale of the results.
         path: Of the PNG, 6.4 inches wide.
     """
-    results = [result for result in results if benchmark in result.scores]
-    published = [p for p in published if benchmark in p.sets and p.scale in {result.scale for result in results}]
-    points = [  # name, Multi-Adds, PSNR, parameters, and the colour of measured methods
-        *((r.method, r.multi_adds, r.scores[benchmark].mean_psnr, r.params, True) for r in results),
-        *((p.method, p.multi_adds, p.sets[benchmark][0], p.params, False) for p in published),
+    entries: list[tuple[Result | Published, float]] = [
+        *((result, result.scores[benchmark].mean_psnr) for result in results if benchmark in result.scores),
+        *((entry, entry.sets[benchmark][0]) for entry in published if benchmark in entry.sets),
     ]
-    most = max((params for _, multi_adds, _, params, _ in points if multi_adds and params), default=0)
+    most = max((entry.params for entry, _ in entries if entry.params), default=0)
     bubbles: list[Bubble] = []
     lines: list[tuple[str, float]] = []
-    for name, multi_adds, psnr, params, is_measured in points:
-        if multi_adds and params:
+    for entry, psnr in entries:
+        name, is_measured = shorten(entry.method), isinstance(entry, Result)
+        if entry.multi_adds and entry.params:
             colour = COLOURS[len(bubbles) % len(COLOURS)] if is_measured else GREY
-            bubbles.append(Bubble(shorten(name), multi_adds / 1e9, psnr, _radius(params, most), colour, is_measured))
-        elif is_measured:
-            lines.append((shorten(name), psnr))
-    with plot_style():
-        figure = new_figure(6.4, 5.2)
+            radius = _radius(entry.params, most)
+            bubbles.append(Bubble(name, entry.multi_adds / 1e9, psnr, radius, colour, is_measured))
+        else:
+            lines.append((name, psnr))
+    with new_figure(path, 6.4, 5.2) as figure:
         main, low = _add_axes(figure, [bubble.y for bubble in bubbles], [psnr for _, psnr in lines])
         _set_limits(main, bubbles, [psnr for _, psnr in lines] if low is None else [])
         for bubble in sorted(bubbles, key=lambda bubble: -bubble.radius):  # the small ones on top
-            main.scatter(
-                bubble.x,
-                bubble.y,
-                s=math.pi * bubble.radius**2,
-                color=(*to_rgb(bubble.colour), 0.75) if bubble.filled else 'none',
-                edgecolors=bubble.colour,
-                linewidths=1.2,
-                clip_on=False,
-                zorder=3,
-            )
+            area, face = math.pi * bubble.radius**2, (bubble.colour, 0.75) if bubble.filled else 'none'
+            edge: dict[str, Any] = {'edgecolors': bubble.colour, 'linewidths': 1.2, 'clip_on': False}
+            main.scatter(bubble.x, bubble.y, s=area, color=face, zorder=3, **edge)
         line_axes = [low if low is not None and psnr < main.get_ylim()[0] else main for _, psnr in lines]
         notes = [_add_line(axes, *line) for axes, line in zip(line_axes, lines)]
         (main if low is None else low).set_xlabel('Multi-Adds of a 1280×720 output (G)')
@@ -70,7 +62,6 @@ def plot_complexity(results: Sequence[Result], published: Sequence[Published], b
         figure.canvas.draw()  # computes the layout, which must not change once labels are placed
         figure.set_layout_engine('none')
         place_labels(main, bubbles, _place_notes(line_axes, notes, [_disc(main, bubble) for bubble in bubbles]))
-        save_figure(figure, path)
 
 
 def plot_curves(results: Sequence[Result], path: str) -> None:
@@ -82,17 +73,14 @@ def plot_curves(results: Sequence[Result], path: str) -> None:
     results = [result for result in results if any(result.curves.values())]
     names = list(dict.fromkeys(name for result in results for name, curve in result.curves.items() if curve))
     columns = min(2, len(names))
-    rows = math.ceil(len(names) / columns)
-    with plot_style():
-        width = 6.4 if columns == 1 else 9.6
-        labels = [shorten(result.method, 44) for result in results]
-        legend_columns = max(1, min(len(labels), int(8 * width / (6 + max(map(len, labels))))))
-        figure = new_figure(width, 3.9 * rows + 0.28 * math.ceil(len(labels) / legend_columns) + 0.1)
+    rows, width = math.ceil(len(names) / columns), 6.4 if columns == 1 else 9.6
+    labels = [shorten(result.method, 44) for result in results]
+    legend_columns = max(1, min(len(labels), int(8 * width / (6 + max(map(len, labels))))))
+    dashes_and_colours = itertools.islice(itertools.cycle(itertools.product(DASHES, COLOURS)), len(results))
+    styles: list[dict[str, Any]] = [{'linestyle': dashes, 'color': colour} for dashes, colour in dashes_and_colours]
+    height = 3.9 * rows + 0.28 * math.ceil(len(labels) / legend_columns) + 0.1
+    with new_figure(path, width, height) as figure:
         panels = figure.subplots(rows, columns, squeeze=False).flat
-        styles: list[dict[str, Any]] = [
-            {'color': COLOURS[i % len(COLOURS)], 'linestyle': DASHES[i // len(COLOURS) % len(DASHES)]}
-            for i in range(len(results))
-        ]
         for axes in panels[len(names) :]:
             axes.remove()
         for name, axes in zip(names, panels):
@@ -102,8 +90,7 @@ def plot_curves(results: Sequence[Result], path: str) -> None:
                 axes.plot(steps, psnr, marker='o' if len(curve) < 12 else None, markersize=4.5, **style)
             _limit_psnr(axes, [psnr for curve in curves for _, psnr in curve if math.isfinite(psnr)])
             axes.set_title(name, fontsize=12, parse_math=False)
-            axes.set_xlabel('Iteration')
-            axes.set_ylabel('PSNR (dB)')
+            axes.set(xlabel='Iteration', ylabel='PSNR (dB)')
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _abbreviate(value)))
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             axes.set_xlim(left=0)
@@ -113,11 +100,10 @@ def plot_curves(results: Sequence[Result], path: str) -> None:
         for text, label in zip(legend.get_texts(), labels):
             text.set_parse_math(False)  # as arguments of legend(), labels with $ would be formulas, and _… left out
             text.set_text(label)
-        save_figure(figure, path)
 
 
 def _radius(params: int, most: int) -> float:
-    """Return the radius of a bubble in points; ``most`` parameters have the largest area."""
+    """Return the radius of a bubble in points; that of ``most`` parameters has the largest area."""
     return math.sqrt(LARGEST * params / most / math.pi)
 
 
@@ -130,17 +116,9 @@ def _disc(axes: Axes, bubble: Bubble) -> Bbox:
 def _add_line(axes: Axes, name: str, psnr: float) -> Annotation:
     """Draw a dashed line and return its note, which :func:`_place_notes` moves."""
     axes.axhline(psnr, color=GREY, linestyle='--', linewidth=1.3, zorder=1)
-    return axes.annotate(
-        f'{name}, {psnr:.2f} dB',
-        (0.995, psnr),
-        xycoords=('axes fraction', 'data'),
-        xytext=(0, 3),
-        textcoords='offset points',
-        ha='right',
-        color=GREY,
-        fontsize=10.5,
-        parse_math=False,
-    )
+    place: dict[str, Any] = {'xycoords': ('axes fraction', 'data'), 'xytext': (0, 3), 'textcoords': 'offset points'}
+    style: dict[str, Any] = {'ha': 'right', 'color': GREY, 'fontsize': 10.5, 'parse_math': False}
+    return axes.annotate(f'{name}, {psnr:.2f} dB', (0.995, psnr), **place, **style)
 
 
 def _place_notes(axes: Sequence[Axes], notes: Sequence[Annotation], discs: Sequence[Bbox]) -> list[Bbox]:
@@ -215,22 +193,10 @@ def _add_legend(axes: Axes, bubbles: Sequence[Bubble], most: int) -> None:
     if not all(bubble.filled for bubble in bubbles):
         handles.append(axes.scatter([], [], s=120, color='none', edgecolors=GREY, linewidths=1.2))
         names.append('as published')
-    legend = axes.legend(
-        handles,
-        names,
-        loc='lower left',
-        bbox_to_anchor=(-0.02, 1.0),
-        ncols=len(names),
-        frameon=False,
-        title='Parameters',
-        title_fontsize=10.5,
-        fontsize=10.5,
-        alignment='left',
-        columnspacing=1.6,
-        borderpad=0.8,
-        handlelength=2.6,
-        handletextpad=0.7,
-    )
+    place: dict[str, Any] = {'loc': 'lower left', 'bbox_to_anchor': (-0.02, 1.0), 'alignment': 'left', 'frameon': False}
+    spacing: dict[str, Any] = {'columnspacing': 1.6, 'borderpad': 0.8, 'handlelength': 2.6, 'handletextpad': 0.7}
+    title: dict[str, Any] = {'title': 'Parameters', 'title_fontsize': 10.5}
+    legend = axes.legend(handles, names, ncols=len(names), fontsize=10.5, **title, **place, **spacing)
     legend.get_title().set_color('#444444')
 
 
@@ -241,10 +207,8 @@ def _round_down(value: float) -> int:
 
 
 def _abbreviate(value: float, separator: str = '') -> str:
-    for unit, symbol in ((1e6, 'M'), (1e3, 'K')):
-        if value >= unit:
-            return f'{value / unit:g}{separator}{symbol}'
-    return f'{value:g}'
+    unit, symbol = (1e6, f'{separator}M') if value >= 1e6 else (1e3, f'{separator}K') if value >= 1e3 else (1, '')
+    return f'{value / unit:g}{symbol}'
 
 
 def _limit_psnr(axes: Axes, psnr: Sequence[float]) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ from lkdn_basicsr.errors import InputError, nearest
 from lkdn_basicsr.evaluate.benchmarks import Benchmark
 from lkdn_basicsr.evaluate.results import Result
 
-SIDE = 80  # HR pixels: width and height of a region that is found, 20 LR pixels at ×4, as in the papers' figures
+SIDE = 80  # HR pixels: width and height of a region that is found, at most: 20 LR pixels at ×4, as in papers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +53,8 @@ def parse_region(text: str) -> BenchmarkImage:
     """
     match = re.fullmatch(r'([^/]+)/([^/]+?)(?::(-?\d+),(-?\d+),(-?\d+),(-?\d+))?', text.strip())
     if not match or re.search(r':[-\d,. ]*$', match[2]):
-        raise InputError(
-            f'--region {text!r} cannot be parsed; write BENCHMARK/IMAGE:x,y,width,height in HR pixels, as in '
-            'Urban100/img_092:120,300,80,80, or only BENCHMARK/IMAGE'
-        )
+        example = 'as in Urban100/img_092:120,300,80,80, or only BENCHMARK/IMAGE'
+        raise InputError(f'--region {text!r}: write BENCHMARK/IMAGE:x,y,width,height in HR pixels, {example}')
     benchmark, image, *numbers = match.groups()
     return BenchmarkImage(benchmark, image) if numbers[0] is None else Region(benchmark, image, *map(int, numbers))
 
@@ -68,59 +66,51 @@ def check_region(region: BenchmarkImage, benchmarks: Sequence[Benchmark]) -> Ben
         InputError: The benchmark or the image is unknown, or the region is empty or not inside the image.
     """
     by_name = {benchmark.name: benchmark for benchmark in benchmarks}
-    benchmark = by_name.get(region.benchmark)
-    if benchmark is None:
-        raise InputError(
-            f'--region {region}: {region.benchmark} is not one of the benchmarks; {_hint(region.benchmark, by_name)}'
-        )
-    if region.image not in benchmark.images:
-        raise InputError(
-            f'--region {region}: {region.image} is not in {benchmark.folder}; {_hint(region.image, benchmark.images)}'
-        )
+    _check_name(region, region.benchmark, by_name, 'one of the benchmarks')
+    benchmark = by_name[region.benchmark]
+    _check_name(region, region.image, benchmark.images, f'in {benchmark.folder}')
     if isinstance(region, Region):
         height, width = benchmark.read(region.image)[0].shape[:2]
         is_inside_x = 0 <= region.x < region.x + region.width <= width
         is_inside_y = 0 <= region.y < region.y + region.height <= height
         if not (is_inside_x and is_inside_y):
-            raise InputError(
-                f'--region {region} is not inside its image, which is {width} pixels wide and {height} high; give '
-                'x,y,width,height within the image'
-            )
+            reason = f'is not inside its image, which is {width} pixels wide and {height} high'
+            raise InputError(f'--region {region} {reason}; give x,y,width,height within the image')
     return benchmark
 
 
-def locate_region(
-    region: BenchmarkImage, results: Sequence[Result], benchmarks: Sequence[Benchmark], side: int = SIDE
-) -> Region:
+def _check_name(region: BenchmarkImage, name: str, known: Collection[str], place: str) -> None:
+    if name not in known:
+        near, others = nearest(name, known), ', '.join(list(known)[:5]) + (', …' if len(known) > 5 else '')
+        advice = f'did you mean {near}?' if near else f'use one of {others}'
+        raise InputError(f'--region {region}: {name} is not {place}; {advice}')
+
+
+def locate_region(region: BenchmarkImage, results: Sequence[Result], benchmarks: Sequence[Benchmark]) -> Region:
     """Return a region with coordinates: those that it has, or those where the methods differ most.
 
     Raises:
         InputError: As :func:`check_region`.
     """
     benchmark = check_region(region, benchmarks)
-    return region if isinstance(region, Region) else _find_region(region.image, benchmark, results, side)[1]
+    return region if isinstance(region, Region) else _find_region(region.image, benchmark, results)[1]
 
 
-def find_regions(
-    results: Sequence[Result], benchmarks: Sequence[Benchmark], count: int, side: int = SIDE
-) -> list[Region]:
+def find_regions(results: Sequence[Result], benchmarks: Sequence[Benchmark], count: int) -> list[Region]:
     """Find where the methods differ most: the windows with the largest variance, over the methods, of the MSE.
 
     Bicubic, which differs most from every network, does not count unless there is only one network.
 
     Args:
         count: Number of regions, at most one of each image.
-        side: Width and height in HR pixels; less where an image is smaller.
 
     Returns:
         The regions, the largest variance first.
     """
-    images = [(image, benchmark) for benchmark in benchmarks for image in benchmark.images]
-    found = [
-        _find_region(image, benchmark, results, side)
-        # disable=None: shown on a terminal only
-        for image, benchmark in tqdm(images, 'Finding regions', unit='image', leave=False, delay=2, disable=None)
-    ]
+    images = [(image, benchmark, results) for benchmark in benchmarks for image in benchmark.images]
+    # disable=None: shown on a terminal only
+    progress = tqdm(images, 'Finding regions', unit='image', leave=False, delay=2, disable=None)
+    found = [_find_region(*arguments) for arguments in progress]
     return [region for _, region in sorted(found, key=lambda pair: -pair[0])[:count]]
 
 
@@ -135,9 +125,8 @@ def read_images(
     Raises:
         InputError: An image is missing or damaged.
     """
-    images: list[tuple[Result | None, np.ndarray]] = [
-        (None, cv2.cvtColor(benchmark.read(region.image)[0], cv2.COLOR_BGR2RGB))
-    ]
+    gt = cv2.cvtColor(benchmark.read(region.image)[0], cv2.COLOR_BGR2RGB)
+    images: list[tuple[Result | None, np.ndarray]] = [(None, gt)]
     for result in results:
         scores = result.scores.get(benchmark.name)
         if scores and region.image in scores.psnr:
@@ -145,13 +134,12 @@ def read_images(
     return images
 
 
-def _find_region(image: str, benchmark: Benchmark, results: Sequence[Result], side: int) -> tuple[float, Region]:
+def _find_region(image: str, benchmark: Benchmark, results: Sequence[Result]) -> tuple[float, Region]:
     """Return the largest variance of an image and its region."""
     networks = [result for result in results if result.params is not None]
-    (_, gt), *outputs = read_images(
-        BenchmarkImage(benchmark.name, image), networks if len(networks) > 1 else results, benchmark
-    )
-    height, width = (min(side, length) for length in gt.shape[:2])
+    methods = networks if len(networks) > 1 else results
+    (_, gt), *outputs = read_images(BenchmarkImage(benchmark.name, image), methods, benchmark)
+    height, width = (min(SIDE, length) for length in gt.shape[:2])
     errors = [_window_errors(sr, gt, height, width) for _, sr in outputs]
     if len(errors) > 1:
         mean = sum(errors) / len(errors)
@@ -170,11 +158,3 @@ def _window_errors(image: np.ndarray, gt: np.ndarray, height: int, width: int) -
     sums -= table[height:, :-width]
     sums += table[:-height, :-width]
     return sums / (3 * height * width)
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    near = nearest(name, known)
-    if near is not None:
-        return f'did you mean {near}?'
-    listed = list(known)
-    return f'use one of {", ".join(listed[:5])}{", …" if len(listed) > 5 else ""}'

@@ -30,8 +30,6 @@ def write_report(
     ``comparison-BENCHMARK-IMAGE.png`` for each region, and ``index.html``. Each is written atomically.
 
     Args:
-        out: The folder; created if it is missing.
-        title: The heading of the page.
         results: At one scale, in the order of the tables, with bicubic.
         published: Those of another scale are left out.
         regions: For the visual comparison. If None, the six where the methods differ most, each of another image.
@@ -39,10 +37,9 @@ def write_report(
     Raises:
         InputError: A region is not in the benchmarks, an image is missing, or a file cannot be written.
     """
+    located = [locate_region(region, results, benchmarks) for region in regions or ()]
     if regions is None:
         located = find_regions(results, benchmarks, REGIONS)
-    else:
-        located = [locate_region(region, results, benchmarks) for region in regions]
     published = [entry for entry in published if entry.scale == results[0].scale]
     write_file(os.path.join(out, 'table.md'), table.markdown(results, published).encode())
     write_file(os.path.join(out, 'table.csv'), table.csv_text(results).encode())

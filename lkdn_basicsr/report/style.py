@@ -15,38 +15,21 @@ from lkdn_basicsr.files import write_file
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
 GREY = '#6b6b6b'
 DPI = 200
-STYLE = {
-    'font.family': 'DejaVu Sans',
-    'font.size': 12,
-    'axes.spines.top': False,
-    'axes.spines.right': False,
-    'axes.edgecolor': '#444444',
-    'axes.grid': True,
-    'grid.color': '#e4e4e4',
-    'axes.axisbelow': True,
-    'lines.linewidth': 2,
-}
+LINES = {'lines.linewidth': 2, 'axes.grid': True, 'grid.color': '#e4e4e4'}
+AXES = {'axes.spines.top': False, 'axes.spines.right': False, 'axes.edgecolor': '#444444', 'axes.axisbelow': True}
+STYLE = {'font.family': 'DejaVu Sans', 'font.size': 12, **LINES, **AXES}
 
 
 @contextlib.contextmanager
-def plot_style() -> Iterator[None]:
-    """Use matplotlib's defaults and ``STYLE``; restore the user's settings afterwards."""
+def new_figure(path: str, width: float, height: float) -> Iterator[Figure]:
+    """Create a figure of a size in inches with this style, and write it as PNG at the end."""
     with matplotlib.style.context(STYLE, after_reset=True), warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'Glyph')  # characters of a name that the font lacks are drawn as boxes
-        yield
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """Return a figure of a size in inches, without pyplot, which would choose a backend for the process."""
-    figure = Figure(figsize=(width, height), dpi=DPI, layout='constrained')
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save_figure(figure: Figure, path: str) -> None:
-    """Write a figure as PNG."""
-    file = io.BytesIO()
-    figure.savefig(file, format='png', dpi=DPI)
+        figure = Figure(figsize=(width, height), dpi=DPI, layout='constrained')
+        FigureCanvasAgg(figure)  # not pyplot, which would choose a backend for the process
+        yield figure
+        file = io.BytesIO()
+        figure.savefig(file, format='png', dpi=DPI)
     write_file(path, file.getvalue())
 
 

@@ -23,7 +23,6 @@ class Column:
 
     Attributes:
         heading: In Markdown and on the page.
-        csv_name: In CSV.
         value: Return the value of a Result or Published, None where there is none.
         text: Format a value for Markdown and the page.
         csv_text: Format a value for CSV.
@@ -46,23 +45,18 @@ class Cell:
     mark: str = ''
 
 
-def _thousands(params: int) -> str:
-    return f'{params / 1e3:,.0f}' if params >= 1e4 else f'{params / 1e3:.1f}'
-
-
-def _giga(multi_adds: int) -> str:
-    return f'{multi_adds / 1e9:,.1f}' if multi_adds >= 1e9 else f'{multi_adds / 1e9:.2f}'
-
-
-def _milliseconds(seconds: float) -> str:
-    return f'{seconds * 1000:,.0f}' if seconds >= 0.1 else f'{seconds * 1000:.1f}'
+def _in_units(per_unit: float, digits: int, least: float) -> Callable[[float], str]:
+    """Return a function that formats a value in another unit; a value below ``least`` gets one more digit."""
+    return lambda value: f'{value * per_unit:,.{digits + (value < least)}f}'
 
 
 METHOD = Column('Method', 'method', attrgetter('method'))
 SCALE = Column('Scale', 'scale', attrgetter('scale'), '×{}'.format)
-PARAMS = Column('Params [K]', 'params', attrgetter('params'), _thousands)
-MULTI_ADDS = Column('Multi-Adds [G]', 'multi_adds', attrgetter('multi_adds'), _giga)
-LATENCY = Column('Latency [ms]', 'latency', attrgetter('latency'), _milliseconds, lambda value: f'{value * 1000:.3f}')
+PARAMS = Column('Params [K]', 'params', attrgetter('params'), _in_units(1e-3, 0, 1e4))
+MULTI_ADDS = Column('Multi-Adds [G]', 'multi_adds', attrgetter('multi_adds'), _in_units(1e-9, 1, 1e9))
+LATENCY = Column(
+    'Latency [ms]', 'latency', attrgetter('latency'), _in_units(1e3, 0, 0.1), lambda value: f'{value * 1000:.3f}'
+)
 TRAINING = Column('Training [s]', 'seconds', attrgetter('seconds'), '{:,.0f}'.format, '{:.1f}'.format)
 SOURCE = Column('Source', 'source', attrgetter('source'))
 
@@ -98,28 +92,25 @@ def column_cells(column: Column, entries: Sequence[Result] | Sequence[Published]
 
     Of the measured networks (not bicubic) the best score and the second best are marked, as they are printed.
     """
-    values = [column.value(entry) for entry in entries]
-    texts = ['' if value is None else column.text(value) for value in values]
+    texts = ['' if (value := column.value(entry)) is None else column.text(value) for entry in entries]
     ranked = [bool(column.benchmark) and isinstance(entry, Result) and entry.params is not None for entry in entries]
     scores = [text for text, is_ranked in zip(texts, ranked) if text and is_ranked]
-    marks: dict[str, str] = {}
-    if len(scores) > 1:
-        marks = dict(zip(sorted(set(scores), key=float, reverse=True), ('best', 'second')))
+    best_first = sorted(set(scores), key=float, reverse=True) if len(scores) > 1 else []
+    marks = dict(zip(best_first, ('best', 'second')))
     return [Cell(text, marks.get(text, '') if is_ranked else '') for text, is_ranked in zip(texts, ranked)]
 
 
-def markdown(results: Sequence[Result], published: Sequence[Published] = (), device: str | None = None) -> str:
+def markdown(results: Sequence[Result], published: Sequence[Published] = ()) -> str:
     """Return the table of the results, how they were measured, and a table of published scores.
 
     Args:
-        results: In this order; bicubic is usually the first.
+        results: At one scale, in this order; bicubic is usually the first.
         published: On the same benchmarks.
-        device: The name of the machine that the latencies were measured on; this one if None.
     """
     benchmarks = _benchmarks(results)
     costs = cost_columns(results)
     if LATENCY in costs:
-        costs[0] = dataclasses.replace(LATENCY, heading=f'{LATENCY.heading} on {device or device_name()}')
+        costs[0] = dataclasses.replace(LATENCY, heading=f'{LATENCY.heading} on {device_name()}')
     fixed = [METHOD, SCALE, PARAMS, MULTI_ADDS]
     text = f'{_markdown_table([*fixed, *score_columns(benchmarks), *costs], results)}\n{protocol(results)}\n'
     if published:
@@ -129,7 +120,6 @@ def markdown(results: Sequence[Result], published: Sequence[Published] = (), dev
 
 
 def _markdown_table(columns: Sequence[Column], entries: Sequence[Result] | Sequence[Published]) -> str:
-    """The first column is aligned to the left, the others to the right."""
     headings, contents = [], []
     for (benchmark, _), group in itertools.groupby(columns, lambda c: (c.benchmark, c.benchmark or c.heading)):
         joined = list(group)
@@ -137,35 +127,27 @@ def _markdown_table(columns: Sequence[Column], entries: Sequence[Result] | Seque
         texts = [[_MARKDOWN[cell.mark].format(cell.text) for cell in column_cells(c, entries)] for c in joined]
         contents.append([' / '.join(filter(None, scores)) for scores in zip(*texts)])
     rows = [' | '.join(cell.replace('|', '\\|') for cell in row) for row in (headings, *zip(*contents))]
-    rows.insert(1, ' | '.join([':--', *['--:'] * (len(headings) - 1)]))
+    rows.insert(1, ' | '.join([':--', *['--:'] * (len(headings) - 1)]))  # to the left, then to the right
     return ''.join(f'| {row} |\n' for row in rows)
 
 
 def protocol(results: Sequence[Result]) -> str:
     """Return how the results were measured: one paragraph, to be printed below their table."""
-    scales = sorted({result.scale for result in results})
-    border = f'{scales[0]} pixels' if len(scales) == 1 else 'as many pixels as the scale'
-    text = (
-        f'PSNR [dB] / SSIM on Y of YCbCr, outputs rounded to 8 bits, without a border of {border}; LR images and '
-        "the method Bicubic by MATLAB's bicubic resize. Best in bold, second best underlined. Re-parameterized "
-        'networks are fused. Multi-Adds are for an output of 1280×720: multiplications of convolutions, linear '
-        'layers, matrix products and attention, and two per value of a normalization layer; not those of '
-        'activations, elementwise products, pooling and interpolation.'
-    )
-    if any(result.latency is not None for result in results):
-        text += (
-            ' Latency is for the same output, float32, one image at a time: the median of a few runs after a warm-up.'
-        )
-    return text
+    latency = ' Latency is for the same output, float32, one image at a time: the median of a few runs after a warm-up.'
+    return (
+        'PSNR [dB] / SSIM on Y of YCbCr, outputs rounded to 8 bits, without a border of '
+        f"{results[0].scale} pixels; LR images and the method Bicubic by MATLAB's bicubic resize. Best in bold, second "
+        'best underlined. Re-parameterized networks are fused. Multi-Adds are for an output of 1280×720: '
+        'multiplications of convolutions, linear layers, matrix products and attention, and two per value of a '
+        'normalization layer; not those of activations, elementwise products, pooling and interpolation.'
+    ) + (latency if LATENCY in cost_columns(results) else '')
 
 
 def csv_text(results: Sequence[Result]) -> str:
     """Return the results as CSV.
 
-    Returns:
-        Columns ``method, scale, params, multi_adds``, ``BENCHMARK_psnr`` [dB] and ``BENCHMARK_ssim`` of each
-        benchmark, ``latency`` [ms], and ``seconds`` of training where any result has them. A cell without a value is
-        empty.
+    The columns are ``method, scale, params, multi_adds``, ``BENCHMARK_psnr`` [dB] and ``BENCHMARK_ssim`` of each
+    benchmark, ``latency`` [ms], and ``seconds`` of training where any result has them.
     """
     costs = dict.fromkeys([LATENCY, *cost_columns(results)])  # LATENCY in any case
     columns = [METHOD, SCALE, PARAMS, MULTI_ADDS, *score_columns(_benchmarks(results)), *costs]

@@ -21,6 +21,8 @@ TEXT = 25  # pixels of height
 FRAME = (232, 48, 48)
 INK, FAINT = (20, 20, 20), (105, 105, 105)
 
+Font = ImageFont.FreeTypeFont
+
 
 def draw_comparison(region: Region, results: Sequence[Result], benchmarks: Sequence[Benchmark], path: str) -> None:
     """Draw the complete HR image with the region marked on the left, and the region in HR and by each method.
@@ -36,8 +38,7 @@ def draw_comparison(region: Region, results: Sequence[Result], benchmarks: Seque
     tiles = [region.crop(image).repeat(zoom, axis=0).repeat(zoom, axis=1) for _, image in images]
     tile_height, tile_width = tiles[0].shape[:2]
     text_height = 2 * TEXT + 3 * GAP
-    row_height = tile_height + text_height
-    cell = max(tile_width, 9 * TEXT)
+    row_height, cell = tile_height + text_height, max(tile_width, 9 * TEXT)
     rows = _row_count(len(tiles), cell + GAP, row_height)
     columns = math.ceil(len(tiles) / rows)
     tiles_height = rows * row_height - text_height
@@ -48,13 +49,11 @@ def draw_comparison(region: Region, results: Sequence[Result], benchmarks: Seque
     pen = ImageDraw.Draw(canvas)
     canvas.paste(overview, (MARGIN, MARGIN + (tiles_height - overview.height) // 2))
     below = MARGIN + (tiles_height + overview.height) // 2 + GAP // 2
-    scale = f', ×{results[0].scale}' if results else ''
-    title = f'{region.image} ({region.benchmark}{scale})'
-    _draw_text(pen, (MARGIN + overview.width // 2, below), title, overview.width)
-    best = max((result.scores[region.benchmark].psnr[region.image] for result, _ in images[1:] if result), default=0)
+    title = f'{region.image} ({region.benchmark}, ×{results[0].scale})'
+    _draw_text(pen, (MARGIN + overview.width // 2, below), title, overview.width, _font())
+    best = max((result.scores[region.benchmark].psnr[region.image] for result, _ in images if result), default=0)
     for i, ((result, _), tile) in enumerate(zip(images, tiles)):
-        x = left + i % columns * (cell + GAP)
-        y = MARGIN + i // columns * row_height
+        x, y = left + i % columns * (cell + GAP), MARGIN + i // columns * row_height
         canvas.paste(Image.fromarray(tile), (x + (cell - tile_width) // 2, y))
         middle, below = x + cell // 2, y + tile_height + GAP // 2
         name, values, colour, is_best = 'HR', 'PSNR / SSIM', FAINT, False
@@ -63,13 +62,12 @@ def draw_comparison(region: Region, results: Sequence[Result], benchmarks: Seque
             psnr, ssim = scores.psnr[region.image], scores.ssim[region.image]
             name, values, colour = result.method, f'{psnr:.2f} / {ssim:.4f}', INK
             is_best = psnr == best and len(images) > 2
-        _draw_text(pen, (middle, below), name, cell, bold=is_best)
-        _draw_text(pen, (middle, below + TEXT + GAP // 2), values, cell, colour, is_best)
-    note = (
-        'PSNR (dB) / SSIM of the complete image, on Y. '
-        f'The region begins at {region.x}, {region.y} and has {region.width}×{region.height} pixels.'
-    )
-    _draw_text(pen, (canvas.width // 2, height - MARGIN - TEXT), note, canvas.width - 2 * MARGIN, FAINT, size=TEXT - 6)
+        _draw_text(pen, (middle, below), name, cell, _font(is_best))
+        _draw_text(pen, (middle, below + TEXT + GAP // 2), values, cell, _font(is_best), colour)
+    position = f'The region begins at {region.x}, {region.y} and has {region.width}×{region.height} pixels.'
+    note = f'PSNR (dB) / SSIM of the complete image, on Y. {position}'
+    bottom = (canvas.width // 2, height - MARGIN - TEXT)
+    _draw_text(pen, bottom, note, canvas.width - 2 * MARGIN, _font(size=TEXT - 6), FAINT)
     file = io.BytesIO()
     canvas.save(file, 'PNG')
     write_file(path, file.getvalue())
@@ -96,38 +94,25 @@ def _draw_overview(pixels: np.ndarray, region: Region, height: int) -> Image.Ima
     thickness = max(5, height // 130)
     for i in range(thickness):
         inset = thickness - 1 - i  # keeps the complete frame inside the image
-        pen.rectangle(
-            (
-                max(inset, x0 - i),
-                max(inset, y0 - i),
-                min(image.width - 1 - inset, x1 + i),
-                min(image.height - 1 - inset, y1 + i),
-            ),
-            outline='white' if i in (0, thickness - 1) else FRAME,  # visible on any background
-        )
+        right, bottom = min(image.width - 1 - inset, x1 + i), min(image.height - 1 - inset, y1 + i)
+        outline = 'white' if i in (0, thickness - 1) else FRAME  # visible on any background
+        pen.rectangle((max(inset, x0 - i), max(inset, y0 - i), right, bottom), outline=outline)
     return image
 
 
 @functools.cache
-def _font(bold: bool, size: int) -> ImageFont.FreeTypeFont:
+def _font(bold: bool = False, size: int = TEXT) -> Font:
     name = 'DejaVuSans-Bold.ttf' if bold else 'DejaVuSans.ttf'
     return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf', name), size)
 
 
 def _draw_text(
-    pen: ImageDraw.ImageDraw,
-    top_centre: tuple[int, int],
-    text: str,
-    width: int,
-    colour: tuple[int, int, int] = INK,
-    bold: bool = False,
-    size: int = TEXT,
+    pen: ImageDraw.ImageDraw, top: tuple[int, int], text: str, width: int, font: Font, colour: tuple[int, ...] = INK
 ) -> None:
     """Draw one centred line; a text that is too long loses its middle, as names often begin or end alike."""
-    font = _font(bold, size)
     text = ' '.join(text.split())
     kept, shortened = len(text), text
     while font.getlength(shortened) > width and kept > 2:
         kept -= 1
         shortened = f'{text[: math.ceil(kept / 2)].rstrip()}…{text[len(text) - kept // 2 :].lstrip()}'
-    pen.text(top_centre, shortened, colour, font, anchor='ma')
+    pen.text(top, shortened, colour, font, anchor='ma')

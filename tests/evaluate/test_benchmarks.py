@@ -1,97 +1,85 @@
 """Benchmarks: found, paired, checked, read, and identified by their images."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.evaluate.benchmarks import read_benchmark
-from tests.support.networks import write_benchmark
+from tests.support.results import make_benchmark
 
 
-def test_read_benchmark(tmp_path):
-    benchmark = read_benchmark(write_benchmark(tmp_path, 'Waves', 2), 2)
-    assert (benchmark.name, benchmark.scale, list(benchmark.images)) == ('Waves', 2, ['a', 'b'])
-    gt, lq = benchmark.read('b')
-    assert gt.shape == (40, 48, 3) and lq.shape == (20, 24, 3) and gt.dtype == lq.dtype == np.uint8
-    assert np.array_equal(gt, cv2.imread(benchmark.images['b'][0]))
-    assert read_benchmark(str(tmp_path / 'Waves') + '/', 2).name == 'Waves'
+@pytest.fixture
+def folder(tmp_path):
+    """A benchmark of p0 and p1, 40×48 pixels."""
+    return Path(make_benchmark(tmp_path / 'Waves').folder)
 
 
-def test_lr_names_may_end_with_the_scale(tmp_path):
-    folder = write_benchmark(tmp_path)
-    (folder / 'LRbicx4' / 'a.png').rename(folder / 'LRbicx4' / 'ax4.png')
-    assert read_benchmark(folder, 4).images['a'][1].endswith('ax4.png')
+def test_read_benchmark(folder):
+    benchmark = read_benchmark(f'{folder}/', 4)
+    assert (benchmark.name, benchmark.scale, list(benchmark.images)) == ('Waves', 4, ['p0', 'p1'])
+    gt, lq = benchmark.read('p1')
+    assert gt.shape == (40, 48, 3) and lq.shape == (10, 12, 3) and gt.dtype == lq.dtype == np.uint8
+    assert np.array_equal(gt, cv2.imread(benchmark.images['p1'][0]))
 
 
-def test_gray_and_16_bit_images_are_read_as_basicsr_does(tmp_path):
-    folder = write_benchmark(tmp_path, images=('a',))
+def test_lr_names_may_end_with_the_scale(folder):
+    (folder / 'LRbicx4' / 'p0.png').rename(folder / 'LRbicx4' / 'p0x4.png')
+    assert read_benchmark(folder, 4).images['p0'][1].endswith('p0x4.png')
+
+
+def test_gray_and_16_bit_images_are_read_as_basicsr_does(folder):
     gray = np.arange(40 * 48, dtype=np.uint16).reshape(40, 48) * 34
-    cv2.imwrite(str(folder / 'GTmod4' / 'a.png'), gray)
-    gt, _ = read_benchmark(folder, 4).read('a')
-    assert gt.dtype == np.uint8 and gt.shape == (40, 48, 3)
+    cv2.imwrite(str(folder / 'GTmod4' / 'p0.png'), gray)
+    gt, _ = read_benchmark(folder, 4).read('p0')
+    assert gt.dtype == np.uint8
     assert np.array_equal(gt, np.repeat((gray >> 8).astype(np.uint8)[..., None], 3, 2))
 
 
-def test_the_checksum_depends_on_all_images(tmp_path):
-    folder, same = write_benchmark(tmp_path, 'A'), write_benchmark(tmp_path, 'B')
-    original = read_benchmark(folder, 4).checksum
-    assert read_benchmark(same, 4).checksum == original
-    checksums = {original}
+def test_the_checksum_depends_on_all_images(folder, tmp_path):
+    same = tmp_path / 'same'
+    checksums = {read_benchmark(folder, 4).checksum, make_benchmark(same).checksum}
+    assert len(checksums) == 1
     for kind in ('GTmod4', 'LRbicx4'):
-        path = str(folder / kind / 'b.png')
+        path = str(folder / kind / 'p1.png')
         image = cv2.imread(path)
         image[0, 0, 0] ^= 1
         cv2.imwrite(path, image)
         checksums.add(read_benchmark(folder, 4).checksum)
-        (same / kind / 'b.png').rename(same / kind / 'c.png')
+        (same / kind / 'p1.png').rename(same / kind / 'p2.png')
     checksums.add(read_benchmark(same, 4).checksum)
     assert len(checksums) == 4
 
 
-def write_images(height, width, lr_height, lr_width):
-    def spoil(folder):
-        for kind, size in (('GTmod4', (height, width, 3)), ('LRbicx4', (lr_height, lr_width, 3))):
-            cv2.imwrite(str(folder / kind / 'a.png'), np.zeros(size, np.uint8))
-
-    return spoil
-
-
 @pytest.mark.parametrize(
-    'spoil, message',
+    'sizes, message',
     [
-        (lambda folder: (folder / 'LRbicx4' / 'a.png').unlink(), 'a.png has no LR .*ax4'),
-        (lambda folder: (folder / 'GTmod4' / 'a.png').unlink(), 'LRbicx4/a.png .*no HR'),
-        (write_images(40, 48, 10, 11), 'a.png is 48×40 pixels, which is not 4 times .*LRbicx4/a.png with 11×10'),
-        (write_images(16, 16, 4, 4), 'a.png is 16×16 pixels, but SSIM needs at least 19'),
+        ({'LRbicx4': None}, 'p0.png has no LR .*p0x4'),
+        ({'GTmod4': None}, 'LRbicx4/p0.png .*no HR'),
+        ({'LRbicx4': (10, 11)}, 'p0.png is 48×40 pixels, which is not 4 times .*LRbicx4/p0.png with 11×10'),
+        ({'GTmod4': (16, 16), 'LRbicx4': (4, 4)}, 'p0.png is 16×16 pixels, but SSIM needs at least 19'),
     ],
-    ids=['no LR', 'no HR', 'other sizes', 'too small'],
 )
-def test_images_that_cannot_be_used(spoil, message, tmp_path):
-    folder = write_benchmark(tmp_path)
-    spoil(folder)
+def test_images_that_cannot_be_used(sizes, message, folder):
+    for kind, size in sizes.items():
+        path = folder / kind / 'p0.png'
+        path.unlink() if size is None else cv2.imwrite(str(path), np.zeros((*size, 3), np.uint8))
     with pytest.raises(InputError, match=message):
         read_benchmark(folder, 4)
 
 
-def test_a_missing_folder(tmp_path):
+def test_a_missing_folder(folder, tmp_path):
     with pytest.raises(InputError, match='has no folder GTmod3: .*prepare benchmark --hr DIR --out .* --scale 3'):
-        read_benchmark(write_benchmark(tmp_path), 3)
+        read_benchmark(folder, 3)
     with pytest.raises(InputError, match='has no folder GTmod4'):
         read_benchmark(tmp_path / 'nowhere', 4)
 
 
-def test_a_damaged_image(tmp_path):
-    folder = write_benchmark(tmp_path)
-    path = folder / 'GTmod4' / 'a.png'
-    benchmark = read_benchmark(folder, 4)
+def test_a_damaged_image(folder):
+    path, benchmark = folder / 'GTmod4' / 'p0.png', read_benchmark(folder, 4)
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(InputError, match='GTmod4/a.png is '):
-        benchmark.read('a')
-    with pytest.raises(InputError, match='GTmod4/a.png is '):
-        read_benchmark(folder, 4)
-
-
-def test_set5(shared):
-    benchmark = read_benchmark(shared / 'data' / 'Set5', 4)
-    assert (benchmark.name, len(benchmark.images)) == ('Set5', 5)
+    for read in (lambda: benchmark.read('p0'), lambda: read_benchmark(folder, 4)):
+        with pytest.raises(InputError, match='GTmod4/p0.png is '):
+            read()

@@ -18,7 +18,8 @@ from lkdn_basicsr.evaluate import measure as module
 from lkdn_basicsr.evaluate.benchmarks import read_benchmark
 from lkdn_basicsr.evaluate.loading.load import load
 from lkdn_basicsr.evaluate.measure import measure, measure_bicubic
-from tests.support.networks import randomize, save_checkpoint, small_lkdn, write_benchmark
+from tests.support.networks import randomize, save_checkpoint, small_lkdn
+from tests.support.results import make_benchmark
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +35,7 @@ def model(tmp_path):
 
 @pytest.fixture
 def one(tmp_path):
-    return read_benchmark(write_benchmark(tmp_path, 'One'), 4)
+    return make_benchmark(tmp_path / 'One')
 
 
 @pytest.fixture
@@ -43,25 +44,21 @@ def cache(tmp_path):
 
 
 def change_score(cache):
-    """Write a PSNR of 77 dB for image a into the cache, which no measurement gives."""
+    """Write a PSNR of 77 dB for image p0 into the cache, which no measurement gives."""
     for path in Path(cache).rglob('One.json'):
         record = json.loads(path.read_text())
-        record['psnr']['a'] = 77.0
+        record['psnr']['p0'] = 77
         path.write_text(json.dumps(record))
 
 
-def test_scores_are_those_of_basicsr_for_the_saved_images(one, model, cache):
+def test_saved_images_and_costs_are_those_of_the_network(one, model, cache):
     result = measure(model, [one], 4, cache)
     assert (result.method, result.scale) == ('small', 4)
-    network, scores = small_lkdn(), result.scores['One']
-    for name in ('a', 'b'):
-        gt, lq = one.read(name)
+    network = small_lkdn()
+    for name in one.images:
         with torch.no_grad():
-            expected = tensor2img(network(img2tensor(lq / np.float32(255))[None]))
-        sr = cv2.imread(os.path.join(scores.folder, f'{name}.png'))
-        assert np.array_equal(sr, expected)
-        assert scores.psnr[name] == calculate_psnr(sr, gt, crop_border=4, test_y_channel=True)
-        assert scores.ssim[name] == calculate_ssim(sr, gt, crop_border=4, test_y_channel=True)
+            expected = tensor2img(network(img2tensor(one.read(name)[1] / np.float32(255))[None]))
+        assert np.array_equal(cv2.imread(os.path.join(result.scores['One'].folder, f'{name}.png')), expected)
     assert result.params == sum(parameter.numel() for parameter in network.parameters())
     assert result.multi_adds == complexity.count(network, 4)[1]
     assert result.latency > 0
@@ -70,33 +67,30 @@ def test_scores_are_those_of_basicsr_for_the_saved_images(one, model, cache):
 def test_bicubic_is_that_of_matlab(one, cache):
     result = measure_bicubic([one], 4, cache)
     assert (result.method, result.params, result.multi_adds, result.latency) == ('Bicubic', None, None, None)
-    sr = cv2.imread(os.path.join(result.scores['One'].folder, 'a.png'))
-    assert np.array_equal(sr, imresize(one.read('a')[1], 4))
+    sr = cv2.imread(os.path.join(result.scores['One'].folder, 'p0.png'))
+    assert np.array_equal(sr, imresize(one.read('p0')[1], 4))
 
 
-@pytest.mark.parametrize('scale', [2, 3])
-def test_the_border_depends_on_the_scale(scale, tmp_path, cache):
-    benchmark = read_benchmark(write_benchmark(tmp_path, 'One', scale, height=36, width=42), scale)
-    path = save_checkpoint(small_lkdn(upscale=scale), tmp_path / 'a.pth')
+@pytest.mark.parametrize('scale', [2, 3, 4])
+def test_scores_are_those_of_basicsr_with_a_border_of_the_scale(scale, tmp_path, cache):
+    benchmark = make_benchmark(tmp_path / 'One', [(36, 48)], scale)
+    path = save_checkpoint(small_lkdn(upscale=scale), tmp_path / 'small.pth')
     scores = measure(path, [benchmark], scale, cache).scores['One']
-    sr, (gt, _) = cv2.imread(os.path.join(scores.folder, 'a.png')), benchmark.read('a')
-    assert scores.psnr['a'] == calculate_psnr(sr, gt, crop_border=scale, test_y_channel=True)
-    assert scores.ssim['a'] == calculate_ssim(sr, gt, crop_border=scale, test_y_channel=True)
-
-
-# ------------------------------------------------------- cache ------------------------------------------------------ #
+    sr, (gt, _) = cv2.imread(os.path.join(scores.folder, 'p0.png')), benchmark.read('p0')
+    expected = [score(sr, gt, scale, test_y_channel=True) for score in (calculate_psnr, calculate_ssim)]
+    assert [scores.psnr['p0'], scores.ssim['p0']] == expected
 
 
 def test_results_in_the_cache_are_not_measured_again(tmp_path, one, model, cache, monkeypatch):
-    measure(model, [one], 4, cache)
+    measure(model, [one], 4, cache, name='a/b: c*')  # which is no file name
     change_score(cache)
     monkeypatch.setattr(latency, 'latency', None)  # must not be called
     monkeypatch.setattr(complexity, 'count', None)
-    two = read_benchmark(write_benchmark(tmp_path, 'Two'), 4)
+    two = make_benchmark(tmp_path / 'Two')
     again = measure(model, [one, two], 4, cache, name='renamed')
-    assert again.method == 'renamed'
-    assert again.scores['One'].psnr['a'] == 77
-    assert 5 < again.scores['Two'].psnr['a'] < 50
+    assert again.method == 'renamed' and len(os.listdir(cache)) == 1
+    assert again.scores['One'].psnr['p0'] == 77
+    assert 5 < again.scores['Two'].psnr['p0'] < 50
     assert again.params and again.multi_adds and again.latency
 
 
@@ -110,79 +104,60 @@ def test_results_that_are_no_longer_valid_are_measured_again(change, one, model,
     elif change == 'protocol':
         monkeypatch.setattr(module, 'PROTOCOL', -1)
     else:
-        path = os.path.join(one.folder, change, 'b.png')
+        path = os.path.join(one.folder, change, 'p1.png')
         cv2.imwrite(path, 255 - cv2.imread(path))
         one = read_benchmark(one.folder, 4)
     second = measure(model, [one], 4, cache).scores['One']
-    assert second.psnr['a'] != 77
-    assert (second.psnr['a'] == first.psnr['a'] and second.folder == first.folder) == (change != 'network')
-    assert (measure_bicubic([one], 4, cache).scores['One'].psnr['a'] == 77) == (change == 'network')
+    assert second.psnr['p0'] != 77
+    assert (second.psnr['p0'] == first.psnr['p0'] and second.folder == first.folder) == (change != 'network')
+    assert (measure_bicubic([one], 4, cache).scores['One'].psnr['p0'] == 77) == (change == 'network')
 
 
 def test_a_killed_measurement_continues(tmp_path, model, cache, monkeypatch):
-    three = read_benchmark(write_benchmark(tmp_path, 'One', images=('a', 'b', 'c')), 4)
+    three = make_benchmark(tmp_path / 'One', [(40, 48)] * 3)
     expected = measure(model, [three], 4, str(tmp_path / 'other')).scores['One']
 
-    def killed_at_b(sr, gt, **options):
-        if np.array_equal(gt, three.read('b')[0]):
+    def killed_at_p1(sr, gt, **options):
+        if np.array_equal(gt, three.read('p1')[0]):
             raise KeyboardInterrupt
         return calculate_ssim(sr, gt, **options)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(module, 'calculate_ssim', killed_at_b)
+        patch.setattr(module, 'calculate_ssim', killed_at_p1)
         measure(model, [three], 4, cache)
     change_score(cache)
     scores = measure(model, [three], 4, cache).scores['One']
-    assert scores.psnr == {**expected.psnr, 'a': 77}
+    assert scores.psnr == {**expected.psnr, 'p0': 77}
     assert scores.ssim == expected.ssim
 
 
-def test_deleted_images_are_written_again(one, model, cache):
-    folder = measure(model, [one], 4, cache).scores['One'].folder
-    os.remove(os.path.join(folder, 'b.png'))
-    measure(model, [one], 4, cache)
-    assert sorted(os.listdir(folder)) == ['a.png', 'b.png']
-
-
-@pytest.mark.parametrize('contents', ['', '{', '[]', '{"psnr": {}}'])
+@pytest.mark.parametrize('contents', ['', '{', '[]', '{"psnr": {}}', None])
 def test_a_damaged_cache_is_replaced(contents, one, model, cache):
-    first = measure(model, [one], 4, cache)
-    for path in Path(cache).rglob('*.json'):
-        path.write_text(contents)
-    assert measure(model, [one], 4, cache).scores == first.scores
+    first = measure(model, [one], 4, cache).scores
+    for path in Path(cache).rglob('*.json' if contents is not None else 'p1.png'):
+        path.unlink() if contents is None else path.write_text(contents)
+    assert measure(model, [one], 4, cache).scores == first
+    assert sorted(os.listdir(first['One'].folder)) == ['p0.png', 'p1.png']
 
 
-def test_latency_is_stored_per_device(model, cache, monkeypatch):
-    first = measure(model, [], 4, cache)
-    assert measure(model, [], 4, cache).latency == first.latency
+def test_latency_is_stored_per_device_and_can_be_measured_later(model, cache, monkeypatch):
+    untimed = measure(model, [], 4, cache, timed=False)
+    assert untimed.latency is None and untimed.params
+    timed = measure(model, [], 4, cache)
+    assert timed.latency > 0 and timed.params == untimed.params
     with monkeypatch.context() as patch:
         patch.setattr(latency, 'device_name', lambda: 'another machine')
         patch.setattr(latency, 'latency', lambda network, scale: 3.0)
         assert measure(model, [], 4, cache).latency == 3
-    assert measure(model, [], 4, cache).latency == first.latency
-
-
-def test_latency_can_be_measured_later(model, cache):
-    first = measure(model, [], 4, cache, timed=False)
-    assert first.latency is None and first.params
-    timed = measure(model, [], 4, cache)
-    assert timed.latency > 0 and timed.params == first.params
-    assert measure(model, [], 4, cache, timed=False).latency == timed.latency
-
-
-def test_a_method_name_that_is_no_file_name(one, model, cache):
-    assert measure(model, [one], 4, cache, name='a/b: c*').method == 'a/b: c*'
-    assert len(os.listdir(cache)) == 1
-
-
-# ------------------------------------------------------ refusals ---------------------------------------------------- #
+    for is_timed in (True, False):
+        assert measure(model, [], 4, cache, timed=is_timed).latency == timed.latency
 
 
 def test_a_diverged_network_is_refused(tmp_path, one, cache):
     network = small_lkdn()
     network.c1.bias.data[0] = float('nan')
     path = save_checkpoint(network, tmp_path / 'a.pth')
-    with pytest.raises(InputError, match='a.pth gives NaN or infinite pixels for a of One'):
+    with pytest.raises(InputError, match='a.pth gives NaN or infinite pixels for p0 of One'):
         measure(path, [one], 4, cache)
 
 
@@ -197,7 +172,7 @@ def test_out_of_memory(tmp_path, one, model, cache, monkeypatch):
         raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 TiB')
 
     monkeypatch.setattr(type(loaded.network), 'forward', out_of_memory)
-    with pytest.raises(InputError, match='the memory of .* does not suffice for a of One .12×10 pixels.'):
+    with pytest.raises(InputError, match='the memory of .* does not suffice for p0 of One .12×10 pixels.'):
         measure(loaded, [one], 4, cache)
     # A network that is too large for 1280×720 is not timed, but memory may suffice for the images.
     assert measure(loaded, [], 4, str(tmp_path / 'new')).latency is None

@@ -19,32 +19,24 @@ REGION = Region('Set5', 'p0', 500, 20, 40, 30)
 
 
 class Parser(html.parser.HTMLParser):
-    """Collect elements with their attributes, the text of each table row, and the scripts."""
+    """Collect the elements of a page, in order: tag, attributes and text."""
 
     def __init__(self, path):
         super().__init__()
-        self.elements, self.rows, self.scripts = [], [], []
+        self.elements = []
         self.feed(path.read_text(encoding='utf-8'))
 
     def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        if tag == 'tr':
-            self.rows.append([])
-        elif tag in ('td', 'th'):
-            self.rows[-1].append('')
-        elif tag == 'script':
-            self.scripts.append('')
+        self.elements.append([tag, dict(attributes), ''])
 
     def handle_data(self, data):
-        if self.elements and self.elements[-1][0] in ('td', 'th') and self.rows:
-            self.rows[-1][-1] += data.strip('\n')
-        elif self.elements and self.elements[-1][0] == 'script':
-            self.scripts[-1] += data
+        if self.elements:
+            self.elements[-1][2] += data.strip('\n')
 
-    @property
-    def data(self):
-        """What the page's script reads."""
-        return json.loads(self.scripts[0])
+
+def read_data(path):
+    """Return what the page's script reads."""
+    return json.loads(next(text for tag, _, text in Parser(path).elements if tag == 'script'))
 
 
 @pytest.fixture
@@ -74,32 +66,33 @@ def path(tmp_path, measured):
 
 def test_page_contains_the_scores_and_marks_the_best(path):
     text = path.read_text(encoding='utf-8')
-    rows = Parser(path).rows
-    assert [SPECIAL, '100', '5.0', '12.5', '31.23', '0.8000'] in rows
-    assert ['second', '100', '5.0', '–', '30.50', '0.8000'] in rows
-    assert ['Bicubic', '–', '–', '–', '25.00', '0.8000'] in rows
-    assert ['IMDN <i>', '715', '40.9', '32.21', '0.8948'] in rows
+    cells = [text for tag, _, text in Parser(path).elements if tag in ('th', 'td')]
+    for row in (
+        [SPECIAL, '100', '5.0', '12.5', '31.23', '0.8000'],
+        ['second', '100', '5.0', '–', '30.50', '0.8000'],
+        ['Bicubic', '–', '–', '–', '25.00', '0.8000'],
+        ['IMDN <i>', '715', '40.9', '32.21', '0.8948'],
+    ):
+        start = cells.index(row[0])
+        assert cells[start : start + len(row)] == row
     assert 'a paper &amp; &lt;its&gt; table' in text
     assert re.search(r'class="group best">31\.23<', text) and re.search(r'class="group second">30\.50<', text)
 
 
 def test_names_are_text_never_markup(path):
-    parser = Parser(path)
-    tags = [tag for tag, _ in parser.elements]
+    tags, attributes, _ = zip(*Parser(path).elements)
     assert 'b' not in tags and tags.count('script') == 2
-    assert parser.data['methods'] == ['HR', 'Bicubic', SPECIAL, 'second']
-    assert 'a "caption"' in [attributes.get('alt') for _, attributes in parser.elements]
+    assert read_data(path)['methods'] == ['HR', 'Bicubic', SPECIAL, 'second']
+    assert 'a "caption"' in [each.get('alt') for each in attributes]
 
 
 def test_page_loads_nothing_from_the_network(path):
     text = path.read_text(encoding='utf-8')
     assert not re.search(r'https?:', text)
     assert not re.search(r'@import|url\(|fetch\(|XMLHttpRequest', text)
-    elements = Parser(path).elements
-    for _, attributes in elements:
-        assert 'href' not in attributes
-        assert attributes.get('src', 'data:').startswith('data:')
-    policy = next(attributes['content'] for _, attributes in elements if attributes.get('http-equiv'))
+    _, attributes, _ = zip(*Parser(path).elements)
+    assert all('href' not in each and each.get('src', 'data:').startswith('data:') for each in attributes)
+    policy = next(each['content'] for each in attributes if each.get('http-equiv'))
     assert policy.startswith("default-src 'none'")
 
 
@@ -111,7 +104,7 @@ def decode(uri):
 
 def test_slider_has_the_exact_pixels_around_the_region(measured, path):
     benchmarks, results = measured
-    region = Parser(path).data['regions'][0]
+    region = read_data(path)['regions'][0]
     assert region['window'] == [480, 200]  # the complete height, and at most 480
     left, top = REGION.x - region['x'], REGION.y - region['y']
     assert (left, top) == (140, 0)
@@ -127,10 +120,10 @@ def test_windows_are_smaller_if_they_exceed_the_budget(tmp_path, measured, monke
     benchmarks, results = measured
     monkeypatch.setattr(page, 'BUDGET', 200_000)
     page.write_page(str(tmp_path / 'small.html'), 'small', results, (), benchmarks, [REGION], {})
-    region = Parser(tmp_path / 'small.html').data['regions'][0]
+    region = read_data(tmp_path / 'small.html')['regions'][0]
     assert sum(len(uri) for uri in region['images'].values()) <= 200_000
-    assert 40 <= region['window'][0] < 480 and region['x'] + 40 <= region['window'][0]
-    assert region['y'] + 30 <= region['window'][1]
+    width, height = region['window']
+    assert width < 480 and region['x'] + 40 <= width and region['y'] + 30 <= height
 
 
 def test_page_without_regions_and_plots(tmp_path, measured):
@@ -138,7 +131,7 @@ def test_page_without_regions_and_plots(tmp_path, measured):
     path = tmp_path / 'bare.html'
     page.write_page(str(path), 'bare', results, (), benchmarks, [], {})
     text = path.read_text(encoding='utf-8')
-    assert '31.23' in text and Parser(path).data['regions'] == []
+    assert '31.23' in text and read_data(path)['regions'] == []
     assert '<section id="visual" hidden>' in text  # the script shows it only if there are regions
     assert 'Complexity' not in text and 'As published' not in text
 
@@ -154,9 +147,7 @@ DRIVE = """<script>
   var left = document.getElementById('left');
   left.value = '3';
   left.dispatchEvent(new Event('change'));
-  seen.push(document.getElementById('left-badge').textContent);
-  seen.push(document.getElementById('left-figures').textContent);
-  seen.push(document.getElementById('right-badge').textContent);
+  ['left-badge', 'left-figures', 'right-badge'].forEach(id => seen.push(document.getElementById(id).textContent));
   seen.push(String(document.querySelectorAll('#crops button').length));
   document.documentElement.setAttribute('data-seen', btoa(unescape(encodeURIComponent(JSON.stringify(seen)))));
 }());

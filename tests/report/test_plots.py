@@ -9,9 +9,12 @@ from lkdn_basicsr.evaluate.results import BenchmarkScores, Result
 from lkdn_basicsr.report import plots
 
 
-def make_method(name, psnr, params=None, multi_adds=None, curves=None):
+def make_method(name, psnr, params=100_000, multi_adds=5_000_000_000, **curves):
     scores = {'Set5': BenchmarkScores({'a': psnr}, {'a': 0.9}, '')}
-    return Result(name, 4, scores, params, multi_adds, curves=curves or {})
+    return Result(name, 4, scores, params, multi_adds, **curves)
+
+
+BICUBIC = make_method('Bicubic', 28, None, None)
 
 
 def find_pixels(path, colour, opacity=1.0):
@@ -22,18 +25,17 @@ def find_pixels(path, colour, opacity=1.0):
 
 
 def test_area_of_a_bubble_is_proportional_to_the_parameters(tmp_path):
-    small = make_method('small', 31, 100_000, 5_000_000_000)
-    large = make_method('large', 32, 400_000, 9_000_000_000)
-    plots.plot_complexity([make_method('Bicubic', 28), small, large], (), 'Set5', str(tmp_path / 'plot.png'))
+    methods = [BICUBIC, make_method('small', 31), make_method('large', 32, 400_000, 9_000_000_000)]
+    plots.plot_complexity(methods, (), 'Set5', str(tmp_path / 'plot.png'))
     widths = [np.ptp(find_pixels(tmp_path / 'plot.png', colour, 0.75)[1]) for colour in plots.COLOURS[:2]]
     # The inner halves of the edges, 1.2 points or 3 pixels wide, are not counted; tolerance: integer pixels.
     assert ((widths[1] + 3) / (widths[0] + 3)) ** 2 == pytest.approx(4, rel=0.1)
 
 
 def test_bicubic_is_a_dashed_line_also_far_below(tmp_path):
-    networks = [make_method('a', 32.0, 100_000, 5_000_000_000), make_method('b', 32.1, 200_000, 7_000_000_000)]
+    networks = [make_method('a', 32.0), make_method('b', 32.1, 200_000, 7_000_000_000)]
     plots.plot_complexity(networks, (), 'Set5', str(tmp_path / 'without.png'))
-    plots.plot_complexity([make_method('Bicubic', 25.0), *networks], (), 'Set5', str(tmp_path / 'with.png'))
+    plots.plot_complexity([make_method('Bicubic', 25, None, None), *networks], (), 'Set5', str(tmp_path / 'with.png'))
     grey = [len(find_pixels(tmp_path / name, plots.GREY)[0]) for name in ('without.png', 'with.png')]
     assert grey[1] > grey[0] + 1000
     # The bubbles keep their distance, which would be small on one axis from 25 dB on.
@@ -41,47 +43,40 @@ def test_bicubic_is_a_dashed_line_also_far_below(tmp_path):
     assert heights[0] - heights[1] > 200
 
 
-@pytest.mark.parametrize(
-    'methods',
-    [
-        [make_method('only', 32, 100_000, 5_000_000_000)],
-        [make_method('Bicubic', 28)],
-        [make_method('Bicubic', 28), make_method('only', 32, 100_000, 5_000_000_000)],
-        [make_method(str(k), 32, 100_000, 5_000_000_000) for k in range(12)],
-    ],
-)
+ONLY = make_method('only', 32)
+
+
+@pytest.mark.parametrize('methods', [[ONLY], [BICUBIC], [BICUBIC, ONLY], [make_method(f'{k}', 32) for k in range(12)]])
 def test_few_methods_and_equal_methods_are_plotted(tmp_path, methods):
     plots.plot_complexity(methods, (), 'Set5', str(tmp_path / 'plot.png'))
     assert cv2.imread(str(tmp_path / 'plot.png')).shape == (1040, 1280, 3)
 
 
-def test_published_methods_of_this_benchmark_and_scale_are_added(tmp_path):
-    measured = [make_method('measured', 32, 100_000, 5_000_000_000)]
-    path = tmp_path / 'plot.png'
+def test_published_methods_of_this_benchmark_are_added(tmp_path):
+    measured, path = [make_method('measured', 32)], tmp_path / 'plot.png'
 
-    def plot(*published):
+    def plot(published):
         plots.plot_complexity(measured, published, 'Set5', str(path))
         return path.read_bytes()
 
-    other_scale = Published('x', 2, 300_000, 6_000_000_000, {'Set5': (38.0, 0.96)}, 's')
-    other_benchmark = Published('y', 4, 300_000, 6_000_000_000, {'B100': (27.0, 0.7)}, 's')
-    assert plot(other_scale, other_benchmark) == (only_measured := plot())
-    assert plot(Published('z', 4, 300_000, 6_000_000_000, {'Set5': (32.2, 0.89)}, 's')) != only_measured
+    of_other, of_this = (
+        [Published('x', 4, 300_000, 6_000_000_000, {benchmark: (32.2, 0.89)}, 's')] for benchmark in ('B100', 'Set5')
+    )
+    assert plot(of_other) == (only_measured := plot([]))
+    assert plot(of_this) != only_measured
     assert len(find_pixels(path, plots.GREY)[0]) > 300
 
 
 def test_names_are_not_formulas(tmp_path):
     names = [r'$\frac{', '_hidden', 'a_b$c_d$', 'ü ×4 核', 'two\nlines']
-    methods = [
-        make_method(name, 32 + k / 10, 100_000, 5_000_000_000, {'Set5 $\\x{': [(1, 30.0), (2, 31.0 + k)]})
-        for k, name in enumerate(names)
-    ]
+    curves = {'Set5 $\\x{': [(1, 30.0), (2, 31.0)]}
+    methods = [make_method(name, 32 + k / 10, curves=curves) for k, name in enumerate(names)]
     plots.plot_complexity(methods, (), 'Set5', str(tmp_path / 'plot.png'))  # an invalid formula would raise
     plots.plot_curves(methods, str(tmp_path / 'curves.png'))
 
 
 def test_user_settings_are_neither_used_nor_changed(tmp_path):
-    methods = [make_method('a', 32, 100_000, 5_000_000_000, {'Set5': [(1, 30.0), (2, 31.0)]})]
+    methods = [make_method('a', 32, curves={'Set5': [(1, 30.0), (2, 31.0)]})]
 
     def plot():
         plots.plot_complexity(methods, (), 'Set5', str(tmp_path / 'plot.png'))
@@ -97,11 +92,8 @@ def test_user_settings_are_neither_used_nor_changed(tmp_path):
 
 def test_curves_have_a_panel_for_each_benchmark_and_a_line_for_each_method(tmp_path):
     curve = [(k, 31 - 1 / k) for k in range(1, 31)]
-    methods = [
-        make_method('Bicubic', 28),
-        make_method('Adan', 31, curves={'Set5': curve}),
-        make_method('Adam', 31, curves={'Set5': [(k, psnr - 0.5) for k, psnr in curve]}),
-    ]
+    curves = {'Adan': curve, 'Adam': [(k, psnr - 0.5) for k, psnr in curve]}
+    methods = [BICUBIC, *(make_method(name, 31, curves={'Set5': curve}) for name, curve in curves.items())]
     plots.plot_curves(methods, str(tmp_path / 'one.png'))
     methods = [make_method('Adan', 31, curves={name: curve for name in ('Set5', 'Set14', 'B100')})]
     plots.plot_curves(methods, str(tmp_path / 'three.png'))

@@ -15,13 +15,8 @@ def make_result(method, psnr, params=321_992, benchmarks=('Set5', 'Set14'), **va
     return Result(method, 4, scores, **costs, **values)
 
 
-RESULTS = [
-    make_result('Bicubic', 36, None),
-    make_result('A', 32.001),
-    make_result('B|C', 32.0045),
-    make_result('D', 30),
-    make_result('E', 28),
-]
+PSNR = {'A': 32.001, 'B|C': 32.0045, 'D': 30, 'E': 28}
+RESULTS = [make_result('Bicubic', 36, None), *(make_result(method, psnr) for method, psnr in PSNR.items())]
 
 
 def cells(text):
@@ -30,8 +25,9 @@ def cells(text):
     return [[cell.strip() for cell in line.replace('\\|', '¦').strip('|').split('|')] for line in lines]
 
 
-def test_markdown():
-    rows = cells(table.markdown(RESULTS, device='a machine'))
+def test_markdown(monkeypatch):
+    monkeypatch.setattr(table, 'device_name', lambda: 'a machine')
+    rows = cells(table.markdown(RESULTS))
     scores = ['Set5 PSNR / SSIM', 'Set14 PSNR / SSIM']
     assert rows[0] == ['Method', 'Scale', 'Params [K]', 'Multi-Adds [G]', *scores, 'Latency [ms] on a machine']
     assert rows[1] == [':--', *['--:'] * 6]
@@ -41,12 +37,13 @@ def test_markdown():
 
 
 def test_best_two_networks_are_marked_as_printed():
-    rows = {row[0]: row[4] for row in cells(table.markdown(RESULTS))[2:]}
-    assert rows['Bicubic'] == '36.00 / 0.9000'  # better than all, but not a network
-    assert rows['A'] == '**32.00** / <u>0.8500</u>'  # equal to two digits
-    assert rows['B¦C'] == '**32.00** / **0.8501**'
-    assert rows['D'] == '<u>30.00</u> / 0.8250'
-    assert rows['E'] == '28.00 / 0.8000'
+    assert {row[0]: row[4] for row in cells(table.markdown(RESULTS))[2:]} == {
+        'Bicubic': '36.00 / 0.9000',  # better than all, but not a network
+        'A': '**32.00** / <u>0.8500</u>',  # equal to two digits
+        'B¦C': '**32.00** / **0.8501**',
+        'D': '<u>30.00</u> / 0.8250',
+        'E': '28.00 / 0.8000',
+    }
     assert '**' not in cells(table.markdown(RESULTS[:2]))[3][4]  # a single network is not marked
 
 

@@ -1,25 +1,8 @@
-"""Small benchmarks, networks and checkpoints, made by formula."""
+"""Small networks and checkpoints, made by formula."""
 
-import cv2
-import numpy as np
 import torch
 
 from lkdn_basicsr import archs
-from lkdn_basicsr.data import imresize
-
-
-def write_benchmark(root, name='Small', scale=4, images=('a', 'b'), height=40, width=48):
-    """Write a benchmark of colored waves and return its folder."""
-    folder = root / name
-    for kind in ('GTmod', 'LRbicx'):
-        (folder / f'{kind}{scale}').mkdir(parents=True)
-    for number, image in enumerate(images):
-        y, x, channel = np.meshgrid(np.arange(height), np.arange(width), np.arange(3), indexing='ij')
-        waves = np.sin(0.31 * x + 0.2 * number) + np.cos(0.23 * y * (1 + 0.3 * channel) + number)
-        gt = np.rint(127.5 + 60 * waves).clip(0, 255).astype(np.uint8)
-        cv2.imwrite(str(folder / f'GTmod{scale}' / f'{image}.png'), gt)
-        cv2.imwrite(str(folder / f'LRbicx{scale}' / f'{image}.png'), imresize(gt, 1 / scale))
-    return folder
 
 
 def randomize(network, seed=0):

@@ -8,7 +8,7 @@ from lkdn_basicsr.evaluate.benchmarks import read_benchmark
 from lkdn_basicsr.evaluate.results import BenchmarkScores, Result
 
 
-def make_benchmark(folder, sizes, scale=4, seed=0):
+def make_benchmark(folder, sizes=((40, 48), (40, 48)), scale=4, seed=0):
     """Write a benchmark of smoothed noise, ``p0``, ``p1``, … of (height, width), and read it."""
     rng = np.random.default_rng(seed)
     for kind in ('GTmod', 'LRbicx'):
@@ -24,9 +24,8 @@ def make_result(method, folder, benchmarks, degrade, params=100_000, multi_adds=
     """Return a method whose outputs are ``degrade(gt, image name)`` and whose scores are all ``psnr`` and 0.8."""
     scores = {}
     for benchmark in benchmarks:
-        outputs = folder / method.encode().hex() / benchmark.name
+        outputs, names = folder / method.encode().hex() / benchmark.name, benchmark.images
         outputs.mkdir(parents=True)
-        names = benchmark.images
         for name in names:
             cv2.imwrite(str(outputs / f'{name}.png'), degrade(benchmark.read(name)[0].copy(), name))
         scores[benchmark.name] = BenchmarkScores(dict.fromkeys(names, psnr), dict.fromkeys(names, 0.8), str(outputs))

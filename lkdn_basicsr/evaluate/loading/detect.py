@@ -21,16 +21,9 @@ Weights = dict[str, torch.Tensor]
 
 
 def detect_network(weights: Weights) -> nn.Module | None:
-    """Return the network that a state dict belongs to, with these weights, for images of any size; None if unknown.
-
-    Args:
-        weights: Not modified.
-    """
-    for detect in (_detect_lkdn, _detect_bsrn, _detect_basicsr, _detect_spandrel):
-        network = detect(weights)
-        if network is not None:
-            return network
-    return None
+    """Return the network of a state dict with these weights, for images of any size; None if it is unknown."""
+    networks = (detect(weights) for detect in (_detect_lkdn, _detect_bsrn, _detect_basicsr, _detect_spandrel))
+    return next((network for network in networks if network is not None), None)
 
 
 def _detect_lkdn(weights: Weights) -> nn.Module | None:
@@ -60,7 +53,8 @@ def _detect_basicsr(weights: Weights) -> nn.Module | None:
     """MSRResNet, EDSR, RCAN or RRDBNet of BasicSR."""
     for name, read_arguments in _ARGUMENT_READERS.items():
         try:
-            network = registered(ARCH_REGISTRY)[name](**read_arguments(weights))
+            common = _common_arguments(weights)
+            network = registered(ARCH_REGISTRY)[name](**common | read_arguments(weights, common))
             checkpoints.fit(network, weights)
         except (LookupError, AttributeError, ValueError, RuntimeError, ZeroDivisionError):
             continue
@@ -96,14 +90,10 @@ def _fuse_span(network: nn.Module) -> None:
 # for weights of another class.
 
 
-def _common_arguments(weights: Weights) -> dict[str, Any]:
+def _common_arguments(weights: Weights) -> dict[str, int]:
     num_feat, num_in_ch = weights['conv_first.weight'].shape[:2]
-    return {
-        'num_in_ch': num_in_ch,
-        'num_out_ch': weights['conv_last.weight'].shape[0],
-        'num_feat': num_feat,
-        'num_block': _count_modules(weights, 'body.'),
-    }
+    num_out_ch, num_block = weights['conv_last.weight'].shape[0], _count_modules(weights, 'body.')
+    return {'num_in_ch': num_in_ch, 'num_out_ch': num_out_ch, 'num_feat': num_feat, 'num_block': num_block}
 
 
 def _count_modules(weights: Weights, prefix: str) -> int:
@@ -117,40 +107,25 @@ def _upsample_scale(weights: Weights) -> int:
     return math.prod(math.isqrt(shape[0] // shape[1]) for shape in shapes)
 
 
-def _msrresnet_arguments(weights: Weights) -> dict[str, Any]:
-    arguments, shuffled = _common_arguments(weights), weights['upconv1.weight'].shape[0]
-    return arguments | {'upscale': 4 if 'upconv2.weight' in weights else math.isqrt(shuffled // arguments['num_feat'])}
+def _msrresnet(weights: Weights, common: dict[str, int]) -> dict[str, Any]:
+    shuffled = weights['upconv1.weight'].shape[0]
+    return {'upscale': 4 if 'upconv2.weight' in weights else math.isqrt(shuffled // common['num_feat'])}
 
 
-def _edsr_arguments(weights: Weights) -> dict[str, Any]:
-    arguments = _common_arguments(weights)
-    return arguments | {'upscale': _upsample_scale(weights), 'res_scale': 0.1 if arguments['num_feat'] >= 256 else 1}
+def _edsr(weights: Weights, common: dict[str, int]) -> dict[str, Any]:
+    return {'upscale': _upsample_scale(weights), 'res_scale': 0.1 if common['num_feat'] >= 256 else 1}
 
 
-def _rcan_arguments(weights: Weights) -> dict[str, Any]:
-    arguments = _common_arguments(weights)
+def _rcan(weights: Weights, common: dict[str, int]) -> dict[str, Any]:
     squeezed = weights['body.0.residual_group.0.rcab.3.attention.1.weight'].shape[0]
-    return arguments | {
-        'upscale': _upsample_scale(weights),
-        'num_group': arguments['num_block'],
-        'num_block': _count_modules(weights, 'body.0.residual_group.'),
-        'squeeze_factor': arguments['num_feat'] // squeezed,
-    }
+    blocks = {'num_group': common['num_block'], 'num_block': _count_modules(weights, 'body.0.residual_group.')}
+    return {'upscale': _upsample_scale(weights), 'squeeze_factor': common['num_feat'] // squeezed, **blocks}
 
 
-def _rrdbnet_arguments(weights: Weights) -> dict[str, Any]:
-    arguments = _common_arguments(weights)
-    unshuffled = math.isqrt(arguments['num_in_ch'] // arguments['num_out_ch'])  # 2 and 4 at scales 2 and 1
-    return arguments | {
-        'num_in_ch': arguments['num_in_ch'] // unshuffled**2,
-        'num_grow_ch': weights['body.0.rdb1.conv1.weight'].shape[0],
-        'scale': 4 // unshuffled,
-    }
+def _rrdbnet(weights: Weights, common: dict[str, int]) -> dict[str, Any]:
+    unshuffled = math.isqrt(common['num_in_ch'] // common['num_out_ch'])  # 2 and 4 at scales 2 and 1
+    num_grow_ch = weights['body.0.rdb1.conv1.weight'].shape[0]
+    return {'num_in_ch': common['num_in_ch'] // unshuffled**2, 'num_grow_ch': num_grow_ch, 'scale': 4 // unshuffled}
 
 
-_ARGUMENT_READERS = {
-    'MSRResNet': _msrresnet_arguments,
-    'EDSR': _edsr_arguments,
-    'RCAN': _rcan_arguments,
-    'RRDBNet': _rrdbnet_arguments,
-}
+_ARGUMENT_READERS = {'MSRResNet': _msrresnet, 'EDSR': _edsr, 'RCAN': _rcan, 'RRDBNet': _rrdbnet}

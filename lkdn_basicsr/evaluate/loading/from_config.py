@@ -3,9 +3,7 @@
 A config is a dict with ``type`` and the init arguments: ``network_g`` of an option file, or of a checkpoint.
 """
 
-import contextlib
-import glob
-import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,10 +11,10 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
 from lkdn_basicsr import checkpoints, reparam
-from lkdn_basicsr.errors import InputError, hint, one_line
+from lkdn_basicsr.errors import one_line
 from lkdn_basicsr.evaluate.loading.wrappers import pad_to_window, suppress_output
-from lkdn_basicsr.options.option_file import OptionFile, read_option_file
-from lkdn_basicsr.options.registries import CONSTRUCTOR_ERRORS, registered
+from lkdn_basicsr.options.option_file import OptionFile
+from lkdn_basicsr.options.registries import CONSTRUCTOR_ERRORS, find_registered, registered
 
 
 def from_config(config: Any, weights: dict[str, torch.Tensor]) -> nn.Module | None:
@@ -25,11 +23,9 @@ def from_config(config: Any, weights: dict[str, torch.Tensor]) -> nn.Module | No
     Args:
         config: Anything; it may come from an untrusted checkpoint.
     """
-    if not _is_config(config) or config['type'] not in registered(ARCH_REGISTRY):
-        return None
     try:
-        return _load_weights(_build(config), weights)
-    except Exception:  # a constructor may raise anything for a config that nobody has checked
+        return _load_weights(_build(registered(ARCH_REGISTRY)[config['type']], config), weights)
+    except Exception:  # nobody has checked the config: it may be of any type, and the constructor may raise anything
         return None
 
 
@@ -39,66 +35,25 @@ def from_option_file(option_file: OptionFile, weights: dict[str, torch.Tensor]) 
     Raises:
         InputError: ``network_g`` is not the config of a network that can be built, or the weights do not fit it.
     """
-    config = option_file.opt.get('network_g')
-    if not _is_config(config):
-        raise option_file.error(('network_g',), 'does not describe a network; give its type and arguments')
-    name, known = config['type'], registered(ARCH_REGISTRY)
-    if name not in known:
-        raise option_file.error(('network_g', 'type'), f'is {name}, an unknown network; {hint(name, list(known))}')
+    keys, config = ('network_g',), option_file.opt.get('network_g')
+    if not isinstance(config, dict):
+        raise option_file.error(keys, 'does not describe a network; give its type and arguments')
+    cls = find_registered(option_file, keys, config, ARCH_REGISTRY, 'network')
+    reason = f'is refused by {config["type"]}'
     try:
-        network = _build(config)
-    except CONSTRUCTOR_ERRORS as error:
-        raise option_file.error(('network_g',), f'is refused by {name}: {one_line(error)}') from None
-    try:
+        network = _build(cls, config)
+        reason = 'does not fit the checkpoint'
         return _load_weights(network, weights)
-    except CONSTRUCTOR_ERRORS as error:  # InputError, or what a network's own fuse() raises
-        raise option_file.error(('network_g',), f'does not fit the checkpoint: {one_line(error)}') from None
+    except CONSTRUCTOR_ERRORS as error:  # of the constructor; InputError; or what a network's own fuse() raises
+        raise option_file.error(keys, f'{reason}: {one_line(error)}') from None
 
 
-def _is_config(config: Any) -> bool:
-    return isinstance(config, dict) and isinstance(config.get('type'), str)
-
-
-def _build(config: dict[str, Any]) -> nn.Module:
-    arguments = {key: value for key, value in config.items() if key != 'type'}
+def _build(cls: Callable[..., nn.Module], config: dict[str, Any]) -> nn.Module:
     with suppress_output():
-        return registered(ARCH_REGISTRY)[config['type']](**arguments)
+        return cls(**{key: value for key, value in config.items() if key != 'type'})
 
 
 def _load_weights(network: nn.Module, weights: dict[str, torch.Tensor]) -> nn.Module:
     network, weights = checkpoints.fit(network, weights)
     network.load_state_dict(weights)
     return pad_to_window(reparam.fuse(network))
-
-
-def checkpoint_of_option_file(option_file: OptionFile) -> tuple[str, str | None]:
-    """Return ``path:pretrain_network_g`` and ``path:param_key_g``; missing official weights are downloaded.
-
-    Raises:
-        InputError: There is no such option, or no such file.
-    """
-    path = option_file.opt.get('path')
-    file = path.get('pretrain_network_g') if isinstance(path, dict) else None
-    if not isinstance(file, str):
-        raise option_file.error(('path',), 'has no pretrain_network_g; give the checkpoint of the network')
-    file = os.path.expanduser(file)
-    checkpoints.ensure(file)
-    return file, path.get('param_key_g', 'params')
-
-
-def run_folder(path: str) -> str | None:
-    """Return the folder ``NAME`` of the run that saved ``NAME/models/net_g_*.pth``; None for any other file."""
-    folder, file = os.path.split(os.path.abspath(path))
-    return os.path.dirname(folder) if os.path.basename(folder) == 'models' and file.startswith('net_g_') else None
-
-
-def config_of_run(path: str) -> Any:
-    """Return ``network_g`` of the newest option file in the folder of the run that saved a checkpoint, or None."""
-    root = run_folder(path)
-    files = glob.glob(os.path.join(glob.escape(root), '*.yml')) if root else []
-    for file in sorted(files, key=os.path.getmtime, reverse=True):
-        with contextlib.suppress(InputError):  # not an option file
-            options = read_option_file(file).opt
-            if 'network_g' in options:
-                return options['network_g']
-    return None

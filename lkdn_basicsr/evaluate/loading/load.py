@@ -1,6 +1,8 @@
 """Open a super-resolution network of any kind from its file. Nothing in the file is executed."""
 
+import contextlib
 import dataclasses
+import glob
 import hashlib
 import json
 import os
@@ -13,17 +15,11 @@ from torch import nn
 from lkdn_basicsr import checkpoints
 from lkdn_basicsr.errors import InputError, one_line
 from lkdn_basicsr.evaluate.loading.detect import detect_network
-from lkdn_basicsr.evaluate.loading.from_config import (
-    checkpoint_of_option_file,
-    config_of_run,
-    from_config,
-    from_option_file,
-    run_folder,
-)
+from lkdn_basicsr.evaluate.loading.from_config import from_config, from_option_file
 from lkdn_basicsr.evaluate.loading.wrappers import suppress_output
 from lkdn_basicsr.options.option_file import read_option_file
 
-PROBE_SIZE = 32  # height and width in pixels of the image that every network is run on before anything is measured
+PROBE_SIZE = 32  # height and width in pixels of the image that every network is run on when it is loaded
 
 
 @dataclasses.dataclass
@@ -33,7 +29,6 @@ class LoadedNetwork:
     Attributes:
         network: In evaluation mode, float32, on the CPU. Maps (1, 3, H, W) RGB in [0, 1], of any size, to
             (1, 3, scale·H, scale·W); the output is not necessarily clipped.
-        scale: Upscaling factor.
         name: Name of the method, see :func:`method_name`.
         path: The file that was given.
         digest: SHA-256 in hexadecimal of everything that determines the output: the file of the weights, and the
@@ -50,14 +45,10 @@ class LoadedNetwork:
 def load(path: str | os.PathLike[str], scale: int | None = None) -> LoadedNetwork:
     """Load a network from a checkpoint or an option file.
 
-    A checkpoint is opened by the first of these that its weights fit:
-
-    1. the config that was saved in it (``network_g``);
-    2. the option file in the folder of its run (``NAME/*.yml`` for ``NAME/models/net_g_*.pth``);
-    3. its keys and shapes, see :func:`detect.detect_network`.
-
-    LKDN and SPAN are fused. ``params_ema`` is preferred to ``params``, except that ``path:param_key_g`` of an option
-    file counts.
+    A checkpoint is opened by the first of these that its weights fit: the config that was saved in it (``network_g``);
+    the option file in the folder of its run (``NAME/*.yml`` for ``NAME/models/net_g_*.pth``); its keys and shapes, see
+    :func:`detect.detect_network`. LKDN and SPAN are fused. ``params_ema`` is preferred to ``params``, unless an option
+    file has ``path:param_key_g``.
 
     Args:
         path: A checkpoint (.pth or .safetensors; missing official weights are downloaded), or an option file (.yml)
@@ -70,8 +61,7 @@ def load(path: str | os.PathLike[str], scale: int | None = None) -> LoadedNetwor
     path = os.fspath(path)
     is_option_file = path.lower().endswith(('.yml', '.yaml'))
     network, digest = _load_option_file(path) if is_option_file else _load_checkpoint(path)
-    network = network.float().eval().requires_grad_(False)
-    found = _infer_scale(network, path)
+    found = _infer_scale(network.float().eval().requires_grad_(False), path)
     if scale is not None and found != scale:
         raise InputError(f'{path} is a ×{found} network, but --scale is {scale}: give a ×{scale} network')
     return LoadedNetwork(network, found, method_name(path), path, digest)
@@ -79,44 +69,61 @@ def load(path: str | os.PathLike[str], scale: int | None = None) -> LoadedNetwor
 
 def method_name(path: str) -> str:
     """Return the name of a method in tables: the run's name for ``NAME/models/net_g_*.pth``, else the file's stem."""
-    return os.path.basename(run_folder(path) or os.path.splitext(path)[0])
+    return os.path.basename(_run_folder(path) or os.path.splitext(path)[0])
 
 
 def _load_option_file(path: str) -> tuple[nn.Module, str]:
     option_file = read_option_file(path)
-    checkpoint, param_key = checkpoint_of_option_file(option_file)
-    weights, _ = _read_checkpoint(checkpoint, param_key)
-    return from_option_file(option_file, weights), _digest(checkpoint, option_file.opt['network_g'], param_key)
+    paths: Any = option_file.opt.get('path')
+    file = paths.get('pretrain_network_g') if isinstance(paths, dict) else None
+    if not isinstance(file, str):
+        raise option_file.error(('path',), 'has no pretrain_network_g; give the checkpoint of the network')
+    file, param_key = os.path.expanduser(file), paths.get('param_key_g', 'params')
+    weights, _ = _read_checkpoint(file, param_key)
+    return from_option_file(option_file, weights), _digest(file, option_file.opt['network_g'], param_key)
 
 
 def _load_checkpoint(path: str) -> tuple[nn.Module, str]:
-    checkpoints.ensure(path)
     weights, saved_config = _read_checkpoint(path)
     network = from_config(saved_config, weights)
-    if network is not None:
-        return network, _digest(path)
-    run_config = config_of_run(path)
-    network = from_config(run_config, weights)
-    if network is not None:
-        return network, _digest(path, run_config)
-    network = detect_network(weights)
-    if network is not None:
-        return network, _digest(path)
-    raise InputError(
-        f'{path} contains weights of a network that lkdn_basicsr, BasicSR and spandrel cannot detect: give a test '
-        'option file (.yml) instead, with the network as network_g and this file as path:pretrain_network_g'
-    )
+    if network is None:
+        run_config = _config_of_run(path)
+        network = from_config(run_config, weights)
+        if network is not None:
+            return network, _digest(path, run_config)
+        network = detect_network(weights)
+    if network is None:
+        raise InputError(
+            f'{path} contains weights of a network that lkdn_basicsr, BasicSR and spandrel cannot detect: give a test '
+            'option file (.yml) instead, with the network as network_g and this file as path:pretrain_network_g'
+        )
+    return network, _digest(path)
+
+
+def _run_folder(path: str) -> str | None:
+    """Return the folder ``NAME`` of the run that saved ``NAME/models/net_g_*.pth``; None for any other file."""
+    folder, file = os.path.split(os.path.abspath(path))
+    return os.path.dirname(folder) if os.path.basename(folder) == 'models' and file.startswith('net_g_') else None
+
+
+def _config_of_run(path: str) -> Any:
+    """Return ``network_g`` of the newest option file in the folder of the run that saved a checkpoint, or None."""
+    root = _run_folder(path)
+    files = glob.glob(os.path.join(glob.escape(root), '*.yml')) if root else []
+    for file in sorted(files, key=os.path.getmtime, reverse=True):
+        with contextlib.suppress(InputError, KeyError):  # not an option file, or of something else
+            return read_option_file(file).opt['network_g']
+    return None
 
 
 def _read_checkpoint(path: str, param_key: str | None = None) -> tuple[dict[str, torch.Tensor], Any]:
-    """Return the weights in a file, and its entry ``network_g`` (not validated) or None."""
+    """Return the weights in a file, and its entry ``network_g`` (not validated) or None; download official weights."""
+    checkpoints.ensure(path)
     if path.lower().endswith('.safetensors'):
         try:
             return safetensors.torch.load_file(path), None
         except (OSError, safetensors.SafetensorError) as error:
-            raise InputError(
-                f'checkpoint {path} cannot be read ({one_line(error)}): copy or download it again'
-            ) from None
+            raise InputError(f'{path} cannot be read ({one_line(error)}): copy or download it again') from None
     checkpoint = checkpoints.load(path)
     try:
         weights, _ = checkpoints.pick_weights(checkpoint, param_key)
@@ -130,21 +137,18 @@ def _read_checkpoint(path: str, param_key: str | None = None) -> tuple[dict[str,
 def _digest(file: str, *description: Any) -> str:
     """Return the SHA-256 of a file and of the parts of an option file that describe its network."""
     digest = checkpoints.sha256(file)
-    if description:
-        digest = hashlib.sha256(json.dumps([digest, *description], sort_keys=True).encode()).hexdigest()
-    return digest
+    text = json.dumps([digest, *description], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest() if description else digest
 
 
 def _infer_scale(network: nn.Module, path: str) -> int:
-    """Return the upscaling factor, by running the network on a small image.
-
-    Raises:
-        InputError: It is not a super-resolution network for RGB images.
-    """
+    """Return the upscaling factor of a super-resolution network for RGB images, by running it on a small image."""
     try:
         _, channels, _, width = _probe_shape(network, in_channels=3)
     except Exception as error:  # third-party code may raise anything
-        if not _is_single_channel(network):
+        try:
+            _probe_shape(network, in_channels=1)
+        except Exception:
             raise InputError(
                 f'{path} cannot upscale an RGB image of {PROBE_SIZE}×{PROBE_SIZE} pixels ({one_line(error)}): correct '
                 'the options that describe it, or leave it out'
@@ -155,14 +159,6 @@ def _infer_scale(network: nn.Module, path: str) -> int:
     if channels != 3 or width % PROBE_SIZE:
         raise InputError(f'{path} does not map RGB images to RGB images: give a super-resolution network')
     return width // PROBE_SIZE
-
-
-def _is_single_channel(network: nn.Module) -> bool:
-    try:
-        _probe_shape(network, in_channels=1)
-    except Exception:  # third-party code may raise anything
-        return False
-    return True
 
 
 def _probe_shape(network: nn.Module, in_channels: int) -> torch.Size:

@@ -62,11 +62,10 @@ class SpandrelNetwork(nn.Module):
 @contextlib.contextmanager
 def suppress_output() -> Iterator[None]:
     """Suppress what third-party code prints, logs or warns about when a network is built."""
-    sink = io.StringIO()
+    sink, disabled = io.StringIO(), logging.root.manager.disable
     with warnings.catch_warnings(action='ignore'), contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
-        previous = logging.root.manager.disable
         logging.disable(logging.WARNING)
         try:
             yield
         finally:
-            logging.disable(previous)
+            logging.disable(disabled)
