@@ -1,14 +1,15 @@
 """Optimizers by the names in option files."""
 
 import inspect
+from typing import Any
 
 import torch
 
 from lkdn_basicsr.optim.adan import Adan
 
 
-def optimizers() -> dict[str, type[torch.optim.Optimizer]]:
-    """Return Adan and the optimizers of ``torch.optim``, by class name."""
+def optimizers() -> dict[str, Any]:
+    """Return Adan and the optimizer classes of ``torch.optim``, by class name."""
     found = {
         name: value
         for name, value in vars(torch.optim).items()

@@ -17,7 +17,7 @@ from basicsr.utils.registry import ARCH_REGISTRY, Registry
 from lkdn_basicsr.errors import hint, nearest, one_line
 from lkdn_basicsr.optim.lookup import optimizers
 from lkdn_basicsr.options.option_file import Keys, OptionFile, format_value
-from lkdn_basicsr.options.registries import CONSTRUCTOR_ERRORS, registered
+from lkdn_basicsr.options.registries import CONSTRUCTOR_ERRORS, find_registered
 from lkdn_basicsr.options.schema import ABSENT, CLOSED_MODELS, KINDS, OTHER_DATASETS, PAIRED, REQUIRED, SECTIONS, Option
 
 SCHEDULERS = {
@@ -46,7 +46,7 @@ def check_schema(option_file: OptionFile, is_train: bool) -> None:
         InputError: On the first mistake.
     """
     opt = option_file.opt
-    model_class = _find(option_file, (), MODEL_REGISTRY, 'model', 'model_type')
+    model_class = find_registered(option_file, (), MODEL_REGISTRY, 'model', 'model_type')
     open_ended = opt['model_type'] not in CLOSED_MODELS
     _check_block(option_file, (), open_ended=open_ended)
     for phase in list(opt['datasets']):
@@ -84,7 +84,7 @@ def check_schema(option_file: OptionFile, is_train: bool) -> None:
 
 def _check_dataset(option_file: OptionFile, keys: Keys, for_training: bool) -> None:
     dataset = _check_value(option_file, keys, _BLOCK, option_file.block(keys))
-    cls = _find(option_file, keys, DATASET_REGISTRY, 'dataset type')
+    cls = find_registered(option_file, keys, DATASET_REGISTRY, 'dataset type')
     special = SECTIONS.get(f'datasets.* ({dataset["type"]})')
     if special is None and _is_known(cls) and dataset['type'] in OTHER_DATASETS:
         special = tuple(Option(key, 'any', '') for key in OTHER_DATASETS[dataset['type']].split())
@@ -127,20 +127,6 @@ def _construct(option_file: OptionFile, keys: Keys, cls: type, first: Any) -> No
         raise option_file.error(keys, f'is refused by {options["type"]}: {one_line(error)}') from error
 
 
-def _find(
-    option_file: OptionFile, keys: Keys, known: Registry | Mapping[str, Any], kind: str, type_key: str = 'type'
-) -> Any:
-    """Return the registered class or function that the block at ``keys`` names; an error has the nearest name."""
-    options, entries = option_file.block(keys), registered(known)
-    if type_key not in options:
-        raise option_file.error(keys, f'has no {type_key}; add the name of a {kind}')
-    name = options[type_key]
-    if not isinstance(name, str) or name not in entries:
-        reason = f'is {format_value(name)}, which is not a known {kind}; {hint(name, entries)}'
-        raise option_file.error((*keys, type_key), reason)
-    return entries[name]
-
-
 def _check_block(
     option_file: OptionFile, keys: Keys, table: Collection[Option] | None = None, open_ended: bool = False
 ) -> None:
@@ -166,7 +152,7 @@ def _check_block(
 def _check_call(option_file: OptionFile, keys: Keys, section: str) -> Any:
     """Return the class or function that the block at ``keys`` names; check that the other keys are its arguments."""
     registry, kind, given, removed = _CALLS[section]
-    target, options = _find(option_file, keys, registry, kind), option_file.block(keys)
+    target, options = find_registered(option_file, keys, registry, kind), option_file.block(keys)
     parameters = inspect.signature(target).parameters.values()
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     named = {p.name: p for p in parameters if p.kind in kinds and p.name not in given}

@@ -5,6 +5,9 @@ from typing import Any
 
 from basicsr.utils.registry import Registry
 
+from lkdn_basicsr.errors import hint
+from lkdn_basicsr.options.option_file import Keys, OptionFile, format_value
+
 # What a constructor raises for arguments that it refuses.
 _WRONG_ARGUMENT = (AssertionError, AttributeError, LookupError, TypeError, ValueError)
 CONSTRUCTOR_ERRORS = (*_WRONG_ARGUMENT, ImportError, OSError, RuntimeError)
@@ -17,3 +20,17 @@ def registered(known: Registry | Mapping[str, Any]) -> dict[str, Any]:
     """
     entries = known.items() if isinstance(known, Mapping) else known
     return {key.removesuffix('_basicsr'): value for key, value in entries}
+
+
+def find_registered(
+    option_file: OptionFile, keys: Keys, known: Registry | Mapping[str, Any], kind: str, type_key: str = 'type'
+) -> Any:
+    """Return the registered class or function that the block at ``keys`` names; an error has the nearest name."""
+    options, entries = option_file.block(keys), registered(known)
+    if type_key not in options:
+        raise option_file.error(keys, f'has no {type_key}; add the name of a {kind}')
+    name = options[type_key]
+    if not isinstance(name, str) or name not in entries:
+        reason = f'is {format_value(name)}, which is not a known {kind}; {hint(name, entries)}'
+        raise option_file.error((*keys, type_key), reason)
+    return entries[name]

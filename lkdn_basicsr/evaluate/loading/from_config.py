@@ -38,7 +38,7 @@ def from_option_file(option_file: OptionFile, weights: dict[str, torch.Tensor]) 
     keys, config = ('network_g',), option_file.opt.get('network_g')
     if not isinstance(config, dict):
         raise option_file.error(keys, 'does not describe a network; give its type and arguments')
-    cls = find_registered(option_file, keys, config, ARCH_REGISTRY, 'network')
+    cls = find_registered(option_file, keys, ARCH_REGISTRY, 'network')
     reason = f'is refused by {config["type"]}'
     try:
         network = _build(cls, config)
