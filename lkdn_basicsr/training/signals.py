@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop. They are recorded when they arrive; the run saves and stops between iterations."""
+"""Signals that ask a run to stop. They are recorded here; ``Run.begin_iteration`` then saves and stops."""
 
 import logging
 import os
