@@ -1,5 +1,6 @@
 """What the benchmarks share: images like those of DF2K, processes of their own, and the environment."""
 
+import argparse
 import json
 import os
 import platform
@@ -48,6 +49,17 @@ def run_apart(script, *arguments, **variables):
     environment = {**os.environ, **variables}
     output = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
     return json.loads(output.splitlines()[-1])
+
+
+def build_parser(doc, images):
+    """Return a parser of the options that the benchmarks of data share; ``images`` are made by default."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--hr', metavar='DIR', help='folder of HR images (default: made of photographs)')
+    images_help = f'how many 2040x1356 images are made (default: {images})'
+    parser.add_argument('--images', '--pictures', type=int, default=images, help=images_help)
+    parser.add_argument('--repeats', type=int, default=3, help='runs of each (default: 3)')
+    parser.add_argument('--json', action='store_true', help='print one JSON object')
+    return parser
 
 
 def environment(**more):

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 
-from common import environment, photographs, run_apart, write_folder
+from common import build_parser, environment, photographs, run_apart, write_folder
 
 # The checkout's own package, installed or not.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -47,17 +47,8 @@ def measure(which, dataroot_gt, dataroot_lq, seconds):
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    opt = {
-        'name': 'feed',
-        'phase': 'train',
-        'scale': 4,
-        'gt_size': 192,
-        'use_hflip': True,
-        'use_rot': True,
-        'dataroot_gt': dataroot_gt,
-        'dataroot_lq': dataroot_lq,
-        'io_backend': {'type': 'lmdb'},
-    }
+    opt = {'name': 'feed', 'phase': 'train', 'scale': 4, 'gt_size': 192, 'use_hflip': True, 'use_rot': True}
+    opt |= {'dataroot_gt': dataroot_gt, 'dataroot_lq': dataroot_lq, 'io_backend': {'type': 'lmdb'}}
     if which == 'lkdn_basicsr':
         dataset = PairedCropDataset(opt)
         sampler = StreamSampler(len(dataset), 0, BATCH_SIZE, ratio=10**6)  # more than is drawn, even of one image
@@ -120,14 +111,8 @@ def compare(hr, count, repeats, seconds):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--hr', metavar='DIR', help='folder of HR images (default: made of photographs)')
-    parser.add_argument(
-        '--images', '--pictures', type=int, default=12, help='how many 2040x1356 images are made (default: 12)'
-    )
-    parser.add_argument('--repeats', type=int, default=3, help='runs of each (default: 3)')
+    parser = build_parser(__doc__, images=12)
     parser.add_argument('--seconds', type=float, default=2, help='length of one measurement (default: 2)')
-    parser.add_argument('--json', action='store_true', help='print one JSON object')
     parser.add_argument('--measure', nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:

@@ -163,7 +163,7 @@ def stress(home, ranks, workers, kills, moments, each):
     for i in range(0, kills, each):
         folder = home / f'killed{ranks}_{i}'
         make_folder(folder, ranks, workers)
-        rows = []
+        lines = []
         for _ in range(min(each, kills - i)):
             process = start(folder, ranks)
             # Mostly while it trains, sometimes while it starts.
@@ -181,7 +181,7 @@ def stress(home, ranks, workers, kills, moments, each):
             text = (folder / 'out.txt').read_text()
             last = (re.findall(r'INFO: (.{1,60})', text) or ['before the first line of the log'])[-1]
             done = re.findall(r'iter: +(\d+), lr', text)
-            rows.append([ranks, 'one' if one_rank else 'all', done[-1] if done else '-', last.replace('|', ' ')])
+            lines.append([ranks, 'one' if one_rank else 'all', done[-1] if done else '-', last.replace('|', ' ')])
         try:
             run_to_end(folder, ranks)
             wrong = list(differences(expected, outcome(folder)))
@@ -189,7 +189,7 @@ def stress(home, ranks, workers, kills, moments, each):
             wrong = [f'lost: {error}']
         moved = list(folder.glob('*/*archived*')) + list(folder.rglob('.*.part'))
         result = 'identical' if not wrong + moved else f'DIFFERENT: {str((wrong + moved)[:3])}'
-        yield from ([*row, result] for row in rows)
+        yield from ([*line, result] for line in lines)
 
 
 def main():
@@ -205,9 +205,9 @@ def main():
     print('| ranks | killed | at iteration | last line of the log | end of the resumed run |\n|---|---|---|---|---|')
     with tempfile.TemporaryDirectory() as home:
         for ranks in args.ranks:
-            for row in stress(Path(home), ranks, args.workers, args.kills, moments, args.each):
-                print('|', ' | '.join(map(str, row)), '|', flush=True)
-                results.append(row[-1])
+            for line in stress(Path(home), ranks, args.workers, args.kills, moments, args.each):
+                print('|', ' | '.join(map(str, line)), '|', flush=True)
+                results.append(line[-1])
     good = results.count('identical')
     print(f'\n{good} of {len(results)} killed and resumed runs ended bit for bit like the uninterrupted one.')
     sys.exit(good != len(results))

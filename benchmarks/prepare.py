@@ -27,7 +27,7 @@ import tempfile
 import threading
 import time
 
-from common import environment, photographs, run_apart, write_folder
+from common import build_parser, environment, photographs, run_apart, write_folder
 
 # The checkout's own package, installed or not.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -235,17 +235,10 @@ def count_windows(hr, sub_image_origins):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--hr', metavar='DIR', help='folder of HR images (default: made of photographs)')
-    parser.add_argument(
-        '--images', '--pictures', type=int, default=30, help='how many 2040x1356 images are made (default: 30)'
-    )
-    parser.add_argument('--repeats', type=int, default=3, help='runs of each (default: 3)')
-    parser.add_argument(
-        '--workers', type=int, default=len(os.sched_getaffinity(0)), help='processes (default: one per core)'
-    )
+    parser = build_parser(__doc__, images=30)
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument('--workers', type=int, default=cores, help='processes (default: one per core)')
     parser.add_argument('--work', metavar='DIR', help='folder for some gigabytes of temporary files')
-    parser.add_argument('--json', action='store_true', help='print one JSON object')
     parser.add_argument('--measure', nargs=5, help=argparse.SUPPRESS)
     parser.add_argument('--measure-imresize', help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -75,8 +75,8 @@ def test_an_impulse_shows_the_cubic_kernel():
 
 def test_halves_are_rounded_up_after_each_axis():
     # The mean of 0 and 1 is half an integer, exactly; the second image would be 0.25 if only the end were rounded.
-    assert imresize(np.array([[1, 0], [1, 0]], np.uint8), 1 / 2, 'repeat').tolist() == [[1]]
-    assert imresize(np.array([[1, 0], [0, 0]], np.uint8), 1 / 2, 'repeat').tolist() == [[1]]
+    for image in ([[1, 0], [1, 0]], [[1, 0], [0, 0]]):
+        assert imresize(np.array(image, np.uint8), 1 / 2, 'repeat').tolist() == [[1]]
 
 
 def test_overshoot_is_clipped_between_the_axes():
@@ -87,13 +87,6 @@ def test_overshoot_is_clipped_between_the_axes():
     assert unrounded.min() < -10 and unrounded.max() > 265
     assert (imresize(image, 2) != at_the_end).any()
     np.testing.assert_array_equal(imresize(image, 2)[..., None], resize_slowly(image, 2, 'mirror'))
-
-
-def test_the_edges_differ_only_at_the_border():
-    image = random_image(64, 64)[..., 0]
-    mirrored, repeated = imresize(image, 1 / 4), imresize(image, 1 / 4, 'repeat')
-    assert (mirrored[2:-2, 2:-2] == repeated[2:-2, 2:-2]).all()
-    assert (mirrored != repeated).any()
 
 
 def test_images_smaller_than_the_kernel_are_mirrored_repeatedly():

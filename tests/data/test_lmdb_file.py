@@ -5,19 +5,20 @@ import lmdb
 import pytest
 
 from lkdn_basicsr.data.lmdb_file import count_entries, locate
+from tests.support.images import flipped
 
 
-def make(path, rounds, seed=0):
-    """An LMDB with values of all sizes, written and overwritten in several transactions; return its content."""
-    rng = random.Random(seed)
+def make(path, rounds):
+    """Make an LMDB with values of all sizes, written and overwritten in several transactions; return its content."""
+    rng = random.Random(0)
     with lmdb.open(path, map_size=1 << 28, lock=False) as environment:
         for n in range(rounds):
+            keys = [f'{rng.randrange(100 + 50 * n):08d}'.encode() for _ in range(220)]
             with environment.begin(write=True) as transaction:
-                for _ in range(200):
-                    size = rng.choice((0, 1, 100, 2000, 2100, 4000, 4096, 9000))
-                    transaction.put(f'{rng.randrange(100 + 50 * n):08d}'.encode(), rng.randbytes(size))
-                for _ in range(20):
-                    transaction.delete(f'{rng.randrange(100 + 50 * n):08d}'.encode())
+                for key in keys[:200]:
+                    transaction.put(key, rng.randbytes(rng.choice((0, 1, 100, 2000, 2100, 4000, 4096, 9000))))
+                for key in keys[200:]:
+                    transaction.delete(key)
         with environment.begin() as transaction:
             return dict(transaction.cursor())
 
@@ -55,8 +56,7 @@ def test_other_files_short_files_and_damaged_trees_end_in_a_value_error(tmp_path
             locate(path)
     rng = random.Random(0)
     for _ in range(500):  # any flip: either detected, or all places are still in the file
-        place = rng.randrange(len(content))
-        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :])
+        path.write_bytes(flipped(content, rng.randrange(len(content)), 1 << rng.randrange(8)))
         try:
             places, _ = locate(path)
         except ValueError:

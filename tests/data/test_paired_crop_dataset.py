@@ -113,9 +113,6 @@ def equal(sample, other):
     return all(torch.equal(sample[key], other[key]) for key in ('lq', 'gt'))
 
 
-# --- what a sample is ---
-
-
 @every_kind
 def test_training_samples_are_matching_crops_in_bytes(tmp_path, kind):
     dataset = build_dataset(train_opt(make_pair(tmp_path / kind, kind)))
@@ -183,9 +180,6 @@ def test_float_samples_are_those_of_basicsr(tmp_path):
             torch.testing.assert_close(sample[key], expected[key], rtol=0, atol=tolerance)
 
 
-# --- the same crops as BasicSR ---
-
-
 def test_windows_are_the_sub_images_that_basicsr_cuts(raw, basicsr_lmdb):
     """Index by index and sample by sample, a raw store gives what the PNG sub-image LMDB gives."""
     of_raw, of_png = PairedCropDataset(train_opt(raw, **WINDOWS)), PairedCropDataset(train_opt(basicsr_lmdb))
@@ -250,9 +244,6 @@ def test_origins_follow_the_rule_for_every_length(crop_size, step, thresh):
         assert origins.dtype == np.int64 and origins.tolist() == expected
 
 
-# --- one stream for workers, ranks and restarts ---
-
-
 @pytest.mark.filterwarnings('ignore:This DataLoader will create 8 worker processes')
 @pytest.mark.parametrize('num_workers', [1, 2, 8])
 def test_a_thousand_samples_are_the_same_for_any_number_of_workers(raw, num_workers):
@@ -310,9 +301,6 @@ def test_training_and_validation_share_a_store(tmp_path, kind):
     assert next(iter(DataLoader(val, 1, num_workers=1)))['gt'].shape == (1, 3, 60, 84)
 
 
-# --- which images ---
-
-
 @every_kind
 def test_a_meta_info_file_selects_images(tmp_path, kind):
     (tmp_path / 'meta.txt').write_text('0002.png (72,66,3)\n0000.png (60,84,3)\n')
@@ -335,9 +323,6 @@ def test_keys_that_differ_after_a_dot_are_different_images(tmp_path):
     assert numbers(PairedCropDataset(make_pair(tmp_path, 'lmdb', gt, lq))) == [0, 1, 2]
 
 
-# --- invalid input ---
-
-
 def refuse(opt, *words, at_once=True):
     """Assert that the dataset, or one of its samples, is refused in one line that contains these words."""
     with pytest.raises(InputError) as error:
@@ -348,8 +333,8 @@ def refuse(opt, *words, at_once=True):
     assert '\n' not in message and all(word in message for word in words), message
 
 
-def test_missing_and_empty_folders_are_named(tmp_path):
-    opt = train_opt(make_pair(tmp_path / 'a', 'folder'))
+def test_missing_empty_and_mixed_folders_are_named(tmp_path):
+    opt, raw = make_pair(tmp_path / 'a', 'folder'), make_pair(tmp_path / 'b', 'raw')
     none, empty, meta = (str(tmp_path / name) for name in ('none', 'empty', 'meta.txt'))
     os.mkdir(empty)
     refuse({**opt, 'dataroot_gt': none}, 'dataroot_gt', none)
@@ -359,6 +344,7 @@ def test_missing_and_empty_folders_are_named(tmp_path):
     refuse({**opt, 'io_backend': {'type': 'raw'}}, opt['dataroot_gt'])
     refuse({**opt, 'io_backend': {'type': 'petrel'}}, 'petrel', 'raw, lmdb or disk')
     refuse({**opt, 'meta_info_file': meta}, meta)
+    refuse({**opt, 'dataroot_gt': raw['dataroot_gt']}, opt['dataroot_lq'], 'same form')
 
 
 @every_kind
@@ -377,11 +363,6 @@ def test_a_template_without_a_place_for_the_name_is_refused(tmp_path):
     opt = make_pair(tmp_path, 'folder')
     for template in ('{x4}', 'x4', '{', '{1}'):
         refuse({**opt, 'filename_tmpl': template}, 'filename_tmpl', template)
-
-
-def test_mixed_forms_are_refused(tmp_path):
-    raw, folder = make_pair(tmp_path / 'a', 'raw'), make_pair(tmp_path / 'b', 'folder')
-    refuse({**raw, 'dataroot_lq': folder['dataroot_lq']}, folder['dataroot_lq'], 'same form')
 
 
 @pytest.mark.parametrize('phase', ['train', 'val'])

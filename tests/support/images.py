@@ -38,6 +38,11 @@ def write_images(folder, names, size=(48, 60), seed=0):
     return images
 
 
+def flipped(data, place, bits=1):
+    """Return bytes with some bits of one byte flipped."""
+    return data[:place] + bytes([data[place] ^ bits]) + data[place + 1 :]
+
+
 def prepare(out, hr, lr=None, workers=1, **options):
     """Make stores from folders of images; return their paths, HR first."""
     return prepare_folder(str(out), str(hr), lr and str(lr), StoreOptions(workers=workers, **options))

@@ -33,7 +33,7 @@ class Plan:
     verify_lr: bool  # compare given LR images with those that `imresize` makes
     workers: int
     progress: bool  # show progress bars
-    slots: list[mmap.mmap] = dataclasses.field(default_factory=list)  # shared with the workers, one per image in work
+    slots: list[mmap.mmap] = dataclasses.field(default_factory=list)  # shared memory, one per image in progress
 
     def stored_shape(self, image: ImagePair, scale: int = 1) -> Shape:
         """Return the (height, width) of an image in the store of a scale."""
