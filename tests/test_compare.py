@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -16,36 +17,22 @@ from tests.support.networks import randomize, save_checkpoint, small_lkdn
 from tests.support.results import make_benchmark
 
 
-@pytest.fixture(autouse=True)
-def small_output(monkeypatch):
-    """Measure latency and Multi-Adds for an output of 96×64; 1280×720 takes a second on a CPU."""
-    monkeypatch.setattr(complexity, 'OUTPUT', (64, 96))
-
-
 @pytest.fixture
-def benchmarks(tmp_path):
-    return [make_benchmark(tmp_path / name).folder for name in ('Set5', 'Waves')]
+def folder(tmp_path, monkeypatch):
+    """The current folder, with two models, the benchmarks Set5 and Waves, and costs for an output of 96×64."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(complexity, 'OUTPUT', (64, 96))  # 1280×720 takes a second on a CPU
+    save_checkpoint(small_lkdn(), 'LKDN.pth')
+    save_checkpoint(randomize(MSRResNet(3, 3, 8, 1, 4)), 'MSRResNet.pth')
+    for name in ('Set5', 'Waves'):
+        make_benchmark(Path(name))
+    return tmp_path
 
 
-@pytest.fixture
-def lkdn(tmp_path):
-    return save_checkpoint(small_lkdn(), tmp_path / 'LKDN_small.pth')
-
-
-@pytest.fixture
-def msrresnet(tmp_path):
-    return save_checkpoint(randomize(MSRResNet(3, 3, 8, 1, 4)), tmp_path / 'MSRResNet.pth')
-
-
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / 'out'
-
-
-def run(*arguments):
+def run(arguments):
     """Run the command in this process and return its exit status."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, 'argv', ['compare', *map(str, arguments)])
+        patch.setattr(sys, 'argv', ['compare', *arguments.split()])
         try:
             compare.main()
         except SystemExit as end:
@@ -58,67 +45,64 @@ def read_table(out):
         return list(csv.DictReader(file))
 
 
-def test_networks_of_all_kinds_on_two_benchmarks(tmp_path, out, benchmarks, lkdn, msrresnet, capsys):
-    network = randomize(SPAN(num_in_ch=3, num_out_ch=3, feature_channels=8, upscale=4))
-    span = save_checkpoint(network, tmp_path / 'net.pth')
-    assert run('--models', lkdn, msrresnet, f'SPAN tiny={span}', '--sets', *benchmarks, '--out', out) == 0
-    rows = read_table(out)
+def test_networks_of_all_kinds_on_two_benchmarks(folder, capsys):
+    save_checkpoint(randomize(SPAN(num_in_ch=3, num_out_ch=3, feature_channels=8, upscale=4)), 'net.pth')
+    assert run('--models LKDN.pth MSRResNet.pth SPAN=net.pth --sets Set5 Waves --out out') == 0
+    rows = read_table(folder / 'out')
     scores = ['Set5_psnr', 'Set5_ssim', 'Waves_psnr', 'Waves_ssim']
     assert list(rows[0]) == ['method', 'scale', 'params', 'multi_adds', *scores, 'latency']
-    assert [row['method'] for row in rows] == ['Bicubic', 'LKDN_small', 'MSRResNet', 'SPAN tiny']
+    assert [row['method'] for row in rows] == ['Bicubic', 'LKDN', 'MSRResNet', 'SPAN']
     assert all(row['scale'] == '4' for row in rows)
     assert rows[0]['params'] == rows[0]['multi_adds'] == rows[0]['latency'] == ''
     assert rows[1]['params'] == str(sum(parameter.numel() for parameter in small_lkdn().parameters()))
-    table = (out / 'table.md').read_text()
+    table = (folder / 'out' / 'table.md').read_text()
     assert '| Bicubic |' in table.splitlines()[2]
     assert 'BSRN' in table  # published results on the benchmark called Set5
-    assert (out / 'index.html').stat().st_size > 10_000
+    assert (folder / 'out' / 'index.html').stat().st_size > 10_000
     printed = capsys.readouterr().out
-    assert table.startswith(printed.split('\n\n')[0])
-    assert printed.endswith(f'The page: {out / "index.html"}\n')
+    assert table.startswith(printed.split('\n\n')[0]) and printed.endswith('The page: out/index.html\n')
 
 
-def test_an_additional_method_costs_only_itself(out, benchmarks, lkdn, msrresnet):
-    assert run('--models', lkdn, '--sets', benchmarks[0], '--out', out) == 0
-    (record,) = (out / 'methods').glob('LKDN_small-*/Set5.json')
+def test_an_additional_method_costs_only_itself(folder):
+    assert run('--models LKDN.pth --sets Set5 --out out') == 0
+    (record,) = folder.glob('out/methods/LKDN-*/Set5.json')
     scores = json.loads(record.read_text())
-    scores['psnr'] = dict.fromkeys(scores['psnr'], 99.0)
-    record.write_text(json.dumps(scores))
-    assert run('--models', lkdn, msrresnet, '--sets', *benchmarks, '--out', out) == 0
-    rows = read_table(out)
+    record.write_text(json.dumps(scores | {'psnr': dict.fromkeys(scores['psnr'], 99.0)}))
+    assert run('--models LKDN.pth MSRResNet.pth --sets Set5 Waves --out out') == 0
+    rows = read_table(folder / 'out')
     assert float(rows[1]['Set5_psnr']) == 99
     assert all(5 < float(rows[index][column]) < 50 for index, column in ((1, 'Waves_psnr'), (2, 'Set5_psnr')))
 
 
-def test_the_given_region_is_shown(out, benchmarks, lkdn):
-    assert run('--models', lkdn, '--sets', *benchmarks, '--out', out, '--region', 'Waves/p1:3,4,20,16') == 0
-    assert [path.name for path in out.glob('comparison-*.png')] == ['comparison-Waves-p1.png']
+def test_the_given_region_is_shown(folder):
+    assert run('--models LKDN.pth --sets Set5 Waves --out out --region Waves/p1:3,4,20,16') == 0
+    assert [path.name for path in folder.glob('out/comparison-*.png')] == ['comparison-Waves-p1.png']
 
 
-def test_everything_is_checked_before_anything_is_measured(tmp_path, out, benchmarks, lkdn, capsys):
-    x2 = save_checkpoint(small_lkdn(upscale=2), tmp_path / 'x2.pth')
-    (tmp_path / 'empty').mkdir()
-    (tmp_path / 'file').write_text('')
-    for models, sets, more, message in [
-        ([x2], [], [], f'{x2} is a ×2 network, but --scale is 4'),
-        ([tmp_path / 'none.pth'], [], [], 'none.pth'),
-        ([lkdn], [], [], 'are both called LKDN_small; give one of them another name, as in NAME=FILE'),
-        ([], [tmp_path / 'empty'], [], 'empty has no folder GTmod4'),
-        ([], benchmarks, [], 'are both called Set5; rename one of the folders'),
-        ([], [], ['--region', 'Wave/p1'], 'Wave'),
-        ([], [], ['--region', 'Waves/p1:0,0,900,9'], 'Waves/p1:0,0,900,9'),
-        ([], [], ['--scale', '1'], '--scale is 1'),
-        ([], [], ['--out', tmp_path / 'file' / 'out'], 'cannot be written'),
+def test_everything_is_checked_before_anything_is_measured(folder, capsys):
+    save_checkpoint(small_lkdn(upscale=2), 'x2.pth')
+    (folder / 'empty').mkdir()
+    (folder / 'file').write_text('')
+    for arguments, message in [
+        ('--models LKDN.pth x2.pth', 'x2.pth is a ×2 network, but --scale is 4'),
+        ('--models LKDN.pth none.pth', 'none.pth'),
+        ('--models LKDN.pth LKDN.pth', 'are both called LKDN; give one of them another name, as in NAME=FILE'),
+        ('--sets Set5 empty', 'empty has no folder GTmod4'),
+        ('--sets Set5 Set5', 'are both called Set5; rename one of the folders'),
+        ('--region Wave/p1', 'Wave'),
+        ('--region Waves/p1:0,0,900,9', 'Waves/p1:0,0,900,9'),
+        ('--scale 1', '--scale is 1'),
+        ('--out file/out', 'cannot be written'),
     ]:
-        error = run('--out', out, '--models', lkdn, *models, '--sets', *benchmarks, *sets, *more)
+        error = run(f'--models LKDN.pth --sets Set5 Waves --out out {arguments}')
         assert error.startswith('python -m lkdn_basicsr.compare: error: ') and message in error and '\n' not in error
-        assert not out.exists()
+        assert not (folder / 'out').exists()
     assert capsys.readouterr().out == ''
 
 
-def test_an_interrupted_command(out, benchmarks, lkdn, monkeypatch):
+def test_an_interrupted_command(folder, monkeypatch):
     monkeypatch.setattr(measure, 'calculate_psnr', Mock(side_effect=KeyboardInterrupt))
-    assert run('--models', lkdn, '--sets', *benchmarks, '--out', out) == 130
+    assert run('--models LKDN.pth --sets Set5 --out out') == 130
 
 
 def test_method_names(tmp_path):
@@ -144,8 +128,8 @@ def test_split_name(tmp_path):
 @pytest.mark.slow
 def test_official_checkpoints_on_set5(tmp_path, shared):
     """The figures of the authors' code. Bicubic is of RGB; the usual 28.42 and 0.8104 are of Y only."""
-    models = [shared / 'official' / f'{name}.pth' for name in ('LKDN_x4', 'LKDN-S_x4', 'LKDN-S_del_rep_x4')]
-    assert run('--models', *models, '--sets', shared / 'data' / 'Set5', '--out', tmp_path) == 0
+    models = ' '.join(f'{shared}/official/{name}.pth' for name in ('LKDN_x4', 'LKDN-S_x4', 'LKDN-S_del_rep_x4'))
+    assert run(f'--models {models} --sets {shared}/data/Set5 --out {tmp_path}') == 0
     rows = read_table(tmp_path)
     assert [row['params'] for row in rows] == ['', '321992', '129177', '129177']
     psnr, ssim = ([float(row[f'Set5_{metric}']) for row in rows] for metric in ('psnr', 'ssim'))

@@ -121,19 +121,15 @@ def _measure_cost(
         title = f'{method}: Multi-Adds and latency'
         with tqdm(desc=title, bar_format='{desc} …', leave=False, disable=None if progress else True):
             if must_count:
-                cost['params'], cost['multi_adds'] = _count(loaded)
+                try:
+                    cost['params'], cost['multi_adds'] = complexity.count(loaded.network, loaded.scale)
+                except RuntimeError as error:
+                    reason = f'the Multi-Adds of {loaded.path} cannot be counted ({one_line(error)})'
+                    raise InputError(f'{reason}: leave it out, or measure on a machine with more memory') from None
             if must_time and (seconds := _time(loaded, device)) is not None:
                 latencies[device] = seconds
         _write_record(path, cost)
     return cost['params'], cost['multi_adds'], latencies.get(device)
-
-
-def _count(loaded: LoadedNetwork) -> tuple[int, int]:
-    try:
-        return complexity.count(loaded.network, loaded.scale)
-    except RuntimeError as error:
-        reason = f'the Multi-Adds of {loaded.path} cannot be counted ({one_line(error)})'
-        raise InputError(f'{reason}: leave it out, or measure on a machine with more memory') from None
 
 
 def _time(loaded: LoadedNetwork, device: str) -> float | None:

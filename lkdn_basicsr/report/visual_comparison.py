@@ -75,11 +75,8 @@ def draw_comparison(region: Region, results: Sequence[Result], benchmarks: Seque
 
 def _row_count(count: int, width: int, height: int) -> int:
     """Return the number of rows that makes a block of tiles about 1.5 times as wide as high."""
-
-    def mismatch(rows: int) -> float:
-        return abs(math.log(math.ceil(count / rows) * width / (rows * height) / 1.5))
-
-    return min(range(1, count + 1), key=mismatch)
+    ratios = [math.ceil(count / rows) * width / (rows * height) for rows in range(1, count + 1)]
+    return 1 + min(range(count), key=lambda i: abs(math.log(ratios[i] / 1.5)))
 
 
 def _draw_overview(pixels: np.ndarray, region: Region, height: int) -> Image.Image:

@@ -42,8 +42,7 @@ class Attention(nn.Module):
 
     def __init__(self, kind):
         super().__init__()
-        self.kind = kind
-        self.projection = nn.Linear(3, 8)
+        self.kind, self.projection = kind, nn.Linear(3, 8)
         if kind == 'module':
             self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
 

@@ -23,36 +23,28 @@ from tests.support.results import make_benchmark
 
 
 @pytest.fixture(autouse=True)
-def small_output(monkeypatch):
-    """Measure latency and Multi-Adds for an output of 96×64; 1280×720 takes a second on a CPU."""
+def folder(tmp_path, monkeypatch):
+    """The current folder, with a model, and costs for an output of 96×64; 1280×720 takes a second on a CPU."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(complexity, 'OUTPUT', (64, 96))
+    save_checkpoint(small_lkdn(), 'small.pth')
 
 
 @pytest.fixture
-def model(tmp_path):
-    return save_checkpoint(small_lkdn(), tmp_path / 'small.pth')
+def one():
+    return make_benchmark(Path('One'))
 
 
-@pytest.fixture
-def one(tmp_path):
-    return make_benchmark(tmp_path / 'One')
-
-
-@pytest.fixture
-def cache(tmp_path):
-    return str(tmp_path / 'cache')
-
-
-def change_score(cache):
+def change_score():
     """Write a PSNR of 77 dB for image p0 into the cache, which no measurement gives."""
-    for path in Path(cache).rglob('One.json'):
+    for path in Path('cache').rglob('One.json'):
         record = json.loads(path.read_text())
         record['psnr']['p0'] = 77
         path.write_text(json.dumps(record))
 
 
-def test_saved_images_and_costs_are_those_of_the_network(one, model, cache):
-    result = measure(model, [one], 4, cache)
+def test_saved_images_and_costs_are_those_of_the_network(one):
+    result = measure('small.pth', [one], 4, 'cache')
     assert (result.method, result.scale) == ('small', 4)
     network = small_lkdn()
     for name in one.images:
@@ -64,58 +56,58 @@ def test_saved_images_and_costs_are_those_of_the_network(one, model, cache):
     assert result.latency > 0
 
 
-def test_bicubic_is_that_of_matlab(one, cache):
-    result = measure_bicubic([one], 4, cache)
+def test_bicubic_is_that_of_matlab(one):
+    result = measure_bicubic([one], 4, 'cache')
     assert (result.method, result.params, result.multi_adds, result.latency) == ('Bicubic', None, None, None)
     sr = cv2.imread(os.path.join(result.scores['One'].folder, 'p0.png'))
     assert np.array_equal(sr, imresize(one.read('p0')[1], 4))
 
 
 @pytest.mark.parametrize('scale', [2, 3, 4])
-def test_scores_are_those_of_basicsr_with_a_border_of_the_scale(scale, tmp_path, cache):
-    benchmark = make_benchmark(tmp_path / 'One', [(36, 48)], scale)
-    path = save_checkpoint(small_lkdn(upscale=scale), tmp_path / 'small.pth')
-    scores = measure(path, [benchmark], scale, cache).scores['One']
+def test_scores_are_those_of_basicsr_with_a_border_of_the_scale(scale):
+    benchmark = make_benchmark(Path('One'), [(36, 48)], scale)
+    path = save_checkpoint(small_lkdn(upscale=scale), 'small.pth')
+    scores = measure(path, [benchmark], scale, 'cache').scores['One']
     sr, (gt, _) = cv2.imread(os.path.join(scores.folder, 'p0.png')), benchmark.read('p0')
     expected = [score(sr, gt, scale, test_y_channel=True) for score in (calculate_psnr, calculate_ssim)]
     assert [scores.psnr['p0'], scores.ssim['p0']] == expected
 
 
-def test_results_in_the_cache_are_not_measured_again(tmp_path, one, model, cache, monkeypatch):
-    measure(model, [one], 4, cache, name='a/b: c*')  # which is no file name
-    change_score(cache)
+def test_results_in_the_cache_are_not_measured_again(one, monkeypatch):
+    measure('small.pth', [one], 4, 'cache', name='a/b: c*')  # which is no file name
+    change_score()
     monkeypatch.setattr(latency, 'latency', None)  # must not be called
     monkeypatch.setattr(complexity, 'count', None)
-    two = make_benchmark(tmp_path / 'Two')
-    again = measure(model, [one, two], 4, cache, name='renamed')
-    assert again.method == 'renamed' and len(os.listdir(cache)) == 1
+    two = make_benchmark(Path('Two'))
+    again = measure('small.pth', [one, two], 4, 'cache', name='renamed')
+    assert again.method == 'renamed' and len(os.listdir('cache')) == 1
     assert again.scores['One'].psnr['p0'] == 77
     assert 5 < again.scores['Two'].psnr['p0'] < 50
     assert again.params and again.multi_adds and again.latency
 
 
 @pytest.mark.parametrize('change', ['network', 'protocol', 'GTmod4', 'LRbicx4'])
-def test_results_that_are_no_longer_valid_are_measured_again(change, one, model, cache, monkeypatch):
-    first = measure(model, [one], 4, cache).scores['One']
-    measure_bicubic([one], 4, cache)
-    change_score(cache)
+def test_results_that_are_no_longer_valid_are_measured_again(change, one, monkeypatch):
+    first = measure('small.pth', [one], 4, 'cache').scores['One']
+    measure_bicubic([one], 4, 'cache')
+    change_score()
     if change == 'network':
-        save_checkpoint(randomize(small_lkdn(), seed=2), model)
+        save_checkpoint(randomize(small_lkdn(), seed=2), 'small.pth')
     elif change == 'protocol':
         monkeypatch.setattr(module, 'PROTOCOL', -1)
     else:
         path = os.path.join(one.folder, change, 'p1.png')
         cv2.imwrite(path, 255 - cv2.imread(path))
         one = read_benchmark(one.folder, 4)
-    second = measure(model, [one], 4, cache).scores['One']
+    second = measure('small.pth', [one], 4, 'cache').scores['One']
     assert second.psnr['p0'] != 77
     assert (second.psnr['p0'] == first.psnr['p0'] and second.folder == first.folder) == (change != 'network')
-    assert (measure_bicubic([one], 4, cache).scores['One'].psnr['p0'] == 77) == (change == 'network')
+    assert (measure_bicubic([one], 4, 'cache').scores['One'].psnr['p0'] == 77) == (change == 'network')
 
 
-def test_a_killed_measurement_continues(tmp_path, model, cache, monkeypatch):
-    three = make_benchmark(tmp_path / 'One', [(40, 48)] * 3)
-    expected = measure(model, [three], 4, str(tmp_path / 'other')).scores['One']
+def test_a_killed_measurement_continues(monkeypatch):
+    three = make_benchmark(Path('One'), [(40, 48)] * 3)
+    expected = measure('small.pth', [three], 4, 'other').scores['One']
 
     def killed_at_p1(sr, gt, **options):
         if np.array_equal(gt, three.read('p1')[0]):
@@ -124,46 +116,46 @@ def test_a_killed_measurement_continues(tmp_path, model, cache, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(module, 'calculate_ssim', killed_at_p1)
-        measure(model, [three], 4, cache)
-    change_score(cache)
-    scores = measure(model, [three], 4, cache).scores['One']
+        measure('small.pth', [three], 4, 'cache')
+    change_score()
+    scores = measure('small.pth', [three], 4, 'cache').scores['One']
     assert scores.psnr == {**expected.psnr, 'p0': 77}
     assert scores.ssim == expected.ssim
 
 
 @pytest.mark.parametrize('contents', ['', '{', '[]', '{"psnr": {}}', None])
-def test_a_damaged_cache_is_replaced(contents, one, model, cache):
-    first = measure(model, [one], 4, cache).scores
-    for path in Path(cache).rglob('*.json' if contents is not None else 'p1.png'):
+def test_a_damaged_cache_is_replaced(contents, one):
+    first = measure('small.pth', [one], 4, 'cache').scores
+    for path in Path('cache').rglob('*.json' if contents is not None else 'p1.png'):
         path.unlink() if contents is None else path.write_text(contents)
-    assert measure(model, [one], 4, cache).scores == first
+    assert measure('small.pth', [one], 4, 'cache').scores == first
     assert sorted(os.listdir(first['One'].folder)) == ['p0.png', 'p1.png']
 
 
-def test_latency_is_stored_per_device_and_can_be_measured_later(model, cache, monkeypatch):
-    untimed = measure(model, [], 4, cache, timed=False)
+def test_latency_is_stored_per_device_and_can_be_measured_later(monkeypatch):
+    untimed = measure('small.pth', [], 4, 'cache', timed=False)
     assert untimed.latency is None and untimed.params
-    timed = measure(model, [], 4, cache)
+    timed = measure('small.pth', [], 4, 'cache')
     assert timed.latency > 0 and timed.params == untimed.params
     with monkeypatch.context() as patch:
         patch.setattr(latency, 'device_name', lambda: 'another machine')
         patch.setattr(latency, 'latency', lambda network, scale: 3.0)
-        assert measure(model, [], 4, cache).latency == 3
+        assert measure('small.pth', [], 4, 'cache').latency == 3
     for is_timed in (True, False):
-        assert measure(model, [], 4, cache, timed=is_timed).latency == timed.latency
+        assert measure('small.pth', [], 4, 'cache', timed=is_timed).latency == timed.latency
 
 
-def test_a_diverged_network_is_refused(tmp_path, one, cache):
+def test_a_diverged_network_is_refused(one):
     network = small_lkdn()
     network.c1.bias.data[0] = float('nan')
-    path = save_checkpoint(network, tmp_path / 'a.pth')
+    path = save_checkpoint(network, 'a.pth')
     with pytest.raises(InputError, match='a.pth gives NaN or infinite pixels for p0 of One'):
-        measure(path, [one], 4, cache)
+        measure(path, [one], 4, 'cache')
 
 
-def test_out_of_memory(tmp_path, one, model, cache, monkeypatch):
-    measure(model, [], 4, cache)
-    loaded = load(model)
+def test_out_of_memory(one, monkeypatch):
+    measure('small.pth', [], 4, 'cache')
+    loaded = load('small.pth')
     forward = type(loaded.network).forward
 
     def out_of_memory(network, x):
@@ -173,12 +165,12 @@ def test_out_of_memory(tmp_path, one, model, cache, monkeypatch):
 
     monkeypatch.setattr(type(loaded.network), 'forward', out_of_memory)
     with pytest.raises(InputError, match='the memory of .* does not suffice for p0 of One .12×10 pixels.'):
-        measure(loaded, [one], 4, cache)
+        measure(loaded, [one], 4, 'cache')
     # A network that is too large for 1280×720 is not timed, but memory may suffice for the images.
-    assert measure(loaded, [], 4, str(tmp_path / 'new')).latency is None
+    assert measure(loaded, [], 4, 'new').latency is None
 
 
-def test_a_cache_that_cannot_be_written(tmp_path, one, model):
-    (tmp_path / 'file').write_text('')
+def test_a_cache_that_cannot_be_written(one):
+    Path('file').write_text('')
     with pytest.raises(InputError, match='file/.* could not be written'):
-        measure(model, [one], 4, str(tmp_path / 'file'))
+        measure('small.pth', [one], 4, 'file')

@@ -66,15 +66,10 @@ def path(tmp_path, measured):
 
 def test_page_contains_the_scores_and_marks_the_best(path):
     text = path.read_text(encoding='utf-8')
-    cells = [text for tag, _, text in Parser(path).elements if tag in ('th', 'td')]
-    for row in (
-        [SPECIAL, '100', '5.0', '12.5', '31.23', '0.8000'],
-        ['second', '100', '5.0', '–', '30.50', '0.8000'],
-        ['Bicubic', '–', '–', '–', '25.00', '0.8000'],
-        ['IMDN <i>', '715', '40.9', '32.21', '0.8948'],
-    ):
-        start = cells.index(row[0])
-        assert cells[start : start + len(row)] == row
+    cells = '|'.join(text for tag, _, text in Parser(path).elements if tag in ('th', 'td'))
+    networks = f'{SPECIAL}|100|5.0|12.5|31.23|0.8000|second|100|5.0|–|30.50|0.8000'
+    assert f'|Bicubic|–|–|–|25.00|0.8000|{networks}|' in cells
+    assert '|IMDN <i>|715|40.9|32.21|0.8948' in cells
     assert 'a paper &amp; &lt;its&gt; table' in text
     assert re.search(r'class="group best">31\.23<', text) and re.search(r'class="group second">30\.50<', text)
 

@@ -8,11 +8,9 @@ from lkdn_basicsr.report import table
 
 
 def make_result(method, psnr, params=321_992, benchmarks=('Set5', 'Set14'), **values):
-    scores = {
-        name: BenchmarkScores({'a': psnr - 1, 'b': psnr + 1}, {'a': 0.9, 'b': psnr / 40}, '') for name in benchmarks
-    }
+    scores = BenchmarkScores({'a': psnr - 1, 'b': psnr + 1}, {'a': 0.9, 'b': psnr / 40}, '')
     costs = {'params': params, 'multi_adds': 18_276_249_600, 'latency': 0.652904} if params else {}
-    return Result(method, 4, scores, **costs, **values)
+    return Result(method, 4, dict.fromkeys(benchmarks, scores), **costs, **values)
 
 
 PSNR = {'A': 32.001, 'B|C': 32.0045, 'D': 30, 'E': 28}

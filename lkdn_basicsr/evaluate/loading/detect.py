@@ -56,7 +56,7 @@ def _detect_basicsr(weights: Weights) -> nn.Module | None:
             common = _common_arguments(weights)
             network = registered(ARCH_REGISTRY)[name](**common | read_arguments(weights, common))
             checkpoints.fit(network, weights)
-        except (LookupError, AttributeError, ValueError, RuntimeError, ZeroDivisionError):
+        except (LookupError, AttributeError, ValueError, RuntimeError, ZeroDivisionError):  # weights of another class
             continue
         network.load_state_dict(weights)
         return pad_to_window(network)
@@ -86,11 +86,8 @@ def _fuse_span(network: nn.Module) -> None:
             del module.conv, module.sk
 
 
-# Init arguments of BasicSR's classes. The readers raise a LookupError, AttributeError, ValueError or ZeroDivisionError
-# for weights of another class.
-
-
 def _common_arguments(weights: Weights) -> dict[str, int]:
+    """Return the init arguments that BasicSR's classes have in common."""
     num_feat, num_in_ch = weights['conv_first.weight'].shape[:2]
     num_out_ch, num_block = weights['conv_last.weight'].shape[0], _count_modules(weights, 'body.')
     return {'num_in_ch': num_in_ch, 'num_out_ch': num_out_ch, 'num_feat': num_feat, 'num_block': num_block}
