@@ -86,7 +86,7 @@ def find_option_file(path: str) -> str:
     """
     found = path if os.path.exists(path) else shipped_option_file(path)
     if found is None:
-        advice = _advise([path, _shipped_path(path)], 'check the path given with -opt')
+        advice = _advise([path, _shipped_path(path)], 'check the path')
         raise InputError(f'Option file {path} does not exist, neither at that path nor in {SHIPPED_FOLDER}; {advice}')
     return found
 
