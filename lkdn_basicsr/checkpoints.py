@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import socket
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -109,7 +110,8 @@ def load(path: str) -> dict[str, Any]:
                 damaged = archive.testzip()  # torch.load ignores the checksums, and would load wrong numbers
             if damaged:
                 raise ValueError(f'{damaged} does not match its checksum')
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        with warnings.catch_warnings(action='ignore'):  # about old pickle protocols, which load or fail anyway
+            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError:
         raise InputError(f'checkpoint {path} does not exist: give the path of a .pth file') from None
     except Exception as error:  # torch.load raises whatever zipfile, pickle and the system raise

@@ -89,7 +89,9 @@ def pair_images(hr_folder: str, lr_folders: dict[int, str]) -> tuple[list[ImageP
         matches = pair_names(names, list(found), lambda name, suffix=suffix: [name + suffix, name])  # type: ignore[misc]
         for i, j in matches.pairs:
             images[i].lr[scale] = paths[j]
-        missing += [f'{images[i].hr} has no LR image {names[i]}x{scale} in {folder}' for i in matches.missing]
+        missing += [
+            f'{images[i].hr} has no LR image {names[i]} or {names[i]}x{scale} in {folder}' for i in matches.missing
+        ]
         left_over += [f'{paths[j]} belongs to no HR image of {hr_folder}' for j in matches.left_over]
     return images, missing, left_over
 
@@ -161,7 +163,7 @@ def _reading(path: str) -> Iterator[None]:
 
 
 def _has_end(image: Image.Image, tail: bytes, size: int) -> bool:
-    """Return whether a file's own structure shows that its end is there; False where only decoding can tell."""
+    """Return whether a file's own structure shows that its end is there; False where only decoding shows it."""
     if image.format != 'TIFF':
         return image.format == 'JPEG' and tail.endswith(_JPEG_END)
     tags = image.tag_v2  # type: ignore[attr-defined]

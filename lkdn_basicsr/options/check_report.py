@@ -36,4 +36,4 @@ def report(opt: RunOptions) -> Iterator[str]:
     for key, value in opt['path'].items():
         if key.startswith('pretrain_network') and value:
             yield f'path:{key}: {value}'
-    yield 'nothing is wrong'
+    yield 'No problems found.'

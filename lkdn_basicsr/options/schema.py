@@ -53,11 +53,11 @@ def _is_list(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 KINDS = {
-    'int': Kind(_is_int, 'a whole number'),
+    'int': Kind(_is_int, 'an integer'),
     'number': Kind(_is_finite, 'a number'),
     'bool': Kind(lambda value: isinstance(value, bool), 'true or false'),
     'text': Kind(lambda value: isinstance(value, str) and value.strip() != '', 'text'),
-    'ints': Kind(_is_list(_is_int), 'a list of whole numbers'),
+    'ints': Kind(_is_list(_is_int), 'a list of integers'),
     'numbers': Kind(_is_list(_is_finite), 'a list of numbers'),
     'texts': Kind(_is_list(lambda value: isinstance(value, str)), 'a list of names'),
     'options': Kind(lambda value: isinstance(value, dict), 'a block of options'),

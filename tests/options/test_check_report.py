@@ -32,19 +32,19 @@ def test_training(check, tmp_path, test_opt, opt):
         'datasets:val: Validation, 4 images; a sample is lq 3x12x13, gt 3x24x26',
         f'network_g: MSRResNet, {parameters:,d} parameters',
         f'path:pretrain_network_g: {tmp_path}/net.pth',
-        'nothing is wrong',
+        'No problems found.',
     ]
 
 
 def test_benchmarks(check, test_opt):
     lines = check(test_opt, False)
     assert 'datasets:test_2: Other, 4 images; a sample is lq 3x12x13, gt 3x24x26' in lines
-    assert lines[-1] == 'nothing is wrong'
+    assert lines[-1] == 'No problems found.'
 
 
 def test_an_error_is_raised_instead(opt, refused, capsys):
     assert 'gt_size' in refused(opt, '--check', '--force_yml', 'datasets:train:gt_size=64')
-    assert 'nothing is wrong' not in capsys.readouterr().out
+    assert 'No problems found.' not in capsys.readouterr().out
 
 
 def test_nothing_is_downloaded(check, tmp_path, test_opt, monkeypatch):

@@ -62,7 +62,7 @@ TRAIN_CASES = [  # the option, its value, and parts of the message
     ('train:pixel_opt', DELETE, ['train has no loss']),
     # types
     ('name', 123, ['name is 123', 'text']),
-    *(('scale', value, [f'scale is {value!r}', 'whole number']) for value in ('two', 2.5)),
+    *(('scale', value, [f'scale is {value!r}', 'integer']) for value in ('two', 2.5)),
     ('num_gpu', 'all', ["num_gpu is 'all'", 'auto']),
     ('manual_seed', 'abc', ['manual_seed']),
     ('datasets:train', [1], ['datasets:train is [1]']),
@@ -72,7 +72,7 @@ TRAIN_CASES = [  # the option, its value, and parts of the message
     ('network_g:num_feat', 'many', ["network_g:num_feat is 'many'", 'a number']),
     ('train:optim_g:lr', 'fast', ["train:optim_g:lr is 'fast'", 'a number']),
     ('train:optim_g', 'Adam', ["train:optim_g is 'Adam'", 'a block of options']),
-    ('train:scheduler:milestones', 50, ['train:scheduler:milestones is 50', 'a list of whole numbers']),
+    ('train:scheduler:milestones', 50, ['train:scheduler:milestones is 50', 'a list of integers']),
     ('val:metrics', ['psnr'], ["val:metrics is ['psnr']"]),
     ('val:metrics:psnr', 'calculate_psnr', ["val:metrics:psnr is 'calculate_psnr'"]),
     ('logger', 'verbose', ["logger is 'verbose'"]),

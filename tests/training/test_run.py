@@ -214,7 +214,7 @@ def test_effective_options_are_next_to_the_log_and_start_the_same_run(home, monk
     changes = dict(train=dict(total_iter=2)) if task == 'train' else dict(val=dict(save_img=False))
     write(home / 'options/variant.yml', dict(base=f'../{task}.yml', **changes))
     assert run(monkeypatch, task, '-opt', 'options/variant.yml', '--check') == 0
-    assert capsys.readouterr().out.splitlines()[-1] == 'nothing is wrong'
+    assert capsys.readouterr().out.splitlines()[-1] == 'No problems found.'
     reset_log()
     assert run(monkeypatch, task, '-opt', 'options/variant.yml', '--force_yml', 'manual_seed=3') is None
     (effective,) = home.glob(f'{folder}/{task}_*.yml')

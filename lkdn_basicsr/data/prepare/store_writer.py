@@ -54,6 +54,7 @@ def is_finished(path: str, settings: dict[str, Any]) -> bool:
     changed = [name for name in sorted(found.keys() | settings.keys()) if found.get(name) != settings.get(name)]
     if changed:
         what = ', '.join(f'{name} {found.get(name)}, now {settings.get(name)}' for name in changed)
+        what = what.replace('pictures ', 'images ')  # the key of the first release
         where = path if finished else partial_folder(path)
         how = 'use the same ones, choose another --out, or delete it.'
         raise InputError(f'{where} was made with other settings ({what}); {how}')

@@ -235,7 +235,7 @@ def test_other_settings_and_other_images_are_refused_not_mixed(tmp_path, hr):
         prepare(out, hr, tmp_path / 'lr')
     with open(hr / '5.png', 'ab') as file:
         file.write(b'more')
-    with pytest.raises(InputError, match=r'HR.lmdb was made with other settings \(pictures 6 \(.*, now 6 \('):
+    with pytest.raises(InputError, match=r'HR.lmdb was made with other settings \(images 6 \(.*, now 6 \('):
         prepare(out, hr, **RAW)
     assert tree(out) == before
 
