@@ -146,6 +146,7 @@ def parse_on_a_rank(folder, path):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason='the ranks would need a GPU each')
 def test_ranks_of_torchrun_are_detected_and_share_a_seed(opt, tmp_path):
     path = write_options(tmp_path / 'x.yml', dict(opt, manual_seed=None))

@@ -22,6 +22,8 @@ from tests.support import processes
 from tests.support.runs import BASICSR, BASICSR_DATASETS, change, damage, log, reset_log, run, same, snapshot, train
 
 RUN = 'experiments/run'
+
+pytestmark = pytest.mark.slow  # complete trainings: 20 s in all
 # Twelve iterations, five per epoch: checkpoints, validations and epochs end at different iterations.
 LONG = (
     'train:total_iter=12 datasets:train:batch_size_per_gpu=2 datasets:train:dataset_enlarge_ratio=2 '
@@ -84,7 +86,6 @@ def resume(folder, ranks=1):
     assert not list(folder.glob('*/*archived*')) and not list(folder.rglob('.*.part'))
 
 
-@pytest.mark.slow
 def test_run_killed_at_any_moment_ends_like_an_uninterrupted_one(long_home):
     begin, moments = time.monotonic(), random.Random(4)
     expected = uninterrupted(long_home)
@@ -99,7 +100,6 @@ def test_run_killed_at_any_moment_ends_like_an_uninterrupted_one(long_home):
         assert same(outcome(folder), expected), k
 
 
-@pytest.mark.slow
 def test_run_killed_while_saving_ends_like_an_uninterrupted_one(long_home):
     expected = uninterrupted(long_home)
     for call in random.Random(5).sample(range(1, 50), 6):
@@ -109,7 +109,6 @@ def test_run_killed_while_saving_ends_like_an_uninterrupted_one(long_home):
         assert same(outcome(folder), expected), call
 
 
-@pytest.mark.slow
 def test_validation_that_a_kill_prevented_is_done_on_resume(long_home):
     change(long_home, 'val:val_freq=4')
     expected = uninterrupted(long_home)
@@ -128,7 +127,6 @@ def kill_after_iteration_6(folder, ranks=1):
     processes.kill(started)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('classes', [[], BASICSR], ids=['PairedCropDataset', 'PairedImageDataset'])
 def test_killed_run_resumes_exactly_with_other_workers(long_home, classes):
     change(long_home, *classes)
@@ -144,7 +142,6 @@ def test_killed_run_resumes_exactly_with_other_workers(long_home, classes):
     assert events(folder) == events(expected)
 
 
-@pytest.mark.slow
 def test_killed_run_of_two_ranks_resumes_exactly_and_on_one_rank_within_rounding(long_home):
     expected = uninterrupted(long_home, ranks=2)
     folder, one = copy_home(long_home, 'killed'), long_home / 'one'
@@ -250,7 +247,6 @@ def test_workers_ignore_a_signal_to_all_processes_of_a_job(home, monkeypatch):
         time.sleep(0.05)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path('/proc/thread-self/children').exists(), reason='finds the workers as Linux lists them')
 def test_killed_worker_ends_the_run(long_home):
     change(long_home, 'train:total_iter=100000', 'datasets:train:num_worker_per_gpu=2')
@@ -263,7 +259,6 @@ def test_killed_worker_ends_the_run(long_home):
     assert processes.finish(started, 60) == [1] and 'killed by signal' in processes.output(long_home)
 
 
-@pytest.mark.slow
 def test_signal_to_one_rank_stops_all_at_one_iteration(long_home):
     change(long_home, 'train:total_iter=100000')
     started = processes.start(long_home, ranks=2)
