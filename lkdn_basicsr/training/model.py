@@ -1,8 +1,8 @@
 """Methods of BasicSR's model classes that a run replaces: saving, resuming, losses over ranks, validation.
 
-``model_class`` combines them with the registered class of ``model_type`` when the model is built. They are placed
-between that class and BasicSR's ``SRModel`` and ``BaseModel``, so what a class of a user overrides stays in effect and
-BasicSR's classes stay untouched.
+``model_class`` combines them with the registered class of ``model_type`` when the model is built. ``RunModel`` and
+``RunSRModel`` are placed between that class and BasicSR's ``SRModel`` and ``BaseModel``, so what a class of a user
+overrides stays in effect and BasicSR's classes stay untouched. ``RunHooks`` is placed in front of it.
 """
 
 import os
@@ -124,14 +124,41 @@ class RunSRModel(SRModel, RunModel):
         self.run.ranks.gather(None)
 
 
+class RunHooks(BaseModel):
+    """Methods that BasicSR's loop calls, around those of the registered class, whatever that overrides."""
+
+    run: 'Run'
+
+    def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
+        """BasicSR's loop calls this first in each iteration."""
+        self.run.begin_iteration(current_iter)
+        super().update_learning_rate(current_iter, warmup_iter)
+
+    def validation(self, dataloader: DataLoader, current_iter: Any, tb_logger: Any, save_img: bool = False) -> None:
+        self._broadcast_buffers()
+        super().validation(dataloader, current_iter, tb_logger, save_img)
+
+    def save(self, epoch: int, current_iter: int | str) -> None:
+        self._broadcast_buffers()
+        super().save(epoch, current_iter)
+
+    def _broadcast_buffers(self) -> None:
+        """Copy the buffers of all networks from the first rank, so that every rank validates what is saved.
+
+        DistributedDataParallel does so before a training step, which then changes them: batch norm averages the
+        statistics of the images of its rank.
+        """
+        if not self.opt['dist']:
+            return
+        networks = [value for name, value in vars(self).items() if name.startswith('net_')]
+        buffers = [buffer for net in networks if isinstance(net, nn.Module) for buffer in net.buffers()]
+        if buffers:  # in messages of 32 MiB, as DistributedDataParallel sends them
+            group = torch.distributed.distributed_c10d._get_default_group()
+            torch.distributed._broadcast_coalesced(group, buffers, 2**25, 0)
+
+
 def model_class(registered: type[BaseModel], run: 'Run') -> type[BaseModel]:
-    """Return a subclass of a registered model class, with the methods above and the hook of the run."""
+    """Return a subclass of a registered model class, with the methods above for this run."""
     base = RunSRModel if issubclass(registered, SRModel) else RunModel
     bases = (base,) if issubclass(base, registered) else (registered, base)
-
-    def update_learning_rate(self: RunModel, current_iter: int, warmup_iter: int = -1) -> None:
-        """BasicSR's loop calls this first in each iteration."""
-        run.begin_iteration(current_iter)
-        registered.update_learning_rate(self, current_iter, warmup_iter)
-
-    return type(registered.__name__, bases, {'run': run, 'update_learning_rate': update_learning_rate})
+    return type(registered.__name__, (RunHooks, *bases), {'run': run})
