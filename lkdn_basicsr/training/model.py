@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lkdn_basicsr import checkpoints
+from lkdn_basicsr.devices import report_out_of_memory
 from lkdn_basicsr.models.reparam_sr_model import ReparamSRModel, check_finite
 from lkdn_basicsr.training import state
 from lkdn_basicsr.training.validation import bare_networks, validate
@@ -133,6 +134,16 @@ class RunHooks(BaseModel):
         """BasicSR's loop calls this first in each iteration."""
         self.run.begin_iteration(current_iter)
         super().update_learning_rate(current_iter, warmup_iter)
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        train = self.opt['datasets']['train']
+        sizes = f'datasets:train:batch_size_per_gpu {train["batch_size_per_gpu"]} and gt_size {train.get("gt_size")}'
+        remedy = (
+            'lower one of them (with more GPUs and torchrun the global batch can stay the same), or end other programs '
+            'that use the memory'
+        )
+        with report_out_of_memory(f'iteration {current_iter} with {sizes}', remedy):
+            super().optimize_parameters(current_iter)
 
     def validation(self, dataloader: DataLoader, current_iter: Any, tb_logger: Any, save_img: bool = False) -> None:
         self._broadcast_buffers()

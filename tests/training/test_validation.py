@@ -1,4 +1,4 @@
-"""Validation: the same network on every rank."""
+"""Validation: the same network on every rank, out of memory."""
 
 import hashlib
 import json
@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from lkdn_basicsr import checkpoints
+from lkdn_basicsr.archs import LKDN
 from lkdn_basicsr.models import ReparamSRModel
 from lkdn_basicsr.training import model as training_model
 from lkdn_basicsr.training.distributed import Ranks, read_launch
@@ -52,3 +53,32 @@ def test_batch_norm_has_the_buffers_of_the_first_rank(tmp_path):
     assert [one == other for one, other in zip(first, second)] == [False, True, False, True, True]
     assert first[1] == digest(checkpoints.load(tmp_path / 'net_g_1_fused.pth')['params'])
     assert first[0] == first[1] and first[2] == first[3] == first[4]
+
+
+@pytest.mark.parametrize(
+    'error',
+    [
+        torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 15.77 GiB.'),
+        torch.OutOfMemoryError('Caught OutOfMemoryError in replica 0.\n\ntorch.OutOfMemoryError: CUDA out of'),
+        RuntimeError('[enforce fail] DefaultCPUAllocator: not enough memory'),
+    ],
+)
+def test_out_of_memory_is_one_line(home, monkeypatch, error):
+    def raise_for(shape):
+        def forward(self, x):
+            return forwards(self, x) if x.shape != shape else _raise(error)
+
+        monkeypatch.setattr(LKDN, 'forward', forward)
+
+    forwards, reason = LKDN.forward, str(error).rpartition('Error: ')[2].rstrip('.')
+    raise_for((3, 3, 8, 8))
+    message = runs.train(monkeypatch)
+    assert 'iteration 1 with datasets:train:batch_size_per_gpu 3 and gt_size 16' in message
+    assert f'({reason})' in message and '\n' not in message
+    raise_for((1, 3, 16, 16))
+    message = runs.train(monkeypatch)
+    assert f'image 00 of val at 4, LR of 16×16 pixels ({reason}): crop' in message and '\n' not in message
+
+
+def _raise(error):
+    raise error
