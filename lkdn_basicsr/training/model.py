@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lkdn_basicsr import checkpoints
-from lkdn_basicsr.devices import report_out_of_memory
+from lkdn_basicsr.devices import exact_arithmetic, report_out_of_memory
 from lkdn_basicsr.models.reparam_sr_model import ReparamSRModel, check_finite
 from lkdn_basicsr.training import state
 from lkdn_basicsr.training.validation import bare_networks, validate
@@ -147,7 +147,8 @@ class RunHooks(BaseModel):
 
     def validation(self, dataloader: DataLoader, current_iter: Any, tb_logger: Any, save_img: bool = False) -> None:
         self._broadcast_buffers()
-        super().validation(dataloader, current_iter, tb_logger, save_img)
+        with exact_arithmetic():
+            super().validation(dataloader, current_iter, tb_logger, save_img)
 
     def save(self, epoch: int, current_iter: int | str) -> None:
         self._broadcast_buffers()

@@ -1,4 +1,4 @@
-"""Validation: the same network on every rank, out of memory."""
+"""Validation: the same network on every rank, out of memory, exact arithmetic."""
 
 import hashlib
 import json
@@ -82,3 +82,21 @@ def test_out_of_memory_is_one_line(home, monkeypatch, error):
 
 def _raise(error):
     raise error
+
+
+def test_validation_and_test_are_exact_and_training_is_not(home, monkeypatch):
+    def forward(self, x):
+        flags.setdefault(tuple(x.shape), set()).add((cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32))
+        return forwards(self, x)
+
+    cudnn, matmul, forwards, flags = torch.backends.cudnn, torch.backends.cuda.matmul, LKDN.forward, {}
+    monkeypatch.setattr(LKDN, 'forward', forward)
+    monkeypatch.setattr(cudnn, 'benchmark', False)  # True in BasicSR's pipelines
+    matmul.allow_tf32 = True
+    try:
+        assert runs.train(monkeypatch) is None  # 7 iterations, with validation after the fourth
+    finally:
+        matmul.allow_tf32 = False  # the default
+    assert flags == {(3, 3, 8, 8): {(True, True, True)}, (1, 3, 16, 16): {(False, False, False)}}
+    assert runs.run(monkeypatch, 'test', '-opt', 'test.yml') is None
+    assert flags[1, 3, 16, 16] == {(False, False, False)}
