@@ -83,13 +83,17 @@ class RunModel(BaseModel):
             InputError: a loss is NaN or infinite on any rank.
         """
         with torch.no_grad():
-            values = torch.stack([value.detach().float().mean() for value in loss_dict.values()])
+            values = [value.detach().float().mean() for value in loss_dict.values()]
+            if self.opt['dist']:  # numbers are sent to the GPU as arguments of fills, which do not wait for it
+                values += [values[0].new_full((), vote) for vote in self.run.stop.votes()]
+            packed = torch.stack(values)
             if self.opt['dist']:
-                packed = torch.cat([values, values.new_tensor(self.run.stop.votes())])
                 torch.distributed.all_reduce(packed)
-                values = packed[: len(values)] / self.opt['world_size']
-                self.run.stop.agree(packed[len(values) :].tolist())
-            log_dict = OrderedDict(zip(loss_dict, values.tolist()))
+                packed[: len(loss_dict)] /= self.opt['world_size']
+            numbers = packed.tolist()  # the only read from the GPU in an iteration
+            if self.opt['dist']:
+                self.run.stop.agree(numbers[len(loss_dict) :])
+            log_dict = OrderedDict(zip(loss_dict, numbers))
         if not isinstance(self, ReparamSRModel):  # which checks before its optimizer step
             check_finite(log_dict, self.run.iteration)
         return log_dict
