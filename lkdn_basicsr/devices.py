@@ -45,6 +45,19 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
+def report_out_of_memory(task: str, remedy: str) -> Iterator[None]:
+    """Raise InputError if memory does not suffice for ``task``; both texts are for the message."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        # DataParallel puts the traceback of a replica in front of the message.
+        reason = one_line(RuntimeError(str(error).rpartition('OutOfMemoryError: ')[2]))
+        raise InputError(f'memory does not suffice for {task} ({reason or "MemoryError"}): {remedy}') from None
+
+
+@contextlib.contextmanager
 def exact_arithmetic() -> Iterator[None]:
     """Compute in float32 without TF32 and without cuDNN's autotuning, so that scores do not depend on the GPU.
 

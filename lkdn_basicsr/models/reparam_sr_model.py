@@ -148,8 +148,10 @@ class ReparamSRModel(SRModel):
         averages, params = list(ema.parameters()), list(net.parameters())
         torch._foreach_mul_(averages, decay)
         torch._foreach_add_(averages, params, alpha=1 - decay)
-        for average, buffer in zip(ema.buffers(), net.buffers()):
-            average.copy_(buffer)
+        buffers = list(zip(ema.buffers(), net.buffers()))
+        for dtype in {copy.dtype for copy, _ in buffers}:  # in lists of mixed types each would be copied on its own
+            copies, originals = zip(*(pair for pair in buffers if pair[0].dtype == dtype))
+            torch._foreach_copy_(copies, originals)
 
     def fused_network(self) -> nn.Module:
         """Return a fused copy of the network, of the EMA weights if there are any, in evaluation mode."""

@@ -1,8 +1,8 @@
 """Methods of BasicSR's model classes that a run replaces: saving, resuming, losses over ranks, validation.
 
-``model_class`` combines them with the registered class of ``model_type`` when the model is built. They are placed
-between that class and BasicSR's ``SRModel`` and ``BaseModel``, so what a class of a user overrides stays in effect and
-BasicSR's classes stay untouched.
+``model_class`` combines them with the registered class of ``model_type`` when the model is built. ``RunModel`` and
+``RunSRModel`` are placed between that class and BasicSR's ``SRModel`` and ``BaseModel``, so what a class of a user
+overrides stays in effect and BasicSR's classes stay untouched. ``RunHooks`` is placed in front of it.
 """
 
 import os
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lkdn_basicsr import checkpoints
+from lkdn_basicsr.devices import exact_arithmetic, report_out_of_memory
 from lkdn_basicsr.models.reparam_sr_model import ReparamSRModel, check_finite
 from lkdn_basicsr.training import state
 from lkdn_basicsr.training.validation import bare_networks, validate
@@ -82,13 +83,17 @@ class RunModel(BaseModel):
             InputError: a loss is NaN or infinite on any rank.
         """
         with torch.no_grad():
-            values = torch.stack([value.detach().float().mean() for value in loss_dict.values()])
+            values = [value.detach().float().mean() for value in loss_dict.values()]
+            if self.opt['dist']:  # numbers are sent to the GPU as arguments of fills, which do not wait for it
+                values += [values[0].new_full((), vote) for vote in self.run.stop.votes()]
+            packed = torch.stack(values)
             if self.opt['dist']:
-                packed = torch.cat([values, values.new_tensor(self.run.stop.votes())])
                 torch.distributed.all_reduce(packed)
-                values = packed[: len(values)] / self.opt['world_size']
-                self.run.stop.agree(packed[len(values) :].tolist())
-            log_dict = OrderedDict(zip(loss_dict, values.tolist()))
+                packed[: len(loss_dict)] /= self.opt['world_size']
+            numbers = packed.tolist()  # the only read from the GPU in an iteration
+            if self.opt['dist']:
+                self.run.stop.agree(numbers[len(loss_dict) :])
+            log_dict = OrderedDict(zip(loss_dict, numbers))
         if not isinstance(self, ReparamSRModel):  # which checks before its optimizer step
             check_finite(log_dict, self.run.iteration)
         return log_dict
@@ -124,14 +129,52 @@ class RunSRModel(SRModel, RunModel):
         self.run.ranks.gather(None)
 
 
+class RunHooks(BaseModel):
+    """Methods that BasicSR's loop calls, around those of the registered class, whatever that overrides."""
+
+    run: 'Run'
+
+    def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
+        """BasicSR's loop calls this first in each iteration."""
+        self.run.begin_iteration(current_iter)
+        super().update_learning_rate(current_iter, warmup_iter)
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        train = self.opt['datasets']['train']
+        sizes = f'datasets:train:batch_size_per_gpu {train["batch_size_per_gpu"]} and gt_size {train.get("gt_size")}'
+        remedy = (
+            'lower one of them (with more GPUs and torchrun the global batch can stay the same), or end other programs '
+            'that use the memory'
+        )
+        with report_out_of_memory(f'iteration {current_iter} with {sizes}', remedy):
+            super().optimize_parameters(current_iter)
+
+    def validation(self, dataloader: DataLoader, current_iter: Any, tb_logger: Any, save_img: bool = False) -> None:
+        self._broadcast_buffers()
+        with exact_arithmetic():
+            super().validation(dataloader, current_iter, tb_logger, save_img)
+
+    def save(self, epoch: int, current_iter: int | str) -> None:
+        self._broadcast_buffers()
+        super().save(epoch, current_iter)
+
+    def _broadcast_buffers(self) -> None:
+        """Copy the buffers of all networks from the first rank, so that every rank validates what is saved.
+
+        DistributedDataParallel does so before a training step, which then changes them: batch norm averages the
+        statistics of the images of its rank.
+        """
+        if not self.opt['dist']:
+            return
+        networks = [value for name, value in vars(self).items() if name.startswith('net_')]
+        buffers = [buffer for net in networks if isinstance(net, nn.Module) for buffer in net.buffers()]
+        if buffers:  # in messages of 32 MiB, as DistributedDataParallel sends them
+            group = torch.distributed.distributed_c10d._get_default_group()
+            torch.distributed._broadcast_coalesced(group, buffers, 2**25, 0)
+
+
 def model_class(registered: type[BaseModel], run: 'Run') -> type[BaseModel]:
-    """Return a subclass of a registered model class, with the methods above and the hook of the run."""
+    """Return a subclass of a registered model class, with the methods above for this run."""
     base = RunSRModel if issubclass(registered, SRModel) else RunModel
     bases = (base,) if issubclass(base, registered) else (registered, base)
-
-    def update_learning_rate(self: RunModel, current_iter: int, warmup_iter: int = -1) -> None:
-        """BasicSR's loop calls this first in each iteration."""
-        run.begin_iteration(current_iter)
-        registered.update_learning_rate(self, current_iter, warmup_iter)
-
-    return type(registered.__name__, bases, {'run': run, 'update_learning_rate': update_learning_rate})
+    return type(registered.__name__, (RunHooks, *bases), {'run': run})

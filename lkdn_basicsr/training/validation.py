@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from lkdn_basicsr.data.imresize import imresize
+from lkdn_basicsr.devices import report_out_of_memory
 from lkdn_basicsr.errors import InputError, one_line
 from lkdn_basicsr.training.distributed import Ranks
 
@@ -39,7 +40,8 @@ def validate(
         tb_logger: SummaryWriter that gets the metrics and the first image; None for no TensorBoard.
 
     Raises:
-        InputError: a result is not finite, or a metric cannot be computed; the message names the image.
+        InputError: the message names the image for which memory does not suffice, a result is not finite, or a metric
+            cannot be computed.
     """
     val, dataset = model.opt['val'], cast(Any, dataloader.dataset)
     name = dataset.opt['name']
@@ -60,7 +62,7 @@ def validate(
             own.append(_measure(images, metrics, f'{img_name} of {name}'))
             bar.update()
             bar.set_description(f'Test {img_name}')
-    if torch.cuda.is_available():
+    if model.device.type == 'cuda':
         torch.cuda.empty_cache()  # images of many sizes fragment the memory
 
     # Also without metrics: the next collective of the training must not wait for the images of the slowest rank.
@@ -99,9 +101,12 @@ def bare_networks(model: SRModel) -> Iterator[None]:
 
 def _super_resolve(model: SRModel, data: dict[str, Any], image: str) -> dict[str, Tensor]:
     model.__dict__.pop('gt', None)  # of the last training batch, if this dataset has none
-    model.feed_data(data)
-    model.test()
-    visuals = model.get_current_visuals()
+    height, width = data['lq'].shape[-2:]
+    remedy = 'crop the image or leave it out' + ('' if model.is_train else ', or test on the CPU with num_gpu: 0')
+    with report_out_of_memory(f'image {image}, LR of {width}×{height} pixels', remedy):
+        model.feed_data(data)
+        model.test()
+        visuals = model.get_current_visuals()
     if not torch.isfinite(visuals['result']).all():
         # tensor2img turns NaN into black pixels, so the metrics would stay finite.
         advice = 'return to an earlier checkpoint, and continue with a lower train:optim_g:lr'

@@ -75,6 +75,15 @@ def test_ema_is_the_running_mean_of_the_parameters(opt):
         torch.testing.assert_close(p, expected[name], rtol=0, atol=1e-7)  # float32 rounding of values below 1
 
 
+def test_ema_has_the_buffers_of_the_network(opt):
+    opt['network_g'].update(conv='BSConvU_dbb')
+    model = build_model(opt)
+    train(model, (1, 2))
+    buffers, averages = (dict(net.named_buffers()) for net in (model.net_g, model.net_g_ema))
+    assert {buffer.dtype for buffer in buffers.values()} == {torch.float32, torch.int64}
+    assert same(averages, buffers) and {int(averages[name]) for name in averages if 'num_batches' in name} == {2}
+
+
 @pytest.mark.parametrize('arguments', [{}, TRAINING_FORM], ids=['network fused', 'network in training form'])
 @pytest.mark.parametrize('form', ['training', 'fused'])
 @pytest.mark.parametrize('wrapping', ['flat', 'params', 'params_ema', 'DataParallel'])
