@@ -156,6 +156,7 @@ class Run:
         args = build_parser().parse_args()
         self.ranks = Ranks(read_launch(args.launcher))
         launch, port = self.ranks.launch, None
+        args.launcher = launch.launcher  # torchrun is detected
         try:
             if is_train and not args.auto_resume:
                 args.auto_resume = restarted_by_torchrun()
@@ -164,7 +165,7 @@ class Run:
         finally:
             self.ranks.rendezvous(args.local_rank, port)  # also after an error, so that one rank reports it for all
         opt = self.opt = option_file.opt
-        args.opt, args.launcher = option_file.path, launch.launcher
+        args.opt = option_file.path
         opt['dist'] = launch.launcher != 'none'
         opt['rank'], opt['world_size'] = launch.rank, launch.world_size
         self.ranks.init_process_group(opt['num_gpu'], opt.get('dist_params'))

@@ -9,6 +9,7 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
 
 from lkdn_basicsr.options.diff import plain
+from lkdn_basicsr.options.parse import set_num_gpu
 from lkdn_basicsr.training.run import Run
 from tests.support import processes
 from tests.support.option_files import TRAIN, write_options
@@ -49,7 +50,7 @@ def test_defaults(opt, parse):
     opt = parse(opt)
     assert opt['logger'] == {'print_freq': 100, 'save_checkpoint_freq': 5000, 'use_tb_logger': False}
     assert opt['val'] == {'val_freq': 5000, 'save_img': False, 'suffix': None}
-    assert opt['num_gpu'] == torch.cuda.device_count() and 1 <= opt['manual_seed'] <= 10000
+    assert opt['num_gpu'] == min(torch.cuda.device_count(), 1) and 1 <= opt['manual_seed'] <= 10000
     assert opt['datasets']['train']['use_hflip'] is opt['datasets']['train']['use_rot'] is True
 
 
@@ -67,6 +68,30 @@ def test_without_gpus_the_run_is_on_the_cpu(opt, parse):
     train = opt['datasets']['train']
     assert opt['num_gpu'] == 0 and train['prefetch_mode'] is None and train['pin_memory'] is False
     assert opt.notes == ['No GPU found: this runs on the CPU (num_gpu: 2).']
+
+
+TORCHRUN = 'num_gpu: auto uses 1 of 4 GPUs; to use all: torchrun --nproc_per_node=4.'
+
+
+@pytest.mark.parametrize(
+    'requested, present, distributed, number, notes',
+    [
+        ('auto', 1, False, 1, []),
+        ('auto', 4, False, 1, [TORCHRUN]),
+        ('auto', 4, True, 1, []),
+        ('auto', 0, False, 0, ['No GPU found: this runs on the CPU (num_gpu: auto).']),
+        (4, 4, False, 4, []),
+        (4, 4, True, 1, []),
+        (4, 2, False, 2, ['num_gpu: 4 is more than this machine has: 2 used.']),
+        (1, 4, False, 1, []),
+        (0, 4, False, 0, []),
+        (0, 4, True, 0, []),
+    ],
+)
+def test_number_of_gpus(monkeypatch, requested, present, distributed, number, notes):
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: present)
+    opt = {'num_gpu': requested, 'datasets': {}}
+    assert set_num_gpu(opt, distributed) == notes and opt['num_gpu'] == number
 
 
 def test_the_template_of_an_official_file_is_corrected(opt, parse):
