@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from lkdn_basicsr.checkpoints import list_training_states
+from lkdn_basicsr.devices import check_cuda
 from lkdn_basicsr.options.check_data import check_data
 from lkdn_basicsr.options.check_networks import check_checkpoints, check_networks
 from lkdn_basicsr.options.check_relations import check_relations
@@ -27,7 +28,7 @@ def parse_options(args: Namespace, root_path: str, is_train: bool) -> OptionFile
         and the paths of the run; ``notes`` are lines for the log.
 
     Raises:
-        InputError: On the first error, in one line with file, line and key.
+        InputError: On the first error, in one line with file, line and key; or the GPUs cannot be used.
     """
     option_file = read_option_file(args.opt)
     opt, notes = option_file.opt, option_file.notes
@@ -36,7 +37,10 @@ def parse_options(args: Namespace, root_path: str, is_train: bool) -> OptionFile
     check_relations(option_file, is_train)
     opt.differences = differences_from_shipped(option_file, is_train)
     opt['auto_resume'], opt['is_train'] = args.auto_resume, is_train
-    notes += set_num_gpu(opt, distributed=args.launcher != 'none')
+    distributed = args.launcher != 'none'
+    notes += set_num_gpu(opt, distributed)
+    for index in range(0 if distributed else opt['num_gpu']):  # ranks check theirs when they have selected it
+        check_cuda('set num_gpu: 0', f'cuda:{index}')
     variable = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'  # makes torch.load, where BasicSR calls it, run code from a file
     if os.environ.pop(variable, None) is not None:
         notes.append(f'{variable} is ignored: checkpoints are loaded as data.')

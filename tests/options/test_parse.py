@@ -94,6 +94,27 @@ def test_number_of_gpus(monkeypatch, requested, present, distributed, number, no
     assert set_num_gpu(opt, distributed) == notes and opt['num_gpu'] == number
 
 
+@pytest.mark.parametrize('is_train', [True, False])
+def test_gpu_that_runs_no_kernel_is_refused_before_anything_is_written(
+    opt, test_opt, parse, refused, monkeypatch, is_train
+):
+    def ones(*size, device):
+        tried.append(device)
+        if device == 'cuda:1':
+            raise RuntimeError('CUDA error: no kernel image is available for execution on the device')
+        return torch.zeros(1)
+
+    tried, opt = [], opt if is_train else test_opt
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 3)
+    monkeypatch.setattr(torch, 'ones', ones)
+    for arguments in ([], ['--check']):
+        message = refused(dict(opt, num_gpu=2), *arguments, is_train=is_train)
+        assert 'cannot use the GPU' in message and 'no kernel image' in message and 'num_gpu: 0' in message
+    assert tried == ['cuda:0', 'cuda:1'] * 2
+    parse(dict(opt, num_gpu=0), is_train=is_train)
+    assert len(tried) == 4
+
+
 def test_the_template_of_an_official_file_is_corrected(opt, parse):
     opt['datasets']['val']['filename_tmpl'] = '{x2}'
     opt = parse(opt)
