@@ -466,3 +466,21 @@ def test_nan_stops_the_run_and_is_not_saved(home, monkeypatch, classes):
     for path in saved:
         if not path.stem.endswith('_fused'):  # products of such weights may be infinite
             assert all(value.isfinite().all() for value in torch.load(path, weights_only=True)['params'].values())
+
+
+def test_run_on_the_cpu_does_not_use_a_gpu(home, monkeypatch):
+    """Also where there is one: not for the options, at a checkpoint, for a validation, or when it resumes."""
+
+    def use(*_):
+        raise AssertionError('a GPU is used')
+
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    for name in ('_lazy_init', 'get_rng_state', 'set_rng_state'):
+        monkeypatch.setattr(torch.cuda, name, use)
+    change(home, 'num_gpu=0')
+    assert train_until(monkeypatch, 'iter:       4', stop()) == 143
+    state = load(home, 'training_states/4.state')
+    rank = state['random'][0]
+    assert rank['cuda'] is None
+    torch.save(state | {'random': [rank | {'cuda': rank['torch']}]}, home / RUN / 'training_states/4.state')  # of a GPU
+    assert train(monkeypatch, '--auto_resume') is None
