@@ -86,7 +86,10 @@ def set_num_gpu(opt: dict[str, Any], distributed: bool = False) -> list[str]:
     if distributed or requested == number or present == 1 and requested == 'auto':
         return []
     if requested == 'auto':
-        return [f'num_gpu: auto uses 1 of {present} GPUs; to use all: torchrun --nproc_per_node={present}.']
+        return [
+            f'num_gpu: auto uses 1 of {present} GPUs; torchrun --nproc_per_node={present} uses all, '
+            'with a batch of batch_size_per_gpu for each.'
+        ]
     return [f'num_gpu: {requested} is more than this machine has: {present} used.']
 
 

@@ -70,7 +70,9 @@ def test_without_gpus_the_run_is_on_the_cpu(opt, parse):
     assert opt.notes == ['No GPU found: this runs on the CPU (num_gpu: 2).']
 
 
-TORCHRUN = 'num_gpu: auto uses 1 of 4 GPUs; to use all: torchrun --nproc_per_node=4.'
+TORCHRUN = (
+    'num_gpu: auto uses 1 of 4 GPUs; torchrun --nproc_per_node=4 uses all, with a batch of batch_size_per_gpu for each.'
+)
 
 
 @pytest.mark.parametrize(
