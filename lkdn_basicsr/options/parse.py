@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from lkdn_basicsr.checkpoints import list_training_states
+from lkdn_basicsr.devices import check_cuda
 from lkdn_basicsr.options.check_data import check_data
 from lkdn_basicsr.options.check_networks import check_checkpoints, check_networks
 from lkdn_basicsr.options.check_relations import check_relations
@@ -19,7 +20,7 @@ def parse_options(args: Namespace, root_path: str, is_train: bool) -> OptionFile
     """Read the option file of a command, validate all of its keys, and add what BasicSR derives from them.
 
     Args:
-        args: ``opt``, ``force_yml``, ``auto_resume`` and ``debug``, see ``cli.build_parser``.
+        args: ``opt``, ``force_yml``, ``auto_resume``, ``debug`` and ``launcher``, see ``cli.build_parser``.
         root_path: Folder for ``experiments``, ``results`` and ``tb_logger``.
 
     Returns:
@@ -27,7 +28,7 @@ def parse_options(args: Namespace, root_path: str, is_train: bool) -> OptionFile
         and the paths of the run; ``notes`` are lines for the log.
 
     Raises:
-        InputError: On the first error, in one line with file, line and key.
+        InputError: On the first error, in one line with file, line and key; or the GPUs cannot be used.
     """
     option_file = read_option_file(args.opt)
     opt, notes = option_file.opt, option_file.notes
@@ -36,7 +37,10 @@ def parse_options(args: Namespace, root_path: str, is_train: bool) -> OptionFile
     check_relations(option_file, is_train)
     opt.differences = differences_from_shipped(option_file, is_train)
     opt['auto_resume'], opt['is_train'] = args.auto_resume, is_train
-    notes += set_num_gpu(opt)
+    distributed = args.launcher != 'none'
+    notes += set_num_gpu(opt, distributed)
+    for index in range(0 if distributed else opt['num_gpu']):  # ranks check theirs when they have selected it
+        check_cuda('set num_gpu: 0', f'cuda:{index}')
     variable = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'  # makes torch.load, where BasicSR calls it, run code from a file
     if os.environ.pop(variable, None) is not None:
         notes.append(f'{variable} is ignored: checkpoints are loaded as data.')
@@ -62,22 +66,30 @@ def check_files(option_file: OptionFile, world_size: int, is_train: bool, downlo
     check_checkpoints(option_file, is_train, resumes, download)
 
 
-def set_num_gpu(opt: dict[str, Any]) -> list[str]:
+def set_num_gpu(opt: dict[str, Any], distributed: bool = False) -> list[str]:
     """Set ``num_gpu`` to a number of GPUs that this machine has, in place; without any, disable options that need one.
 
-    Return a line for the log if fewer GPUs are used than requested.
+    ``auto`` is one GPU, and so is any number for a rank of a distributed run: BasicSR trains on more of them in one
+    process, with a batch for each.
+
+    Return a line for the log if fewer GPUs are used than requested or present.
     """
     requested, present = opt['num_gpu'], torch.cuda.device_count()
-    opt['num_gpu'] = present if requested == 'auto' else min(requested, present)
-    if opt['num_gpu'] == 0:
+    number = opt['num_gpu'] = min(1 if requested == 'auto' or distributed and requested else requested, present)
+    if number == 0:
         for dataset in opt['datasets'].values():
             if dataset.get('prefetch_mode') == 'cuda':
                 dataset['prefetch_mode'] = None
             if dataset.get('pin_memory'):
                 dataset['pin_memory'] = False
         return [] if requested == 0 else [f'No GPU found: this runs on the CPU (num_gpu: {requested}).']
-    if requested in ('auto', opt['num_gpu']):
+    if distributed or requested == number or present == 1 and requested == 'auto':
         return []
+    if requested == 'auto':
+        return [
+            f'num_gpu: auto uses 1 of {present} GPUs; torchrun --nproc_per_node={present} uses all, '
+            'with a batch of batch_size_per_gpu for each.'
+        ]
     return [f'num_gpu: {requested} is more than this machine has: {present} used.']
 
 

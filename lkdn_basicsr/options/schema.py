@@ -82,6 +82,7 @@ _PAIRED = (
     Option('use_rot', 'bool', 'Random vertical flips and transposition in training. Default there: true.'),
 )
 
+_NUM_GPU = 'GPUs without a launcher, each with a batch: `auto` is one, if there is any; 0 is the CPU.'
 _PREFETCH_MODE = '`cuda` copies the next batch ahead and needs `pin_memory: true`; on a CPU it becomes `~`.'
 _IO_BACKEND = 'Folders of image files, LMDBs, a memcached server, or (PairedCropDataset) raw stores.'
 _KEEP = 'How many of the newest checkpoints are kept; net_g_best is kept as well. Default: all.'
@@ -93,7 +94,7 @@ SECTIONS: dict[str, tuple[Option, ...]] = {
         Option('name', 'text', 'Name of the run and its folder; `debug…` is a short run, as with `--debug`.', REQUIRED),
         Option('model_type', 'text', 'Name in the model registry: `ReparamSRModel`, `SRModel`, …', REQUIRED),
         Option('scale', 'int', 'Upscaling factor. Required with paired data.', valid='[1, inf)'),
-        Option('num_gpu', 'int | auto', 'Number of GPUs without a launcher; 0 is the CPU.', 'auto', '[0, inf)'),
+        Option('num_gpu', 'int | auto', _NUM_GPU, 'auto', '[0, inf)'),
         Option('manual_seed', 'int | null', 'Seed of the run. Default: drawn at random.', None, '[0, 4294900000]'),
         Option('find_unused_parameters', 'bool', 'Passed to DistributedDataParallel.'),
         Option(

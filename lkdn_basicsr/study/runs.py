@@ -196,10 +196,7 @@ def read_runs(paths: list[str], out: str, iterations: int | None = None, forced:
 
 
 def _apply_study_settings(opt: dict[str, Any]) -> None:
-    """Set, in place, what a study needs: points for the curves, checkpoints to resume from, one seed.
-
-    One GPU: the trainer takes a batch for each GPU, so the results would depend on how many there are.
-    """
+    """Set, in place, what a study needs: points for the curves, checkpoints to resume from, one seed, one GPU."""
     interval = max(1, opt['train']['total_iter'] // MIN_CURVE_POINTS)
     for block, key in (('val', 'val_freq'), ('logger', 'print_freq'), ('logger', 'save_checkpoint_freq')):
         if opt.get(block) is not None:

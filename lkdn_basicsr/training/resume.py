@@ -117,6 +117,12 @@ def comparable(opt: dict[str, Any]) -> dict[str, Any]:
     return plain({key: value for key, value in opt.items() if key not in NOT_COMPARED})
 
 
+def global_batch(opt: dict[str, Any]) -> int:
+    """Return the number of samples of an iteration, on all GPUs and ranks."""
+    size = opt['datasets']['train']['batch_size_per_gpu']
+    return size * (opt['world_size'] if opt['dist'] else max(1, opt['num_gpu']))
+
+
 def apply_checkpoint(opt: dict[str, Any], checkpoint: Checkpoint) -> list[str]:
     """Set the networks to load and the settings that the checkpoint decides in the options; return lines for the log.
 
@@ -141,6 +147,9 @@ def apply_checkpoint(opt: dict[str, Any], checkpoint: Checkpoint) -> list[str]:
         kept = FROM_CHECKPOINT.match(key) and not override
         used = f'{old} (path:resume_override: true uses the new one)' if kept else new
         lines.append(f'Changed setting {key}: {old} in the checkpoint, {new} now; continues with {used}.')
+    old, new = state.get('global_batch'), global_batch(opt)
+    if old not in (None, new):  # None: an earlier release did not record it
+        lines.append(f'Changed setting global batch: {old} in the checkpoint, {new} now; continues with {new}.')
     if not override:
         _take_settings(opt, recorded)
     return lines

@@ -156,6 +156,7 @@ class Run:
         args = build_parser().parse_args()
         self.ranks = Ranks(read_launch(args.launcher))
         launch, port = self.ranks.launch, None
+        args.launcher = launch.launcher  # torchrun is detected
         try:
             if is_train and not args.auto_resume:
                 args.auto_resume = restarted_by_torchrun()
@@ -164,7 +165,7 @@ class Run:
         finally:
             self.ranks.rendezvous(args.local_rank, port)  # also after an error, so that one rank reports it for all
         opt = self.opt = option_file.opt
-        args.opt, args.launcher = option_file.path, launch.launcher
+        args.opt = option_file.path
         opt['dist'] = launch.launcher != 'none'
         opt['rank'], opt['world_size'] = launch.rank, launch.world_size
         self.ranks.init_process_group(opt['num_gpu'], opt.get('dist_params'))
@@ -305,12 +306,17 @@ class Run:
         self, opt: RunOptions, phase: str, dataset_opt: dict[str, Any], dataset: Any, logger: logging.Logger
     ) -> DataLoader:
         ratio = dataset_opt.get('dataset_enlarge_ratio', 1)
-        batch_size = dataset_opt['batch_size_per_gpu'] * (1 if opt['dist'] else max(1, opt['num_gpu']))
+        global_batch = resume.global_batch(opt)
         place = {'world_size': opt['world_size'], 'rank': opt['rank'], 'start_iter': opt.get('resume_iter', 0)}
         total_iter = int(opt['train']['total_iter'])
         try:
             sampler = StreamSampler(
-                len(dataset), opt['manual_seed'], batch_size, ratio=ratio, total_iter=total_iter, **place
+                len(dataset),
+                opt['manual_seed'],
+                global_batch // opt['world_size'],
+                ratio=ratio,
+                total_iter=total_iter,
+                **place,
             )
         except ValueError as error:
             raise InputError(
@@ -321,7 +327,8 @@ class Run:
             f'\n\tNumber of train images: {len(dataset)}'
             f'\n\tDataset enlarge ratio: {ratio}'
             f'\n\tBatch size per gpu: {dataset_opt["batch_size_per_gpu"]}'
-            f'\n\tWorld size (gpu number): {opt["world_size"]}'
+            f'\n\tWorld size (ranks): {opt["world_size"]}'
+            f'\n\tGlobal batch size (batch size per gpu × GPUs or ranks): {global_batch}'
             f'\n\tRequire iter number per epoch: {sampler.iters_per_epoch}'
             f'\n\tTotal epochs: {sampler.num_epochs}; iters: {total_iter}.'
         )
@@ -400,6 +407,7 @@ class Run:
             'validated': self._validated,
             'finished': finished,
             'options': self._comparable,
+            'global_batch': resume.global_batch(self.opt),
             'tensorboard': events,
         }
         if self.opt['rank'] == 0:

@@ -28,7 +28,7 @@ def state_of(model: BaseModel, ranks: Ranks, epoch: int, iteration: int) -> dict
         'schedulers': [scheduler.state_dict() for scheduler in model.schedulers],
         'optimizer_names': [type(optimizer).__name__ for optimizer in model.optimizers],
         'best_metric_results': plain(getattr(model, 'best_metric_results', {})),
-        'random': ranks.gather(random_states()),
+        'random': ranks.gather(random_states(model.device)),
         'files': {name: digest for name, digest in saved.items() if iteration_of(name) == iteration},
     }
 
@@ -59,7 +59,7 @@ def restore(model: BaseModel, state: dict[str, Any]) -> None:
     model.saved_files = dict(state.get('files', {}))  # the state may be saved again, with later results
     rank = model.opt.get('rank', 0)
     if rank < len(state.get('random', [])):
-        set_random_states(state['random'][rank])
+        set_random_states(state['random'][rank], model.device)
 
 
 def _restore_optimizers(model: BaseModel, state: dict[str, Any], override: bool | None) -> None:
@@ -74,8 +74,12 @@ def _restore_optimizers(model: BaseModel, state: dict[str, Any], override: bool 
                 group.update((name, value) for name, value in fresh.items() if name in kept)
 
 
-def random_states() -> dict[str, Any]:
-    """Return the states of all generators that a training may use, on this rank, as tensors and numbers."""
+def random_states(device: torch.device) -> dict[str, Any]:
+    """Return the states of all generators that a training may use, on this rank, as tensors and numbers.
+
+    Args:
+        device: of the model. On the CPU, CUDA is not initialized: that takes memory of a GPU.
+    """
     version, state, gauss = random.getstate()
     _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     array = torch.from_numpy(np.asarray(keys).astype(np.int64))
@@ -83,18 +87,18 @@ def random_states() -> dict[str, Any]:
         'python': {'version': version, 'state': torch.tensor(state), 'gauss': gauss},
         'numpy': {'state': array, 'position': position, 'has_gauss': has_gauss, 'cached': cached},
         'torch': torch.get_rng_state(),
-        'cuda': torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        'cuda': torch.cuda.get_rng_state() if device.type == 'cuda' else None,
     }
 
 
-def set_random_states(states: dict[str, Any]) -> None:
+def set_random_states(states: dict[str, Any], device: torch.device) -> None:
     """Set the generators of this rank to what :func:`random_states` returned."""
     python, array = states['python'], states['numpy']
     random.setstate((python['version'], tuple(python['state'].tolist()), python['gauss']))
     keys = array['state'].numpy().astype(np.uint32)
     np.random.set_state(('MT19937', keys, array['position'], array['has_gauss'], array['cached']))
     torch.set_rng_state(states['torch'])
-    if states['cuda'] is not None and torch.cuda.is_available():
+    if states['cuda'] is not None and device.type == 'cuda':
         torch.cuda.set_rng_state(states['cuda'])
 
 

@@ -9,6 +9,7 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
 
 from lkdn_basicsr.options.diff import plain
+from lkdn_basicsr.options.parse import set_num_gpu
 from lkdn_basicsr.training.run import Run
 from tests.support import processes
 from tests.support.option_files import TRAIN, write_options
@@ -49,7 +50,7 @@ def test_defaults(opt, parse):
     opt = parse(opt)
     assert opt['logger'] == {'print_freq': 100, 'save_checkpoint_freq': 5000, 'use_tb_logger': False}
     assert opt['val'] == {'val_freq': 5000, 'save_img': False, 'suffix': None}
-    assert opt['num_gpu'] == torch.cuda.device_count() and 1 <= opt['manual_seed'] <= 10000
+    assert opt['num_gpu'] == min(torch.cuda.device_count(), 1) and 1 <= opt['manual_seed'] <= 10000
     assert opt['datasets']['train']['use_hflip'] is opt['datasets']['train']['use_rot'] is True
 
 
@@ -67,6 +68,53 @@ def test_without_gpus_the_run_is_on_the_cpu(opt, parse):
     train = opt['datasets']['train']
     assert opt['num_gpu'] == 0 and train['prefetch_mode'] is None and train['pin_memory'] is False
     assert opt.notes == ['No GPU found: this runs on the CPU (num_gpu: 2).']
+
+
+TORCHRUN = (
+    'num_gpu: auto uses 1 of 4 GPUs; torchrun --nproc_per_node=4 uses all, with a batch of batch_size_per_gpu for each.'
+)
+
+
+@pytest.mark.parametrize(
+    'requested, present, distributed, number, notes',
+    [
+        ('auto', 1, False, 1, []),
+        ('auto', 4, False, 1, [TORCHRUN]),
+        ('auto', 4, True, 1, []),
+        ('auto', 0, False, 0, ['No GPU found: this runs on the CPU (num_gpu: auto).']),
+        (4, 4, False, 4, []),
+        (4, 4, True, 1, []),
+        (4, 2, False, 2, ['num_gpu: 4 is more than this machine has: 2 used.']),
+        (1, 4, False, 1, []),
+        (0, 4, False, 0, []),
+        (0, 4, True, 0, []),
+    ],
+)
+def test_number_of_gpus(monkeypatch, requested, present, distributed, number, notes):
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: present)
+    opt = {'num_gpu': requested, 'datasets': {}}
+    assert set_num_gpu(opt, distributed) == notes and opt['num_gpu'] == number
+
+
+@pytest.mark.parametrize('is_train', [True, False])
+def test_gpu_that_runs_no_kernel_is_refused_before_anything_is_written(
+    opt, test_opt, parse, refused, monkeypatch, is_train
+):
+    def ones(*size, device):
+        tried.append(device)
+        if device == 'cuda:1':
+            raise RuntimeError('CUDA error: no kernel image is available for execution on the device')
+        return torch.zeros(1)
+
+    tried, opt = [], opt if is_train else test_opt
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 3)
+    monkeypatch.setattr(torch, 'ones', ones)
+    for arguments in ([], ['--check']):
+        message = refused(dict(opt, num_gpu=2), *arguments, is_train=is_train)
+        assert 'cannot use the GPU' in message and 'no kernel image' in message and 'num_gpu: 0' in message
+    assert tried == ['cuda:0', 'cuda:1'] * 2
+    parse(dict(opt, num_gpu=0), is_train=is_train)
+    assert len(tried) == 4
 
 
 def test_the_template_of_an_official_file_is_corrected(opt, parse):

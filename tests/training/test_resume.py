@@ -18,6 +18,7 @@ from basicsr.models.sr_model import SRModel
 from basicsr.utils.registry import MODEL_REGISTRY
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
+from lkdn_basicsr.training.resume import global_batch
 from tests.support import processes
 from tests.support.runs import BASICSR, BASICSR_DATASETS, change, damage, log, reset_log, run, same, snapshot, train
 
@@ -347,6 +348,32 @@ def test_changed_settings_are_listed_and_the_checkpoint_decides(stopped, monkeyp
     assert 'iter:       7, lr:(5.000e-03' in text
 
 
+def test_global_batch_is_logged_and_compared(stopped, monkeypatch):
+    """It depends on the ranks and GPUs as well, which are not compared: they may change as long as it stays."""
+    assert 'Global batch size (batch size per gpu × GPUs or ranks): 3\n' in log(stopped)
+    path = stopped / RUN / 'training_states/6.state'
+    state = load(stopped, 'training_states/6.state')
+    assert state.pop('global_batch') == 3
+    torch.save(state, path)  # as of earlier releases
+    assert train(monkeypatch, '--auto_resume') is None
+    assert 'Changed setting' not in log(stopped)
+    (stopped / RUN / 'training_states/7.state').unlink()
+    torch.save(state | {'global_batch': 6}, path)  # as of two ranks
+    assert train(monkeypatch, '--auto_resume') is None
+    text = log(stopped)
+    assert 'Changed setting global batch: 6 in the checkpoint, 3 now; continues with 3.' in text
+    assert text.count('Changed setting') == 1
+
+
+@pytest.mark.parametrize(
+    'dist, world_size, num_gpu, expected', [(False, 1, 0, 8), (False, 1, 4, 32), (True, 2, 1, 16), (True, 2, 0, 16)]
+)
+def test_global_batch(dist, world_size, num_gpu, expected):
+    datasets = {'train': {'batch_size_per_gpu': 8}}
+    opt = {'dist': dist, 'world_size': world_size, 'num_gpu': num_gpu, 'datasets': datasets}
+    assert global_batch(opt) == expected
+
+
 def test_training_longer_than_the_schedule_of_the_checkpoint_is_refused(home, monkeypatch):
     change(home, 'train:scheduler={type: CosineAnnealingRestartLR, periods: [7], restart_weights: [1]}')
     assert train(monkeypatch) is None
@@ -434,3 +461,21 @@ def test_nan_stops_the_run_and_is_not_saved(home, monkeypatch, classes):
     for path in saved:
         if not path.stem.endswith('_fused'):  # products of such weights may be infinite
             assert all(value.isfinite().all() for value in torch.load(path, weights_only=True)['params'].values())
+
+
+def test_run_on_the_cpu_does_not_use_a_gpu(home, monkeypatch):
+    """Also where there is one: not for the options, at a checkpoint, for a validation, or when it resumes."""
+
+    def use(*_):
+        raise AssertionError('a GPU is used')
+
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    for name in ('_lazy_init', 'get_rng_state', 'set_rng_state'):
+        monkeypatch.setattr(torch.cuda, name, use)
+    change(home, 'num_gpu=0')
+    assert train_until(monkeypatch, 'iter:       4', stop()) == 143
+    state = load(home, 'training_states/4.state')
+    rank = state['random'][0]
+    assert rank['cuda'] is None
+    torch.save(state | {'random': [rank | {'cuda': rank['torch']}]}, home / RUN / 'training_states/4.state')  # of a GPU
+    assert train(monkeypatch, '--auto_resume') is None
