@@ -45,10 +45,10 @@ def compare(arguments: argparse.Namespace) -> None:
         arguments: See :func:`build_parser`. The subfolder ``methods`` of ``--out`` is the cache of results.
 
     Raises:
-        InputError: An argument cannot be used, or the report cannot be written.
+        InputError: An argument or the GPU cannot be used, or the report cannot be written.
     """
     # Imported here, so that cli.report_errors reports an OpenCV that does not load.
-    from lkdn_basicsr.evaluate import published
+    from lkdn_basicsr.evaluate import latency, published
     from lkdn_basicsr.evaluate.benchmarks import read_benchmarks
     from lkdn_basicsr.evaluate.loading.load import load
     from lkdn_basicsr.evaluate.measure import measure, measure_bicubic
@@ -67,6 +67,7 @@ def compare(arguments: argparse.Namespace) -> None:
     named_files = [split_name(model) for model in arguments.models]
     names = method_names(named_files)
     networks = [load(path, scale) for _, path in named_files]
+    latency.device()  # raises if the GPU cannot be used
     check_writable(out)
 
     cache = os.path.join(out, 'methods')

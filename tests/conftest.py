@@ -13,6 +13,13 @@ torch.set_num_threads(1)  # the tensors are tiny; and the tests must not depend 
 SHARED = Path(__file__).resolve().parents[2] / 'shared'
 
 
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker('gpu'):
+                item.add_marker(pytest.mark.skip(reason='needs a GPU'))
+
+
 @pytest.fixture
 def shared():
     """The folder with the official code's numbers, weights and images, which a checkout may lack."""

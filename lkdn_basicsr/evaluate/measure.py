@@ -28,6 +28,7 @@ from basicsr.utils import tensor2img
 from tqdm import tqdm
 
 from lkdn_basicsr.data.imresize import imresize
+from lkdn_basicsr.devices import exact_arithmetic, is_out_of_memory
 from lkdn_basicsr.errors import InputError, one_line
 from lkdn_basicsr.evaluate import complexity, latency
 from lkdn_basicsr.evaluate.benchmarks import Benchmark
@@ -90,14 +91,12 @@ def _upscale(loaded: LoadedNetwork, lq: np.ndarray, label: str) -> np.ndarray:
     """Map (H, W, 3) uint8 BGR to (scale·H, scale·W, 3) uint8 BGR; ``label`` names the image in errors."""
     image = torch.from_numpy(np.ascontiguousarray(lq[..., ::-1].transpose(2, 0, 1))).float().div_(255)[None]
     device = latency.device()
-    network = loaded.network.to(device)
     try:
-        # Scores must not depend on the machine, so GPUs must not use TF32 in convolutions.
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=False):
-            output = network(image.to(device)).float().cpu()
-    except (RuntimeError, ValueError, TypeError) as error:  # raised by third-party code
+        with exact_arithmetic():
+            output = loaded.network.to(device)(image.to(device)).float().cpu()
+    except (RuntimeError, ValueError, TypeError, MemoryError) as error:  # raised by third-party code
         reason = f'{loaded.path} fails for {label} ({one_line(error)}): leave the network or that benchmark out'
-        if 'memory' in str(error):  # the CPU's allocator raises a plain RuntimeError
+        if is_out_of_memory(error):
             reason = (
                 f'the memory of {latency.device_name()} does not suffice for {label} ({lq.shape[1]}×{lq.shape[0]} '
                 'pixels): leave that benchmark out, or measure on a machine with more; results so far are kept'
@@ -136,8 +135,8 @@ def _time(loaded: LoadedNetwork, device: str) -> float | None:
     """Return the latency in seconds; None if memory does not suffice for 1280×720."""
     try:
         return latency.latency(loaded.network.to(latency.device()), loaded.scale)
-    except RuntimeError as error:
-        if 'memory' not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
             raise
         reason = f'the memory of {device} does not suffice for an output of 1280×720'
         logging.getLogger('basicsr').warning(f'{loaded.path} is not timed: {reason}.')

@@ -133,7 +133,7 @@ def _markdown_table(columns: Sequence[Column], entries: Sequence[Result] | Seque
 
 def protocol(results: Sequence[Result]) -> str:
     """Return how the results were measured: one paragraph, to be printed below their table."""
-    latency = ' Latency is for the same output, float32, one image at a time: the median of a few runs after a warm-up.'
+    latency = ' Latency is for the same output, float32, one image at a time: the median after a warm-up.'
     return (
         'PSNR [dB] / SSIM on Y of YCbCr, outputs rounded to 8 bits, without a border of '
         f"{results[0].scale} pixels; LR images and the method Bicubic by MATLAB's bicubic resize. Best in bold, second "

@@ -1,4 +1,7 @@
-"""A study: train and measure each run that is not done, then write the report."""
+"""A study: train and measure each run that is not done, then write the report.
+
+``measure_run`` and ``write_report`` use the GPU, so :class:`Trainer` calls them in subprocesses.
+"""
 
 import dataclasses
 import os
@@ -58,11 +61,9 @@ class Study:
 
         The networks are timed here, one after the other, because no run is in training any more.
         """
-        results = [self.measure(run, timed=True) for run in self.runs if self.ranks.get(run.key) == DONE]
-        if results:
-            results.insert(0, measure_bicubic(self.benchmarks, self.runs[0].scale, self._cache))
-            report.write_report(self.out, title, results, self.benchmarks)
-            print(f'\n{table.markdown(results)}\nThe page: {os.path.join(self.out, "index.html")}', flush=True)
+        done = [run for run in self.runs if self.ranks.get(run.key) == DONE]
+        if done:
+            self.trainer.call(write_report, title, done, self.benchmarks, self.out, not self._is_distributed)
 
     def train(self, run: StudyRun, lock: BinaryIO) -> None:
         """Train a run to its end, unless it has been trained before."""
@@ -73,14 +74,6 @@ class Study:
         self.trainer.train(run, lock, os.path.join(run.folder, 'study.log') if self._is_distributed else None)
         record['seconds'], record['curves'] = run.read_events()
         run.write_record(record)
-
-    def measure(self, run: StudyRun, timed: bool = False) -> Result:
-        """Measure a trained run; results that were measured before come from the cache."""
-        progress, record = not self._is_distributed, run.read_record()
-        result = measure(run.checkpoint, self.benchmarks, run.scale, self._cache, run.name, progress, timed)
-        result.seconds = record['seconds']
-        result.curves = {name: [tuple(point) for point in points] for name, points in record['curves'].items()}
-        return result
 
     def _claim_next(self, runs: list[StudyRun]) -> tuple[StudyRun, BinaryIO]:
         """Return the first run that no other process has claimed, and its lock; wait while there is none."""
@@ -99,7 +92,7 @@ class Study:
         """Return the state of the run afterwards: ``DONE``, or why it failed."""
         try:
             self.train(run, lock)
-            scores = self.measure(run).scores
+            scores = self.trainer.call(measure_run, run, self.benchmarks, not self._is_distributed).scores
         except InputError as error:
             self._log(run, f'failed: {error}', is_error=True)
             return str(error)
@@ -114,6 +107,23 @@ class Study:
     def _is_distributed(self) -> bool:
         return self.ranks.launch.world_size > 1
 
-    @property
-    def _cache(self) -> str:
-        return os.path.join(self.out, 'methods')  # as in lkdn_basicsr.compare
+
+def measure_run(run: StudyRun, benchmarks: list[Benchmark], progress: bool, timed: bool = False) -> Result:
+    """Measure a trained run; results that were measured before come from the cache."""
+    record = run.read_record()
+    result = measure(run.checkpoint, benchmarks, run.scale, _cache(run.out), run.name, progress, timed)
+    result.seconds = record['seconds']
+    result.curves = {name: [tuple(point) for point in points] for name, points in record['curves'].items()}
+    return result
+
+
+def write_report(title: str, runs: list[StudyRun], benchmarks: list[Benchmark], out: str, progress: bool) -> None:
+    """Time the networks of trained runs, and write and print the report."""
+    results = [measure_bicubic(benchmarks, runs[0].scale, _cache(out))]
+    results += [measure_run(run, benchmarks, progress, timed=True) for run in runs]
+    report.write_report(out, title, results, benchmarks)
+    print(f'\n{table.markdown(results)}\nThe page: {os.path.join(out, "index.html")}', flush=True)
+
+
+def _cache(out: str) -> str:
+    return os.path.join(out, 'methods')  # as in lkdn_basicsr.compare

@@ -1,14 +1,20 @@
-"""Training of one run: by one process at a time, in a subprocess that ends with the study."""
+"""Training of one run: by one process at a time, in a subprocess that ends with the study.
+
+Networks are measured in subprocesses too. The study itself never uses the GPU: its memory is free for the next
+training, and it may allow only one process at a time.
+"""
 
 import contextlib
 import fcntl
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from types import FrameType
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 from lkdn_basicsr import cli
 from lkdn_basicsr.errors import InputError
@@ -40,9 +46,9 @@ def claim(run: StudyRun) -> BinaryIO | None:
 
 
 class Trainer:
-    """Starts the trainings of a study. As a context manager, it forwards stop signals to the one in progress.
+    """Starts the subprocesses of a study. As a context manager, it forwards stop signals to the one in progress.
 
-    Between trainings a stop signal ends the study immediately.
+    Between subprocesses a stop signal ends the study immediately.
 
     Attributes:
         stopped_by: the first stop signal.
@@ -78,14 +84,28 @@ class Trainer:
             InputError: the training failed.
             SystemExit: a signal stopped the study; the trainer has saved a checkpoint.
         """
+        with open(log_file, 'ab') if log_file else contextlib.nullcontext() as log:
+            what = f'the trainer (log in {run.folder})'
+            self._run(what, log, [lock.fileno()], _train, run.name, run.out, run.options_path)
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function in a subprocess and return its result; all of these are pickled.
+
+        Raises:
+            InputError: by the function, or because the subprocess failed.
+            SystemExit: a signal stopped the study.
+        """
+        return self._run('the process that measures', None, [], function, *arguments)
+
+    def _run(self, what: str, output: BinaryIO | None, fds: list[int], function: Callable, *arguments: Any) -> Any:
         environment = {key: value for key, value in os.environ.items() if not key.startswith(TORCHRUN)}
         package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         environment['PYTHONPATH'] = os.pathsep.join(filter(None, [package, os.environ.get('PYTHONPATH')]))
-        log = open(log_file, 'ab') if log_file else contextlib.nullcontext()
-        with log as output, tempfile.TemporaryFile() as message:
-            arguments = [os.getpid(), run.name, run.out, run.options_path, message.fileno()]
-            command = [sys.executable, '-m', __name__, *map(str, arguments)]
-            fds = [lock.fileno(), message.fileno()]
+        with tempfile.TemporaryFile() as call, tempfile.TemporaryFile() as result:
+            pickle.dump((function, arguments), call)
+            call.seek(0)
+            command = [sys.executable, '-m', __name__, *map(str, (os.getpid(), call.fileno(), result.fileno()))]
+            fds = [*fds, call.fileno(), result.fileno()]
             # Ctrl-C signals the group of the study. A trainer in that group would get it twice, directly and
             # forwarded, and the second signal stops a training without a checkpoint: it gets a group of its own.
             self._process = subprocess.Popen(
@@ -93,31 +113,44 @@ class Trainer:
             )
             status = self._process.wait()
             self._process = None
-            message.seek(0)
-            reason = message.read().decode()
+            result.seek(0)
+            contents = result.read()
         if self.stopped_by is not None:
             sys.exit(128 + self.stopped_by)
         if status != 0:
             end = f'ended with status {status}' if status > 0 else f'was killed by {signal.Signals(-status).name}'
-            raise InputError(reason or f'the trainer {end}; its log is in {run.folder}')
+            raise InputError(f'{what} {end}')
+        value = pickle.loads(contents) if contents else None
+        if isinstance(value, InputError):
+            raise value
+        return value
+
+
+def _train(name: str, root: str, options: str) -> None:
+    sys.argv = ['lkdn_basicsr.train', '-opt', options, '--auto_resume']
+    from lkdn_basicsr.training.run import train_pipeline
+
+    try:
+        train_pipeline(root)
+    except InputError as error:
+        print(f'{name}: error: {error}', file=sys.stderr)
+        raise
 
 
 def main() -> None:
-    """Train one run: ``PARENT NAME ROOT OPTIONS MESSAGE``, the last a file descriptor for the message of an error."""
-    parent, name, root, options, message = sys.argv[1:]
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the training handles it, there is nothing to save
+    """Call a function and return its result or InputError: ``PARENT CALL RESULT``, the last two file descriptors."""
+    parent, call, result = map(int, sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until a training handles it, there is nothing to save
     end_with_parent()
-    if os.getppid() != int(parent):  # the parent ended before
+    if os.getppid() != parent:  # the parent ended before
         sys.exit(1)
-    sys.argv = ['lkdn_basicsr.train', '-opt', options, '--auto_resume']
-    with cli.report_errors(name):
-        from lkdn_basicsr.training.run import train_pipeline
-
+    with cli.report_errors('study'), open(call, 'rb') as call_file, open(result, 'wb') as result_file:
+        function, arguments = pickle.load(call_file)
         try:
-            train_pipeline(root)
+            value = function(*arguments)
         except InputError as error:
-            os.write(int(message), str(error).encode())
-            raise
+            value = error
+        pickle.dump(value, result_file)
 
 
 if __name__ == '__main__':

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -168,6 +169,21 @@ def test_out_of_memory(one, monkeypatch):
         measure(loaded, [one], 4, 'cache')
     # A network that is too large for 1280×720 is not timed, but memory may suffice for the images.
     assert measure(loaded, [], 4, 'new').latency is None
+
+
+def test_an_illegal_memory_access_is_not_taken_for_lack_of_memory(one, monkeypatch):
+    loaded = load('small.pth')
+    error = RuntimeError('CUDA error: an illegal memory access was encountered')
+    monkeypatch.setattr(type(loaded.network), 'forward', Mock(side_effect=error))
+    with pytest.raises(InputError, match='small.pth fails for p0 of One .CUDA error: an illegal memory access'):
+        module._upscale(loaded, one.read('p0')[1], 'p0 of One')
+
+
+def test_a_gpu_that_cannot_be_used_is_reported_in_one_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    monkeypatch.setattr(torch, 'ones', Mock(side_effect=RuntimeError('The NVIDIA driver on your system is too old')))
+    with pytest.raises(InputError, match='driver on your system is too old.*CUDA_VISIBLE_DEVICES= in the environment'):
+        latency.device.__wrapped__()  # which the result of a former call would hide
 
 
 def test_a_cache_that_cannot_be_written(one):

@@ -16,6 +16,7 @@ import torch
 import yaml
 
 from lkdn_basicsr.checkpoints import list_training_states
+from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.options.check_networks import check_networks
 from lkdn_basicsr.options.check_relations import check_relations
 from lkdn_basicsr.options.check_schema import check_schema
@@ -23,7 +24,7 @@ from lkdn_basicsr.options.option_file import read_option_file
 from lkdn_basicsr.study import __main__ as command
 from lkdn_basicsr.study.runs import list_option_files, read_runs
 from lkdn_basicsr.study.study import Study
-from lkdn_basicsr.study.trainer import claim
+from lkdn_basicsr.study.trainer import Trainer, claim
 from tests.support import processes
 from tests.support.runs import change, same, snapshot, write, write_run
 
@@ -192,6 +193,16 @@ def test_run_is_claimed_by_one_process_at_a_time(prepared_study):
         assert claim(run) is None
     with claim(run) as lock:
         assert lock is not None
+
+
+@pytest.mark.slow
+def test_trainer_calls_functions_in_processes_of_their_own():
+    with Trainer() as trainer:
+        assert trainer.call(os.getppid) == os.getpid()
+        with pytest.raises(InputError, match='nowhere.yml does not exist'):
+            trainer.call(read_option_file, 'nowhere.yml')
+        with pytest.raises(InputError, match='^the process that measures was killed by SIGABRT$'):
+            trainer.call(os.abort)
 
 
 @pytest.mark.parametrize(
