@@ -18,18 +18,19 @@ _OUT_OF_MEMORY = (
 )
 
 
-def check_cuda(remedy: str) -> None:
-    """Run a kernel of one element on the current GPU, whatever the number of GPUs that the driver reports.
+def check_cuda(remedy: str, device: str = 'cuda') -> None:
+    """Run a kernel of one element on a GPU, whatever the number of GPUs that the driver reports.
 
     Args:
         remedy: how to run on the CPU instead, for the message.
+        device: ``cuda:INDEX``; ``cuda`` is the current one.
 
     Raises:
         InputError: the driver is older than this build of PyTorch, the build has no kernels for the GPU, or the GPU is
             used exclusively by another process.
     """
     try:
-        torch.ones(1, device='cuda').add_(1).item()
+        torch.ones(1, device=device).add_(1).item()
     except Exception as error:  # torch raises RuntimeError, AssertionError and AcceleratorError
         reason = one_line(error).partition(' CUDA kernel errors might be')[0]
         raise InputError(
