@@ -5,6 +5,7 @@ connects them through a key-value store, so that an invalid option is reported o
 process group when the options are known.
 """
 
+import atexit
 import contextlib
 import ctypes
 import json
@@ -28,10 +29,13 @@ from lkdn_basicsr.devices import check_cuda
 from lkdn_basicsr.errors import InputError, one_line
 
 # Ranks wait for each other where one has more to do: it downloads weights, or its validation images are larger. The
-# timeout of the gradients' group must not end that. A rank that dies closes its connections, which gloo notices.
+# timeout of the gradients' group must not end that. A rank that dies closes its connections: gloo notices that and
+# raises. NCCL does not: a rank that waits for the gradients of a dead one is ended by the timeout, or by the launcher.
 PATIENCE = timedelta(days=30)
 # Seconds in which a failing rank prints its reason and the others read it: a launcher may end all after the first.
 GRACE = 1.0
+# Seconds that a rank whose connections broke waits for the reason of another one, which may be the cause.
+BLAME = 2.0
 ENVIRONMENT = {
     'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
     'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
@@ -117,8 +121,22 @@ class Ranks:
     ) -> None:
         if isinstance(error, Exception):
             # The process group stays: other ranks may be in a collective that never ends.
-            if not self.report_failure(str(error) if kind is InputError else f'{type(error).__name__}: {error}'):
+            is_lost = _is_lost_connection(error)
+            if is_lost:
+                self._await_reason()
+                error = InputError(
+                    f'rank {self.launch.rank} lost the connection to another rank ({one_line(error)}), which gave no '
+                    'reason: it was killed, as the launcher or the system log says, or the network failed'
+                )
+            is_first = self.report_failure(
+                str(error) if isinstance(error, InputError) else f'{type(error).__name__}: {error}'
+            )
+            if self.launch.rank == 0 and self._store is not None:
+                atexit.register(time.sleep, GRACE)  # it may serve the store; the reason is printed before
+            if not is_first:
                 raise SystemExit(1) from None
+            if is_lost:
+                raise error from None
         elif kind is None or (kind is SystemExit and dist.is_initialized()):
             self.leave()
 
@@ -195,10 +213,19 @@ class Ranks:
 
     def exit_after_failure(self) -> None:
         """End this rank with status 1 if another one has failed, which prints the reason; for loops that wait."""
-        if self._store is not None and self._store.check(['lkdn failed']):
+        if self._store is not None and self._store.check(['lkdn text failed']):
             self.report_failure('')
             time.sleep(GRACE)
             raise SystemExit(1)
+
+    def _await_reason(self) -> None:
+        """Wait a moment for another rank to report a failure."""
+        deadline = time.monotonic() + BLAME
+        with contextlib.suppress(RuntimeError):  # the rank that served the store has ended
+            while (
+                self._store is not None and not self._store.check(['lkdn text failed']) and time.monotonic() < deadline
+            ):
+                time.sleep(0.1)
 
     def init_process_group(self, num_gpu: int, dist_params: dict[str, Any] | None = None) -> None:
         """Create the process group and select the device of this rank; after :meth:`rendezvous`.
@@ -280,7 +307,7 @@ class Ranks:
         elif self._store is not None:
             self.set(f'left {self.launch.rank}')
             for rank in range(1, self.launch.world_size if self.launch.rank == 0 else 1):
-                while self.get(f'left {rank}') is None:
+                while self.get(f'left {rank}') is None and self.get('failed') is None:
                     time.sleep(0.1)
 
     def report_failure(self, reason: str) -> bool:
@@ -292,13 +319,21 @@ class Ranks:
         first = own = f'{self.launch.rank} {reason}'
         if self._store is not None:
             with contextlib.suppress(RuntimeError):  # the rank that served the store has ended
-                first = self._store.compare_set('lkdn failed', '', own).decode()
+                first = self._store.compare_set('lkdn text failed', '', own).decode()
         if report := os.environ.get('TORCHELASTIC_ERROR_FILE'):
             # What torch's @record writes, without the traceback, for which torchrun would not show the message.
             message = {'message': first.partition(' ')[2], 'extraInfo': {'timestamp': str(int(time.time()))}}
             with open(report, 'w', encoding='utf-8') as file:
                 json.dump({'message': message}, file)
         return first == own
+
+
+def _is_lost_connection(error: BaseException) -> bool:
+    """Return whether an exception means that another rank has ended, rather than a failure of this one."""
+    text = str(error)
+    is_closed = any(words in text for words in ('closed by peer', 'reset by peer', 'Broken pipe', 'remote process'))
+    is_communication = isinstance(error, dist.DistError) or 'gloo' in text or 'NCCL' in text
+    return isinstance(error, RuntimeError) and is_communication and is_closed
 
 
 def _start_deadline() -> float:

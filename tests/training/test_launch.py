@@ -129,3 +129,44 @@ def test_a_rank_that_does_not_start_is_named(start, monkeypatch):
     monkeypatch.setattr(distributed, '_start_deadline', lambda: time.monotonic() + 0.2)
     ended, _ = start(lambda ranks: ranks.init_process_group(0), lambda ranks: None)
     assert 'rank 1 of 2 has not started' in str(ended[0])
+
+
+GLOO = '[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:545] Read error [::1]:4: Connection reset by peer'
+
+
+def lose_connection(ranks):
+    raise RuntimeError(GLOO)
+
+
+def test_a_lost_connection_is_not_the_reason(start):
+    """The rank that fails reports it after another one has noticed."""
+
+    def fail(ranks):
+        time.sleep(0.5)
+        raise ValueError('the first failure')
+
+    ended, _ = start(lose_connection, fail)
+    assert isinstance(ended[0], SystemExit) and ended[0].code == 1
+    assert str(ended[1]) == 'the first failure'
+
+
+def test_a_rank_that_is_killed_is_reported_in_one_line(start, monkeypatch):
+    monkeypatch.setattr(distributed, 'BLAME', 0.2)
+    ended, _ = start(lose_connection, lose_connection)
+    assert sorted(type(error).__name__ for error in ended) == ['InputError', 'SystemExit']
+    assert 'lost the connection to another rank' in ''.join(map(str, ended))
+
+
+@pytest.mark.parametrize(
+    'error, is_lost',
+    [
+        (RuntimeError(GLOO), True),
+        (dist.DistNetworkError('failed to recv, got 0 bytes: Connection reset by peer'), True),
+        (dist.DistBackendError('NCCL error: remote process exited or there was a network error'), True),
+        (dist.DistBackendError('NCCL error: unhandled cuda error'), False),
+        (torch.OutOfMemoryError('CUDA out of memory'), False),
+        (ConnectionResetError('Connection reset by peer'), False),  # of a worker
+    ],
+)
+def test_lost_connections_are_detected(error, is_lost):
+    assert distributed._is_lost_connection(error) is is_lost
