@@ -68,6 +68,7 @@ def run_study(arguments: argparse.Namespace) -> None:
             check_runs(runs)
             ranks.set('study checked', '')
         while ranks.get('study checked') is None:
+            ranks.exit_after_failure()
             time.sleep(0.1)
         benchmarks = read_benchmarks(arguments.sets or benchmark_folders(runs), runs[0].scale)
         check_writable(arguments.out)

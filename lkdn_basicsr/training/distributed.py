@@ -5,11 +5,13 @@ connects them through a key-value store, so that an invalid option is reported o
 process group when the options are known.
 """
 
+import atexit
 import contextlib
 import ctypes
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,11 +25,17 @@ import torch
 import torch.distributed as dist
 from basicsr.utils.dist_util import get_dist_info
 
-from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.devices import check_cuda
+from lkdn_basicsr.errors import InputError, one_line
 
 # Ranks wait for each other where one has more to do: it downloads weights, or its validation images are larger. The
-# timeout of the gradients' group must not end that. A rank that dies closes its connections, which gloo notices.
+# timeout of the gradients' group must not end that. A rank that dies closes its connections: gloo notices that and
+# raises. NCCL does not: a rank that waits for the gradients of a dead one is ended by the timeout, or by the launcher.
 PATIENCE = timedelta(days=30)
+# Seconds in which a failing rank prints its reason and the others read it: a launcher may end all after the first.
+GRACE = 1.0
+# Seconds that a rank whose connections broke waits for the reason of another one, which may be the cause.
+BLAME = 2.0
 ENVIRONMENT = {
     'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
     'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
@@ -113,8 +121,22 @@ class Ranks:
     ) -> None:
         if isinstance(error, Exception):
             # The process group stays: other ranks may be in a collective that never ends.
-            if not self.report_failure(str(error) if kind is InputError else f'{type(error).__name__}: {error}'):
+            is_lost = _is_lost_connection(error)
+            if is_lost:
+                self._await_reason()
+                error = InputError(
+                    f'rank {self.launch.rank} lost the connection to another rank ({one_line(error)}), which gave no '
+                    'reason: it was killed, as the launcher or the system log says, or the network failed'
+                )
+            is_first = self.report_failure(
+                str(error) if isinstance(error, InputError) else f'{type(error).__name__}: {error}'
+            )
+            if self.launch.rank == 0 and self._store is not None:
+                atexit.register(time.sleep, GRACE)  # it may serve the store; the reason is printed before
+            if not is_first:
                 raise SystemExit(1) from None
+            if is_lost:
+                raise error from None
         elif kind is None or (kind is SystemExit and dist.is_initialized()):
             self.leave()
 
@@ -140,7 +162,14 @@ class Ranks:
         if 'TORCHELASTIC_RUN_ID' in os.environ:
             # Ranks outlive a torchrun that is killed; one started in its place would find the GPUs in use.
             end_with_parent()
-        store = next(dist.rendezvous('env://', self.launch.rank, self.launch.world_size))[0]
+        try:
+            store = next(dist.rendezvous('env://', self.launch.rank, self.launch.world_size))[0]
+        except dist.DistError as error:  # after half an hour, or because the port is in use
+            address = f'{os.environ["MASTER_ADDR"]}:{os.environ["MASTER_PORT"]}'
+            raise InputError(
+                f'rank {self.launch.rank} of {self.launch.world_size} cannot connect the ranks at {address} '
+                f'({one_line(error)}): check the logs of the others, or set dist_params: port'
+            ) from None
         self._store = dist.PrefixStore(f'lkdn {self._agree_on_attempt(store)}', store)
 
     def _agree_on_attempt(self, store: dist.Store) -> str:
@@ -156,17 +185,47 @@ class Ranks:
             attempt = store.get(f'lkdn answer {name}').decode()
             store.set(f'lkdn has {attempt} {rank}', '')
             return attempt
-        missing, deadline = set(range(1, world_size)), time.monotonic() + dist.default_pg_timeout.total_seconds()
+        self._store = dist.PrefixStore(f'lkdn {name}', store)  # where ranks that have the name report failures
+        missing, deadline = set(range(1, world_size)), _start_deadline()
         while missing:
             for other in list(missing):
                 if store.check([f'lkdn has {name} {other}']):
                     missing.remove(other)
                 elif store.check([f'lkdn asks {other}']):
                     store.set(f'lkdn answer {store.get(f"lkdn asks {other}").decode()}', name)
-            if time.monotonic() > deadline:
-                raise InputError(f'rank {min(missing)} of {world_size} has not started: check its log, or start fewer')
-            time.sleep(0.05)
+            if missing:
+                self._pause(min(missing), deadline)
         return name
+
+    def _pause(self, missing: int, deadline: float) -> None:
+        """Wait a moment for a rank that is still to start.
+
+        Raises:
+            InputError: it has not started until the deadline.
+            SystemExit: another rank has failed.
+        """
+        self.exit_after_failure()
+        if time.monotonic() > deadline:
+            raise InputError(
+                f'rank {missing} of {self.launch.world_size} has not started: check its log, or start fewer'
+            )
+        time.sleep(0.05)
+
+    def exit_after_failure(self) -> None:
+        """End this rank with status 1 if another one has failed, which prints the reason; for loops that wait."""
+        if self._store is not None and self._store.check(['lkdn text failed']):
+            self.report_failure('')
+            time.sleep(GRACE)
+            raise SystemExit(1)
+
+    def _await_reason(self) -> None:
+        """Wait a moment for another rank to report a failure."""
+        deadline = time.monotonic() + BLAME
+        with contextlib.suppress(RuntimeError):  # the rank that served the store has ended
+            while (
+                self._store is not None and not self._store.check(['lkdn text failed']) and time.monotonic() < deadline
+            ):
+                time.sleep(0.1)
 
     def init_process_group(self, num_gpu: int, dist_params: dict[str, Any] | None = None) -> None:
         """Create the process group and select the device of this rank; after :meth:`rendezvous`.
@@ -176,22 +235,26 @@ class Ranks:
             dist_params: ``backend``, and ``timeout`` of its collectives in seconds.
 
         Raises:
-            InputError: there are more ranks than GPUs on this machine.
+            InputError: two ranks share a GPU, which NCCL cannot do, or a rank sees none.
+            SystemExit: another rank has failed.
         """
         if self._store is None:
             return
         dist_params = dist_params or {}
         backend = dist_params.get('backend', 'nccl') if num_gpu else 'gloo'
-        if num_gpu:
-            present, local_rank = torch.cuda.device_count(), int(os.environ['LOCAL_RANK'])
-            if backend == 'nccl' and local_rank >= present:
-                advice = 'start no more ranks than that on it, or set num_gpu: 0'
-                raise InputError(f'LOCAL_RANK is {local_rank}, but this machine has {present} GPUs; {advice}')
-            torch.cuda.set_device(local_rank % present)
         _, rank, world_size = self.launch
+        place = {'host': socket.gethostname()}
+        if num_gpu:
+            place['gpu'] = _select_gpu(int(os.environ['LOCAL_RANK']), place['host'])
         # Some ranks start later than others; the timeout of the options, which may be short, does not count for that.
-        self._store.set(f'lkdn rank {rank}', '')
-        self._store.wait([f'lkdn rank {other}' for other in range(world_size)], dist.default_pg_timeout)
+        self._store.set(f'lkdn rank {rank}', json.dumps(place))
+        deadline = _start_deadline()
+        for other in range(world_size):
+            while not self._store.check([f'lkdn rank {other}']):
+                self._pause(other, deadline)
+        places = [json.loads(self._store.get(f'lkdn rank {other}')) for other in range(world_size)]
+        if backend == 'nccl':
+            _check_gpus_differ(places)
         timeout = timedelta(seconds=dist_params['timeout']) if 'timeout' in dist_params else None
         dist.init_process_group(backend, store=self._store, rank=rank, world_size=world_size, timeout=timeout)
         # gloo also where gradients use NCCL, which would keep a GPU busy while it waits.
@@ -244,7 +307,7 @@ class Ranks:
         elif self._store is not None:
             self.set(f'left {self.launch.rank}')
             for rank in range(1, self.launch.world_size if self.launch.rank == 0 else 1):
-                while self.get(f'left {rank}') is None:
+                while self.get(f'left {rank}') is None and self.get('failed') is None:
                     time.sleep(0.1)
 
     def report_failure(self, reason: str) -> bool:
@@ -256,13 +319,56 @@ class Ranks:
         first = own = f'{self.launch.rank} {reason}'
         if self._store is not None:
             with contextlib.suppress(RuntimeError):  # the rank that served the store has ended
-                first = self._store.compare_set('lkdn failed', '', own).decode()
+                first = self._store.compare_set('lkdn text failed', '', own).decode()
         if report := os.environ.get('TORCHELASTIC_ERROR_FILE'):
             # What torch's @record writes, without the traceback, for which torchrun would not show the message.
             message = {'message': first.partition(' ')[2], 'extraInfo': {'timestamp': str(int(time.time()))}}
             with open(report, 'w', encoding='utf-8') as file:
                 json.dump({'message': message}, file)
         return first == own
+
+
+def _is_lost_connection(error: BaseException) -> bool:
+    """Return whether an exception means that another rank has ended, rather than a failure of this one."""
+    text = str(error)
+    is_closed = any(words in text for words in ('closed by peer', 'reset by peer', 'Broken pipe', 'remote process'))
+    is_communication = isinstance(error, dist.DistError) or 'gloo' in text or 'NCCL' in text
+    return isinstance(error, RuntimeError) and is_communication and is_closed
+
+
+def _start_deadline() -> float:
+    return time.monotonic() + dist.default_pg_timeout.total_seconds()
+
+
+def _select_gpu(local_rank: int, host: str) -> str:
+    """Select the GPU of a rank, and return its UUID; slurm may let each task see only its own.
+
+    Raises:
+        InputError: the rank sees no GPU, or cannot use it.
+    """
+    visible = torch.cuda.device_count()
+    if not visible:
+        raise InputError(f'num_gpu is not 0, but a rank on {host} sees no GPU: request one per task, or set num_gpu: 0')
+    index = local_rank % visible
+    check_cuda('set num_gpu: 0', f'cuda:{index}')
+    torch.cuda.set_device(index)
+    return str(torch.cuda.get_device_properties(index).uuid)
+
+
+def _check_gpus_differ(places: list[dict[str, str]]) -> None:
+    """Check that no two ranks have the same GPU: NCCL ends in a traceback then.
+
+    Args:
+        places: ``host`` and ``gpu`` (a UUID) of each rank.
+    """
+    owners: dict[tuple[str, str], int] = {}
+    for rank, place in enumerate(places):
+        first = owners.setdefault((place['host'], place['gpu']), rank)
+        if first != rank:
+            raise InputError(
+                f'ranks {first} and {rank} use the same GPU of {place["host"]}, {place["gpu"]}: start one rank per GPU '
+                '(torchrun --nproc_per_node, srun --gpus-per-task=1), or set num_gpu: 0'
+            )
 
 
 def end_with_parent() -> None:

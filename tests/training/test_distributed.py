@@ -170,6 +170,15 @@ def test_the_reason_of_a_failure_is_shown_once(home, forced, environment, reason
         assert snapshot(home) == before
 
 
+@pytest.mark.slow
+def test_a_rank_that_is_killed_leaves_no_traceback(home):
+    prepare(home)
+    done = torchrun(home, ARGUMENTS, DIE_AT='3')
+    own, _, report = done.stderr.partition('torch/distributed/elastic')
+    assert done.returncode == 1 and 'SIGKILL' in report.replace('Signal 9', 'SIGKILL')
+    assert 'gloo' not in done.stderr and 'Traceback' not in own.split('Traceback (most recent call last):\n  File "<')[0]
+
+
 def test_restarted_ranks_resume(home, monkeypatch):
     monkeypatch.setenv('TORCHELASTIC_MAX_RESTARTS', '3')
     monkeypatch.setenv('GROUP_WORLD_SIZE', '2')  # where a first start cannot be distinguished from a restart
