@@ -72,7 +72,9 @@ class LKDB(nn.Module):
         out = self.c5(torch.cat([distilled1, distilled2, distilled3, r4], dim=1))
         if self.has_lka:
             out = self.c6(self.atten(out))
-            out = self.pixel_norm(out.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # over the channels of each pixel
+            # Over the channels of each pixel. The official code copies the result to NCHW; benchmarks/gpu_layout.py
+            # measures whether a GPU needs that.
+            out = self.pixel_norm(out.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         else:
             out = self.cca(self.esa(out))
         return out + x
