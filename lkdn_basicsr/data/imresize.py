@@ -60,10 +60,10 @@ def _taps(length: int, scale: float, edges: Edges) -> tuple[np.ndarray, np.ndarr
     shrink = min(scale, 1)
     width = 4 / shrink
     # MATLAB's formulae, in its order and counting from 1: another order rounds differently in the last bit.
-    centre = np.arange(1, math.ceil(length * scale) + 1) / scale + 0.5 * (1 - 1 / scale)
-    left = np.floor(centre - width / 2)
+    center = np.arange(1, math.ceil(length * scale) + 1) / scale + 0.5 * (1 - 1 / scale)
+    left = np.floor(center - width / 2)
     rows = left[:, None] + np.arange(math.ceil(width) + 2)
-    weights = shrink * _cubic(shrink * (centre[:, None] - rows))
+    weights = shrink * _cubic(shrink * (center[:, None] - rows))
     weights /= weights.sum(axis=1, keepdims=True)
     rows = rows.astype(np.int64) - 1
     used = weights.any(axis=0)

@@ -20,15 +20,15 @@ def add_branches(*branches: Branch) -> Branch:
 
 
 def pad_kernel(weight: Tensor, kernel_size: int) -> Tensor:
-    """Return a kernel (O, I, k, k) as the centre of one of zeros, (O, I, K, K): 1×1 to K×K (transform VI).
+    """Return a kernel (O, I, k, k) as the center of one of zeros, (O, I, K, K): 1×1 to K×K (transform VI).
 
     Raises:
-        ValueError: K − k is negative or odd, so that there is no centre.
+        ValueError: K − k is negative or odd, so that there is no center.
     """
     size = weight.shape[-1]
     margin, odd = divmod(kernel_size - size, 2)
     if margin < 0 or odd:
-        raise ValueError(f'a {size}×{size} kernel cannot be the centre of {kernel_size}×{kernel_size}')
+        raise ValueError(f'a {size}×{size} kernel cannot be the center of {kernel_size}×{kernel_size}')
     return F.pad(weight, [margin] * 4)
 
 

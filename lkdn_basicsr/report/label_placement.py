@@ -35,14 +35,14 @@ class Bubble:
     Attributes:
         x, y: In data coordinates.
         radius: In points.
-        filled: Whether it is filled with the colour of its edge; the label is then black and larger.
+        filled: Whether it is filled with the color of its edge; the label is then black and larger.
     """
 
     name: str
     x: float
     y: float
     radius: float
-    colour: str
+    color: str
     filled: bool = True
 
 
@@ -58,21 +58,21 @@ def place_labels(axes: Axes, bubbles: Sequence[Bubble], occupied: Sequence[Bbox]
     point = axes.figure.dpi / 72
     texts = [_add_text(axes, bubble) for bubble in bubbles]
     halves = np.array([text.get_window_extent().size for text in texts]) / 2 + point
-    centres = axes.transData.transform([(bubble.x, bubble.y) for bubble in bubbles])
+    centers = axes.transData.transform([(bubble.x, bubble.y) for bubble in bubbles])
     radii = np.array([bubble.radius * point for bubble in bubbles])
     # A box touches the circle of this radius in its direction, with a side where the direction is straight.
     circles = (radii[:, None] + _DISTANCE * point)[..., None]
-    middles = centres[:, None] + circles * _DIRECTION + halves[:, None] * np.clip(_DIRECTION * 1.6, -1, 1)
+    middles = centers[:, None] + circles * _DIRECTION + halves[:, None] * np.clip(_DIRECTION * 1.6, -1, 1)
     boxes = _boxes(middles, halves[:, None])
-    lines = [_lines(*bubble) for bubble in zip(centres, radii, boxes)]
-    discs = _boxes(centres, radii[:, None])
+    lines = [_lines(*bubble) for bubble in zip(centers, radii, boxes)]
+    discs = _boxes(centers, radii[:, None])
     frame = np.array([axes.bbox.extents])
     covering = np.concatenate([discs, np.array([box.extents for box in occupied]).reshape(-1, 4)])
     fixed_costs = []  # of each candidate, which do not depend on the other labels
     for i in range(len(bubbles)):
         others = np.arange(len(bubbles)) != i
         outside = np.prod(2 * halves[i]) - _overlaps(boxes[i], frame)[:, 0]
-        distances = _distances(boxes[i], centres, radii)
+        distances = _distances(boxes[i], centers, radii)
         is_near = distances[:, others] < 1.5 * distances[:, [i]] + 3 * point
         ambiguous = np.where(_HAS_LINE, 0.2, 1) * is_near.sum(axis=1)
         crossed = np.where(_HAS_LINE, _points_inside(lines[i], discs[others]), 0)
@@ -101,9 +101,9 @@ def place_labels(axes: Axes, bubbles: Sequence[Bubble], occupied: Sequence[Bbox]
 
 
 def _add_text(axes: Axes, bubble: Bubble) -> Text:
-    size, colour = (10.5, 'black') if bubble.filled else (9.5, bubble.colour)
+    size, color = (10.5, 'black') if bubble.filled else (9.5, bubble.color)
     style: dict[str, Any] = {'transform': IdentityTransform(), 'ha': 'center', 'va': 'center', 'parse_math': False}
-    return axes.text(0, 0, bubble.name, fontsize=size, color=colour, zorder=5, **style)
+    return axes.text(0, 0, bubble.name, fontsize=size, color=color, zorder=5, **style)
 
 
 def _settle(costs: Callable[[int, list[int]], np.ndarray], chosen: list[int], seed: int) -> list[int]:
@@ -122,11 +122,11 @@ def _boxes(middles: np.ndarray, halves: np.ndarray) -> np.ndarray:
     return np.concatenate([middles - halves, middles + halves], axis=-1)
 
 
-def _lines(centre: np.ndarray, radius: float, boxes: np.ndarray) -> np.ndarray:
+def _lines(center: np.ndarray, radius: float, boxes: np.ndarray) -> np.ndarray:
     """Return 24 points from the edge of a bubble to the nearest point of each box: (n, 24, 2)."""
-    ends = np.clip(centre, boxes[:, :2], boxes[:, 2:])
-    offsets = ends - centre
-    starts = centre + offsets * (radius / np.maximum(np.hypot(*offsets.T), 1e-9))[:, None]
+    ends = np.clip(center, boxes[:, :2], boxes[:, 2:])
+    offsets = ends - center
+    starts = center + offsets * (radius / np.maximum(np.hypot(*offsets.T), 1e-9))[:, None]
     return starts[:, None] + np.linspace(0, 1, 24)[:, None] * (ends - starts)[:, None]
 
 
@@ -136,10 +136,10 @@ def _overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.prod(sides.clip(0), axis=2)
 
 
-def _distances(boxes: np.ndarray, centres: np.ndarray, radii: np.ndarray) -> np.ndarray:
+def _distances(boxes: np.ndarray, centers: np.ndarray, radii: np.ndarray) -> np.ndarray:
     """Return the distances (n, m) between boxes (n, 4) and discs (m), negative where they overlap."""
-    nearest = np.clip(centres, boxes[:, None, :2], boxes[:, None, 2:])
-    return np.hypot(*np.moveaxis(nearest - centres, 2, 0)) - radii
+    nearest = np.clip(centers, boxes[:, None, :2], boxes[:, None, 2:])
+    return np.hypot(*np.moveaxis(nearest - centers, 2, 0)) - radii
 
 
 def _points_inside(lines: np.ndarray, boxes: np.ndarray) -> np.ndarray:

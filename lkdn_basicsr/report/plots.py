@@ -16,9 +16,9 @@ from matplotlib.transforms import Bbox
 from lkdn_basicsr.evaluate.published import Published
 from lkdn_basicsr.evaluate.results import Result
 from lkdn_basicsr.report.label_placement import Bubble, place_labels
-from lkdn_basicsr.report.style import COLOURS, DPI, GREY, new_figure, shorten
+from lkdn_basicsr.report.style import COLORS, DPI, GRAY, new_figure, shorten
 
-DASHES = ('-', '--', '-.', ':')  # with more methods than colours, the colours repeat with the next dashes
+DASHES = ('-', '--', '-.', ':')  # with more methods than colors, the colors repeat with the next dashes
 LARGEST = 1300  # square points: area of the largest bubble
 
 
@@ -26,7 +26,7 @@ def plot_complexity(results: Sequence[Result], published: Sequence[Published], b
     """Plot the mean PSNR against Multi-Adds; the area of a bubble is proportional to the number of parameters.
 
     Methods without Multi-Adds, such as bicubic, are dashed lines, in separate axes where they are far below. Measured
-    methods are filled, published ones are hollow and grey. Methods without scores on this benchmark are left out.
+    methods are filled, published ones are hollow and gray. Methods without scores on this benchmark are left out.
 
     Args:
         published: At the scale of the results.
@@ -42,17 +42,17 @@ def plot_complexity(results: Sequence[Result], published: Sequence[Published], b
     for entry, psnr in entries:
         name, is_measured = shorten(entry.method), isinstance(entry, Result)
         if entry.multi_adds and entry.params:
-            colour = COLOURS[len(bubbles) % len(COLOURS)] if is_measured else GREY
+            color = COLORS[len(bubbles) % len(COLORS)] if is_measured else GRAY
             radius = _radius(entry.params, most)
-            bubbles.append(Bubble(name, entry.multi_adds / 1e9, psnr, radius, colour, is_measured))
+            bubbles.append(Bubble(name, entry.multi_adds / 1e9, psnr, radius, color, is_measured))
         else:
             lines.append((name, psnr))
     with new_figure(path, 6.4, 5.2) as figure:
         main, low = _add_axes(figure, [bubble.y for bubble in bubbles], [psnr for _, psnr in lines])
         _set_limits(main, bubbles, [psnr for _, psnr in lines] if low is None else [])
         for bubble in sorted(bubbles, key=lambda bubble: -bubble.radius):  # the small ones on top
-            area, face = math.pi * bubble.radius**2, (bubble.colour, 0.75) if bubble.filled else 'none'
-            edge: dict[str, Any] = {'edgecolors': bubble.colour, 'linewidths': 1.2, 'clip_on': False}
+            area, face = math.pi * bubble.radius**2, (bubble.color, 0.75) if bubble.filled else 'none'
+            edge: dict[str, Any] = {'edgecolors': bubble.color, 'linewidths': 1.2, 'clip_on': False}
             main.scatter(bubble.x, bubble.y, s=area, color=face, zorder=3, **edge)
         line_axes = [low if low is not None and psnr < main.get_ylim()[0] else main for _, psnr in lines]
         notes = [_add_line(axes, *line) for axes, line in zip(line_axes, lines)]
@@ -76,8 +76,8 @@ def plot_curves(results: Sequence[Result], path: str) -> None:
     rows, width = math.ceil(len(names) / columns), 6.4 if columns == 1 else 9.6
     labels = [shorten(result.method, 44) for result in results]
     legend_columns = max(1, min(len(labels), int(8 * width / (6 + max(map(len, labels))))))
-    dashes_and_colours = itertools.islice(itertools.cycle(itertools.product(DASHES, COLOURS)), len(results))
-    styles: list[dict[str, Any]] = [{'linestyle': dashes, 'color': colour} for dashes, colour in dashes_and_colours]
+    dashes_and_colors = itertools.islice(itertools.cycle(itertools.product(DASHES, COLORS)), len(results))
+    styles: list[dict[str, Any]] = [{'linestyle': dashes, 'color': color} for dashes, color in dashes_and_colors]
     height = 3.9 * rows + 0.28 * math.ceil(len(labels) / legend_columns) + 0.1
     with new_figure(path, width, height) as figure:
         panels = figure.subplots(rows, columns, squeeze=False).flat
@@ -109,15 +109,15 @@ def _radius(params: int, most: int) -> float:
 
 def _disc(axes: Axes, bubble: Bubble) -> Bbox:
     """Return the bounding box of a bubble, in pixels."""
-    centre, radius = axes.transData.transform((bubble.x, bubble.y)), bubble.radius * DPI / 72
-    return Bbox([centre - radius, centre + radius])
+    center, radius = axes.transData.transform((bubble.x, bubble.y)), bubble.radius * DPI / 72
+    return Bbox([center - radius, center + radius])
 
 
 def _add_line(axes: Axes, name: str, psnr: float) -> Annotation:
     """Draw a dashed line and return its note, which :func:`_place_notes` moves."""
-    axes.axhline(psnr, color=GREY, linestyle='--', linewidth=1.3, zorder=1)
+    axes.axhline(psnr, color=GRAY, linestyle='--', linewidth=1.3, zorder=1)
     place: dict[str, Any] = {'xycoords': ('axes fraction', 'data'), 'xytext': (0, 3), 'textcoords': 'offset points'}
-    style: dict[str, Any] = {'ha': 'right', 'color': GREY, 'fontsize': 10.5, 'parse_math': False}
+    style: dict[str, Any] = {'ha': 'right', 'color': GRAY, 'fontsize': 10.5, 'parse_math': False}
     return axes.annotate(f'{name}, {psnr:.2f} dB', (0.995, psnr), **place, **style)
 
 
@@ -187,11 +187,11 @@ def _add_legend(axes: Axes, bubbles: Sequence[Bubble], most: int) -> None:
     if not bubbles:
         return
     sizes = sorted({_round_down(most * part) for part in (1, 0.4, 0.1)})
-    grey: dict[str, Any] = {'color': '#d0d0d0', 'edgecolors': '#888888'}
-    handles = [axes.scatter([], [], s=math.pi * _radius(size, most) ** 2, **grey) for size in sizes]
+    gray: dict[str, Any] = {'color': '#d0d0d0', 'edgecolors': '#888888'}
+    handles = [axes.scatter([], [], s=math.pi * _radius(size, most) ** 2, **gray) for size in sizes]
     names = [_abbreviate(size, ' ') for size in sizes]
     if not all(bubble.filled for bubble in bubbles):
-        handles.append(axes.scatter([], [], s=120, color='none', edgecolors=GREY, linewidths=1.2))
+        handles.append(axes.scatter([], [], s=120, color='none', edgecolors=GRAY, linewidths=1.2))
         names.append('as published')
     place: dict[str, Any] = {'loc': 'lower left', 'bbox_to_anchor': (-0.02, 1.0), 'alignment': 'left', 'frameon': False}
     spacing: dict[str, Any] = {'columnspacing': 1.6, 'borderpad': 0.8, 'handlelength': 2.6, 'handletextpad': 0.7}

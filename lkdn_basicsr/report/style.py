@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from lkdn_basicsr.files import write_file
 
-# Okabe and Ito's palette for colour-blind readers, without the yellow, which is faint on white.
-COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
-GREY = '#6b6b6b'
+# Okabe and Ito's palette for color-blind readers, without the yellow, which is faint on white.
+COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
+GRAY = '#6b6b6b'
 DPI = 200
 LINES = {'lines.linewidth': 2, 'axes.grid': True, 'grid.color': '#e4e4e4'}
 AXES = {'axes.spines.top': False, 'axes.spines.right': False, 'axes.edgecolor': '#444444', 'axes.axisbelow': True}

@@ -56,14 +56,14 @@ def draw_comparison(region: Region, results: Sequence[Result], benchmarks: Seque
         x, y = left + i % columns * (cell + GAP), MARGIN + i // columns * row_height
         canvas.paste(Image.fromarray(tile), (x + (cell - tile_width) // 2, y))
         middle, below = x + cell // 2, y + tile_height + GAP // 2
-        name, values, colour, is_best = 'HR', 'PSNR / SSIM', FAINT, False
+        name, values, color, is_best = 'HR', 'PSNR / SSIM', FAINT, False
         if result is not None:
             scores = result.scores[region.benchmark]
             psnr, ssim = scores.psnr[region.image], scores.ssim[region.image]
-            name, values, colour = result.method, f'{psnr:.2f} / {ssim:.4f}', INK
+            name, values, color = result.method, f'{psnr:.2f} / {ssim:.4f}', INK
             is_best = psnr == best and len(images) > 2
         _draw_text(pen, (middle, below), name, cell, _font(is_best))
-        _draw_text(pen, (middle, below + TEXT + GAP // 2), values, cell, _font(is_best), colour)
+        _draw_text(pen, (middle, below + TEXT + GAP // 2), values, cell, _font(is_best), color)
     position = f'The region begins at {region.x}, {region.y} and has {region.width}×{region.height} pixels.'
     note = f'PSNR (dB) / SSIM of the complete image, on Y. {position}'
     bottom = (canvas.width // 2, height - MARGIN - TEXT)
@@ -104,12 +104,12 @@ def _font(bold: bool = False, size: int = TEXT) -> Font:
 
 
 def _draw_text(
-    pen: ImageDraw.ImageDraw, top: tuple[int, int], text: str, width: int, font: Font, colour: tuple[int, ...] = INK
+    pen: ImageDraw.ImageDraw, top: tuple[int, int], text: str, width: int, font: Font, color: tuple[int, ...] = INK
 ) -> None:
-    """Draw one centred line; a text that is too long loses its middle, as names often begin or end alike."""
+    """Draw one centerd line; a text that is too long loses its middle, as names often begin or end alike."""
     text = ' '.join(text.split())
     kept, shortened = len(text), text
     while font.getlength(shortened) > width and kept > 2:
         kept -= 1
         shortened = f'{text[: math.ceil(kept / 2)].rstrip()}…{text[len(text) - kept // 2 :].lstrip()}'
-    pen.text(top, shortened, colour, font, anchor='ma')
+    pen.text(top, shortened, color, font, anchor='ma')

@@ -327,8 +327,8 @@ class Run:
             f'\n\tNumber of train images: {len(dataset)}'
             f'\n\tDataset enlarge ratio: {ratio}'
             f'\n\tBatch size per gpu: {dataset_opt["batch_size_per_gpu"]}'
-            f'\n\tWorld size (ranks): {opt["world_size"]}'
-            f'\n\tGlobal batch size (batch size per gpu × GPUs or ranks): {global_batch}'
+            f'\n\tWorld size (gpu number): {opt["world_size"]}'
+            f'\n\tGlobal batch size (all GPUs and ranks): {global_batch}'
             f'\n\tRequire iter number per epoch: {sampler.iters_per_epoch}'
             f'\n\tTotal epochs: {sampler.num_epochs}; iters: {total_iter}.'
         )

@@ -45,4 +45,4 @@ def test_lka_has_the_documented_receptive_field(kernel, dilation):
     rows, columns = seen[0, 0].nonzero().T
     assert rows.min() == columns.min() and rows.max() == columns.max()
     assert rows.max() - rows.min() + 1 == side and seen.count_nonzero() == side**2
-    assert 0 <= rows.max() + rows.min() - 60 <= 1  # in the centre, or one more at the right and at the bottom
+    assert 0 <= rows.max() + rows.min() - 60 <= 1  # in the center, or one more at the right and at the bottom

@@ -16,12 +16,12 @@ def cubic(x):
 
 
 def resize_line(line, scale, edges, rounded):
-    """One row or column, one pixel at a time, from the definition: a cubic around each output pixel's centre."""
+    """One row or column, one pixel at a time, from the definition: a cubic around each output pixel's center."""
     n, stretch, out = len(line), max(1, 1 / scale), []
     for i in range(math.ceil(n * scale)):
-        centre = (i + 0.5) / scale - 0.5
-        near = range(math.ceil(centre - 2 * stretch) - 1, math.floor(centre + 2 * stretch) + 2)
-        weights = [cubic((centre - j) / stretch) for j in near]
+        center = (i + 0.5) / scale - 0.5
+        near = range(math.ceil(center - 2 * stretch) - 1, math.floor(center + 2 * stretch) + 2)
+        weights = [cubic((center - j) / stretch) for j in near]
         value = 0.0
         for j, weight in zip(near, weights, strict=True):
             if edges == 'repeat':
@@ -69,7 +69,7 @@ def test_floats_are_neither_rounded_nor_clipped(scale):
 def test_an_impulse_shows_the_cubic_kernel():
     line = np.zeros((8, 1))
     line[4] = 128
-    # The kernel at a quarter of a pixel and its neighbours, times 128: 0.8671875, 0.2265625, -0.0703125, -0.0234375.
+    # The kernel at a quarter of a pixel and its neighbors, times 128: 0.8671875, 0.2265625, -0.0703125, -0.0234375.
     assert imresize(line, 2)[:, 0].tolist() == [0, 0, 0, 0, 0, -3, -9, 29, 111, 111, 29, -9, -3, 0, 0, 0]
 
 

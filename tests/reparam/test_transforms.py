@@ -32,14 +32,14 @@ def check(found, expected, groups=1):
 
 
 @pytest.mark.parametrize('small, large', [(3, 3), (1, 3), (1, 5), (3, 7)])
-def test_added_branches_are_one_convolution_whose_centre_is_the_small_kernel(small, large):
+def test_added_branches_are_one_convolution_whose_center_is_the_small_kernel(small, large):
     a, b = branch(4, 6, small), branch(4, 6, large)
     check(transforms.add_branches(a, b), conv(X, a) + conv(X, b))
 
 
 @pytest.mark.parametrize('small, large', [(2, 3), (5, 3)])
-def test_kernel_without_a_centre_is_refused(small, large):
-    with pytest.raises(ValueError, match='centre'):
+def test_kernel_without_a_center_is_refused(small, large):
+    with pytest.raises(ValueError, match='center'):
         transforms.pad_kernel(torch.zeros(1, 1, small, small), large)
 
 

@@ -17,17 +17,17 @@ def make_method(name, psnr, params=100_000, multi_adds=5_000_000_000, **curves):
 BICUBIC = make_method('Bicubic', 28, None, None)
 
 
-def find_pixels(path, colour, opacity=1.0):
-    """Return rows and columns of the pixels that have a colour on white."""
+def find_pixels(path, color, opacity=1.0):
+    """Return rows and columns of the pixels that have a color on white."""
     image = cv2.imread(str(path))[..., ::-1].astype(float)
-    expected = 255 * (opacity * np.array(to_rgb(colour)) + 1 - opacity)
+    expected = 255 * (opacity * np.array(to_rgb(color)) + 1 - opacity)
     return np.nonzero((np.abs(image - expected) < 3).all(axis=2))
 
 
 def test_area_of_a_bubble_is_proportional_to_the_parameters(tmp_path):
     methods = [BICUBIC, make_method('small', 31), make_method('large', 32, 400_000, 9_000_000_000)]
     plots.plot_complexity(methods, (), 'Set5', str(tmp_path / 'plot.png'))
-    widths = [np.ptp(find_pixels(tmp_path / 'plot.png', colour, 0.75)[1]) for colour in plots.COLOURS[:2]]
+    widths = [np.ptp(find_pixels(tmp_path / 'plot.png', color, 0.75)[1]) for color in plots.COLORS[:2]]
     # The inner halves of the edges, 1.2 points or 3 pixels wide, are not counted; tolerance: integer pixels.
     assert ((widths[1] + 3) / (widths[0] + 3)) ** 2 == pytest.approx(4, rel=0.1)
 
@@ -36,10 +36,10 @@ def test_bicubic_is_a_dashed_line_also_far_below(tmp_path):
     networks = [make_method('a', 32.0), make_method('b', 32.1, 200_000, 7_000_000_000)]
     plots.plot_complexity(networks, (), 'Set5', str(tmp_path / 'without.png'))
     plots.plot_complexity([make_method('Bicubic', 25, None, None), *networks], (), 'Set5', str(tmp_path / 'with.png'))
-    grey = [len(find_pixels(tmp_path / name, plots.GREY)[0]) for name in ('without.png', 'with.png')]
-    assert grey[1] > grey[0] + 1000
+    gray = [len(find_pixels(tmp_path / name, plots.GRAY)[0]) for name in ('without.png', 'with.png')]
+    assert gray[1] > gray[0] + 1000
     # The bubbles keep their distance, which would be small on one axis from 25 dB on.
-    heights = [find_pixels(tmp_path / 'with.png', colour, 0.75)[0].mean() for colour in plots.COLOURS[:2]]
+    heights = [find_pixels(tmp_path / 'with.png', color, 0.75)[0].mean() for color in plots.COLORS[:2]]
     assert heights[0] - heights[1] > 200
 
 
@@ -64,7 +64,7 @@ def test_published_methods_of_this_benchmark_are_added(tmp_path):
     )
     assert plot(of_other) == (only_measured := plot([]))
     assert plot(of_this) != only_measured
-    assert len(find_pixels(path, plots.GREY)[0]) > 300
+    assert len(find_pixels(path, plots.GRAY)[0]) > 300
 
 
 def test_names_are_not_formulas(tmp_path):
@@ -99,13 +99,13 @@ def test_curves_have_a_panel_for_each_benchmark_and_a_line_for_each_method(tmp_p
     plots.plot_curves(methods, str(tmp_path / 'three.png'))
     one, three = (cv2.imread(str(tmp_path / name)).shape for name in ('one.png', 'three.png'))
     assert one[1] == 1280 and three[1] == 1920 and three[0] > 1.8 * one[0]
-    counts = [len(find_pixels(tmp_path / 'one.png', colour)[0]) for colour in plots.COLOURS[:3]]
+    counts = [len(find_pixels(tmp_path / 'one.png', color)[0]) for color in plots.COLORS[:3]]
     assert counts[0] > 1000 and counts[1] > 1000 and counts[2] == 0
 
 
 def test_low_first_value_does_not_flatten_a_curve(tmp_path):
     curve = [(1, 5.0), *((k, 31 + k / 60) for k in range(2, 61))]
     plots.plot_curves([make_method('a', 31, curves={'Set5': curve})], str(tmp_path / 'curves.png'))
-    rows = find_pixels(tmp_path / 'curves.png', plots.COLOURS[0])[0]
+    rows = find_pixels(tmp_path / 'curves.png', plots.COLORS[0])[0]
     rows = rows[rows < 600]  # without the legend
     assert np.median(rows) > 200  # with an axis from 5 dB on, nearly all pixels would be at the top

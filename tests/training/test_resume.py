@@ -350,7 +350,7 @@ def test_changed_settings_are_listed_and_the_checkpoint_decides(stopped, monkeyp
 
 def test_global_batch_is_logged_and_compared(stopped, monkeypatch):
     """It depends on the ranks and GPUs as well, which are not compared: they may change as long as it stays."""
-    assert 'Global batch size (batch size per gpu × GPUs or ranks): 3\n' in log(stopped)
+    assert 'Global batch size (all GPUs and ranks): 3\n' in log(stopped)
     path = stopped / RUN / 'training_states/6.state'
     state = load(stopped, 'training_states/6.state')
     assert state.pop('global_batch') == 3
