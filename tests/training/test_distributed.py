@@ -176,7 +176,9 @@ def test_a_rank_that_is_killed_leaves_no_traceback(home):
     done = torchrun(home, ARGUMENTS, DIE_AT='3')
     own, _, report = done.stderr.partition('torch/distributed/elastic')
     assert done.returncode == 1 and 'SIGKILL' in report.replace('Signal 9', 'SIGKILL')
-    assert 'gloo' not in done.stderr and 'Traceback' not in own.split('Traceback (most recent call last):\n  File "<')[0]
+    assert (
+        'gloo' not in done.stderr and 'Traceback' not in own.split('Traceback (most recent call last):\n  File "<')[0]
+    )
 
 
 def test_restarted_ranks_resume(home, monkeypatch):
