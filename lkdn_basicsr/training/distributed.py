@@ -8,10 +8,12 @@ process group when the options are known.
 import atexit
 import contextlib
 import ctypes
+import ipaddress
 import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -243,7 +245,7 @@ class Ranks:
         dist_params = dist_params or {}
         backend = dist_params.get('backend', 'nccl') if num_gpu else 'gloo'
         _, rank, world_size = self.launch
-        place = {'host': socket.gethostname()}
+        place = {'host': socket.gethostname(), 'address': _local_address(os.environ['MASTER_ADDR'])}
         if num_gpu:
             place['gpu'] = _select_gpu(int(os.environ['LOCAL_RANK']), place['host'])
         # Some ranks start later than others; the timeout of the options, which may be short, does not count for that.
@@ -255,6 +257,10 @@ class Ranks:
         places = [json.loads(self._store.get(f'lkdn rank {other}')) for other in range(world_size)]
         if backend == 'nccl':
             _check_gpus_differ(places)
+        if 'GLOO_SOCKET_IFNAME' not in os.environ:
+            interface = _gloo_interface(place['address'], [other['address'] for other in places])
+            if interface is not None:
+                os.environ['GLOO_SOCKET_IFNAME'] = interface
         timeout = timedelta(seconds=dist_params['timeout']) if 'timeout' in dist_params else None
         dist.init_process_group(backend, store=self._store, rank=rank, world_size=world_size, timeout=timeout)
         # gloo also where gradients use NCCL, which would keep a GPU busy while it waits.
@@ -353,6 +359,54 @@ def _select_gpu(local_rank: int, host: str) -> str:
     check_cuda('set num_gpu: 0', f'cuda:{index}')
     torch.cuda.set_device(index)
     return str(torch.cuda.get_device_properties(index).uuid)
+
+
+def _local_address(host: str) -> str:
+    """Return the address from which this machine reaches a host, or an empty string if it does not."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:  # connecting UDP sends nothing
+            probe.connect(address)
+            return str(probe.getsockname()[0])
+    except OSError:
+        return ''
+
+
+def _gloo_interface(own: str, addresses: list[str]) -> str | None:
+    """Return the network interface that reaches the first rank, or None to leave the choice to gloo.
+
+    Gloo takes the interface of the machine's own name, which Debian and Ubuntu resolve to 127.0.1.1.
+
+    Args:
+        own: the address from which this rank reaches the first one.
+        addresses: those of all ranks.
+    """
+    remote = [address for address in addresses if address and not ipaddress.ip_address(address).is_loopback]
+    if not remote:
+        return None  # one machine
+    if own not in remote:  # the machine of the first rank, which reaches itself by loopback
+        own = _local_address(remote[0])
+    return _interface_of(own)
+
+
+def _interface_of(address: str) -> str | None:
+    """Return the name of the network interface with an address; None if unknown, and outside Linux."""
+    if not address or sys.platform != 'linux':
+        return None
+    import fcntl
+
+    with contextlib.suppress(OSError):
+        if ':' in address:
+            digits = ipaddress.IPv6Address(address).packed.hex()
+            with open('/proc/net/if_inet6', encoding='ascii') as file:
+                return next((line.split()[-1] for line in file if line.startswith(digits)), None)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            for _, name in socket.if_nameindex():
+                with contextlib.suppress(OSError):  # an interface without an address
+                    found = fcntl.ioctl(probe, 0x8915, struct.pack('256s', name.encode()[:15]))  # SIOCGIFADDR
+                    if socket.inet_ntoa(found[20:24]) == address:
+                        return name
+    return None
 
 
 def _check_gpus_differ(places: list[dict[str, str]]) -> None:

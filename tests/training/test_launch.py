@@ -1,5 +1,7 @@
 """How ranks start: the GPU of each one, and what the others do when one of them fails."""
 
+import os
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -19,6 +21,7 @@ def start(monkeypatch):
     created = []
     monkeypatch.setattr(distributed, 'GRACE', 0)
     monkeypatch.setattr(dist, 'init_process_group', lambda backend, **_: created.append(backend))
+    monkeypatch.setenv('MASTER_ADDR', '127.0.0.1')
     monkeypatch.setattr(dist, 'new_group', lambda **_: None)
 
     def start(*calls, store=None):
@@ -170,3 +173,40 @@ def test_a_rank_that_is_killed_is_reported_in_one_line(start, monkeypatch):
 )
 def test_lost_connections_are_detected(error, is_lost):
     assert distributed._is_lost_connection(error) is is_lost
+
+
+@pytest.mark.parametrize(
+    'own, addresses, interface',
+    [
+        ('127.0.0.1', ['127.0.0.1', '127.0.0.1'], None),  # one machine
+        ('::1', ['::1', ''], None),
+        ('10.0.0.2', ['127.0.1.1', '10.0.0.2'], 'eth7'),
+        ('127.0.1.1', ['127.0.1.1', '10.0.0.2'], 'eth7'),  # Debian resolves the name of the first machine there
+        ('', ['10.0.0.1', '10.0.0.2'], 'eth7'),
+        ('10.0.0.9', ['10.0.0.1', '10.0.0.9'], None),
+    ],
+)
+def test_gloo_uses_the_interface_that_reaches_the_first_rank(monkeypatch, own, addresses, interface):
+    local = {'10.0.0.1': '10.0.0.2', '10.0.0.2': '10.0.0.1'}  # as seen from the other machine
+    monkeypatch.setattr(distributed, '_local_address', local.get)
+    monkeypatch.setattr(distributed, '_interface_of', {'10.0.0.1': 'eth7', '10.0.0.2': 'eth7'}.get)
+    assert distributed._gloo_interface(own, addresses) == interface
+
+
+@pytest.mark.parametrize('chosen', [None, 'ib0'])
+def test_the_interface_is_set_unless_the_user_chose_one(start, monkeypatch, chosen):
+    monkeypatch.setenv('GLOO_SOCKET_IFNAME', chosen or '')
+    if chosen is None:
+        monkeypatch.delenv('GLOO_SOCKET_IFNAME')
+    monkeypatch.setattr(distributed, '_local_address', lambda host: '10.0.0.1')
+    monkeypatch.setattr(distributed, '_interface_of', lambda address: 'eth7')
+    start(*[lambda ranks: ranks.init_process_group(0)] * 2)
+    assert os.environ.pop('GLOO_SOCKET_IFNAME') == (chosen or 'eth7')
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='interfaces are only looked up on Linux')
+def test_interfaces_are_found_by_their_address():
+    assert distributed._local_address('127.0.0.1') == '127.0.0.1'
+    assert distributed._local_address('1::2::3') == ''
+    assert distributed._interface_of('127.0.0.1') == 'lo'
+    assert distributed._interface_of('192.0.2.1') is distributed._interface_of('2001:db8::1') is None
