@@ -20,12 +20,9 @@ COMMANDS = {
 def main() -> None:
     width = max(map(len, COMMANDS))
     commands = '\n'.join(f'{PROG}.{name:{width}}  {purpose}' for name, purpose in COMMANDS.items())
-    parser = cli.Parser(
-        prog=PROG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description='Train, test and compare LKDN super-resolution networks with BasicSR.',
-        epilog=f'{commands}\n\nFlags of a command: {PROG}.train --help',
-    )
+    parser = cli.Parser(prog=PROG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.description = 'Train, test and compare LKDN super-resolution networks with BasicSR.'
+    parser.epilog = f'{commands}\n\nFlags of a command: {PROG}.train --help'
     _, unknown = parser.parse_known_args()
     with cli.report_errors(PROG):
         if unknown:

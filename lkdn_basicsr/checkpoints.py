@@ -39,10 +39,7 @@ IS_FUSED = (
 def ensure(path: str) -> None:
     """Download a checkpoint if it is missing and is one of the official files, by its name.
 
-    The download shows its progress, is checked by SHA-256, and is renamed to ``path`` when it is complete.
-
-    Raises:
-        InputError: the file is missing and cannot be downloaded.
+    It shows its progress, is checked by SHA-256, and renamed when it is complete. Raises InputError if it fails.
     """
     name = os.path.basename(path)
     if os.path.isfile(path):
@@ -76,10 +73,7 @@ def network_entry(network: nn.Module, options: Mapping[str, Any] | None) -> dict
 def save(contents: Mapping[str, Any], path: str) -> str:
     """Write what :func:`load` can read (tensors, numbers, strings, lists, dicts); return the SHA-256 of the file.
 
-    The write is atomic: a run may be killed, or the disk may fill up, at any moment.
-
-    Raises:
-        InputError: it cannot be written.
+    The write is atomic: a run may be killed, or the disk fill up, at any moment. Raises InputError if it fails.
     """
     buffer = io.BytesIO()
     torch.save(contents, buffer)
@@ -99,11 +93,7 @@ def sha256(path: str) -> str:
 
 
 def load(path: str) -> dict[str, Any]:
-    """Load a checkpoint to the CPU, without running code that it may contain.
-
-    Raises:
-        InputError: the file is missing, damaged, or not a dict.
-    """
+    """Load a checkpoint to the CPU, without running its code; raise InputError if it is missing, damaged or no dict."""
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -153,8 +143,7 @@ def pick_weights(checkpoint: Mapping[str, Any], param_key: str | None = None) ->
 def fit(network: nn.Module, weights: dict[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
     """Return a network and weights in a common form, so that the weights load strictly: either or both may get fused.
 
-    Raises:
-        InputError: the weights belong to another network; the message is how they differ.
+    Raises InputError if the weights belong to another network; the message is how they differ.
     """
     if _shapes(network.state_dict()) == _shapes(weights):
         return network, weights

@@ -26,36 +26,22 @@ class Parser(argparse.ArgumentParser):
 def build_parser(prog: str | None = None) -> Parser:
     """Return the parser of ``train`` and ``test``: BasicSR's own flags, and ``--check``."""
     parser = Parser(prog=prog)
-    parser.add_argument(
-        '-opt', type=str, required=True, metavar='FILE', help='option file (YAML): a path, or the name of a shipped one'
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm'],
-        default='none',
-        help='job launcher; torchrun is detected without it (default: none)',
-    )
-    parser.add_argument('--auto_resume', action='store_true', help='resume from the newest checkpoint of this run')
-    parser.add_argument('--debug', action='store_true', help='short run: log each iteration, validate and save at 8')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by old launchers')
-    parser.add_argument(
-        '--force_yml',
-        nargs='+',
-        default=None,
-        metavar='KEY=VALUE',
-        help='set options, as in train:ema_decay=0.99 datasets:test_2=~',
-    )
-    parser.add_argument('--check', action='store_true', help='check options, data and network, change nothing, exit')
+    add = parser.add_argument
+    add('-opt', required=True, metavar='FILE', help='option file (YAML): a path, or the name of a shipped one')
+    launcher = 'job launcher; torchrun is detected without it (default: none)'
+    add('--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help=launcher)
+    add('--auto_resume', action='store_true', help='resume from the newest checkpoint of this run')
+    add('--debug', action='store_true', help='short run: log each iteration, validate and save at 8')
+    add('--local_rank', '--local-rank', type=int, default=0, help='set by old launchers')
+    settings = 'set options, as in train:ema_decay=0.99 datasets:test_2=~'
+    add('--force_yml', nargs='+', metavar='KEY=VALUE', help=settings)
+    add('--check', action='store_true', help='check options, data and network, change nothing, exit')
     return parser
 
 
 @contextlib.contextmanager
 def report_errors(prog: str) -> Iterator[None]:
-    """Report invalid input in one line and exit with status 1; any other exception is a bug and keeps its traceback.
-
-    Args:
-        prog: name of the command in the message.
-    """
+    """Report invalid input in one line and exit with status 1; any other exception is a bug and keeps its traceback."""
     try:
         compat.check_opencv()
         yield

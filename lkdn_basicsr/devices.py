@@ -8,14 +8,13 @@ import torch
 from lkdn_basicsr.errors import InputError, one_line
 
 # Of allocators that raise a plain RuntimeError: PyTorch's CPU allocator, cuDNN and cuBLAS.
-_OUT_OF_MEMORY = (
+_OUT_OF_MEMORY = [
     "can't allocate memory",
     'not enough memory',
     'CUDNN_STATUS_ALLOC_FAILED',
-    'CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED',
-    'CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED',
     'CUBLAS_STATUS_ALLOC_FAILED',
-)
+]
+_OUT_OF_MEMORY += [f'CUDNN_STATUS_INTERNAL_ERROR_{kind}_ALLOCATION_FAILED' for kind in ('HOST', 'DEVICE')]
 
 
 def check_cuda(remedy: str, device: str = 'cuda') -> None:
@@ -33,9 +32,8 @@ def check_cuda(remedy: str, device: str = 'cuda') -> None:
         torch.ones(1, device=device).add_(1).item()
     except Exception as error:  # torch raises RuntimeError, AssertionError and AcceleratorError
         reason = one_line(error).partition(' CUDA kernel errors might be')[0]
-        raise InputError(
-            f'PyTorch {torch.__version__} cannot use the GPU ({reason}): install a driver and build for it, or {remedy}'
-        ) from None
+        fix = f'install a driver and build for it, or {remedy}'
+        raise InputError(f'PyTorch {torch.__version__} cannot use the GPU ({reason}): {fix}') from None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -64,13 +62,11 @@ def exact_arithmetic() -> Iterator[None]:
 
     BasicSR switches autotuning on for training; for images of many sizes it would tune each size again.
     """
-    matmul = torch.backends.cuda.matmul
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     previous = matmul.allow_tf32
     matmul.allow_tf32 = False
     try:
-        with torch.backends.cudnn.flags(
-            torch.backends.cudnn.enabled, benchmark=False, deterministic=False, allow_tf32=False
-        ):
+        with cudnn.flags(cudnn.enabled, benchmark=False, deterministic=False, allow_tf32=False):
             yield
     finally:
         matmul.allow_tf32 = previous

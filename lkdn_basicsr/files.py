@@ -9,11 +9,7 @@ PARTIAL_SUFFIX = '.part'  # ends the name of a file that is being written; the n
 
 
 def replace(path: str, data: bytes | memoryview) -> None:
-    """Replace a file atomically: write a temporary one, flush it to the disk, then rename it.
-
-    Raises:
-        OSError: it cannot be written; the temporary file is removed.
-    """
+    """Write a temporary file, flush it to the disk, rename it to ``path``; after an OSError it is removed."""
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f'.{name}{PARTIAL_SUFFIX}')
     try:
@@ -39,25 +35,18 @@ def sync_folder(folder: str) -> None:
 
 
 def write_file(path: str, data: bytes | memoryview) -> None:
-    """Write a file atomically; create its folder if it is missing.
-
-    Raises:
-        InputError: it cannot be written.
-    """
+    """Write a file atomically; create its folder if it is missing. Raises InputError if it cannot be written."""
     try:
         os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
         replace(path, data)
     except OSError as error:
-        fix = 'check the disk and its permissions'
-        raise InputError(f'{path} could not be written ({error.strerror}); {fix}') from None
+        raise InputError(
+            f'{path} could not be written ({error.strerror}); check the disk and its permissions'
+        ) from None
 
 
 def check_writable(folder: str) -> None:
-    """Create the folder of ``--out`` if it is missing, and check that files can be written to it, before hours of work.
-
-    Raises:
-        InputError: they cannot.
-    """
+    """Create the folder of ``--out`` if it is missing; raise InputError if files cannot be written to it."""
     try:
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

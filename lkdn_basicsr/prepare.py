@@ -31,12 +31,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = Parser(
-        prog=PROG,
-        description='Convert images to the stores and folders that the option files read.',
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog=PROG, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.description = 'Convert images to the stores and folders that the option files read.'
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
     train = commands.add_parser('train', help='DF2K, or any folder of images, to stores')
     train.set_defaults(run=_prepare_train)

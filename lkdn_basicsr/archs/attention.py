@@ -12,11 +12,7 @@ class LKA(nn.Module):
     A pointwise, a depthwise (2d−1)×(2d−1) and a depthwise ⌈K/d⌉×⌈K/d⌉ convolution with dilation d; LKDN puts the
     pointwise one first. The receptive field of the two depthwise ones is a square of side d (⌈K/d⌉ + 1) − 1, which is
     K or up to 2 (d − 1) more: 17 for K 15 and d 3 (LKDN), 23 for K 21 and d 3 (Visual Attention Network). With d 1, the
-    second one is the complete K×K convolution, and the first one a factor per channel.
-
-    Args:
-        kernel: K.
-        dilation: d, at most K.
+    second one is the complete K×K convolution, and the first one a factor per channel. K is ``kernel``, d ``dilation``.
     """
 
     def __init__(self, channels: int, kernel: int = 15, dilation: int = 3) -> None:

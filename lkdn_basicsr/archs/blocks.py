@@ -13,13 +13,9 @@ from lkdn_basicsr.reparam.fuse import Reparameterizable, fuse_upsampler, fused_b
 
 Activation = Callable[[], nn.Module]
 ATTENTIONS = ('lka', 'esa_cca', 'esa', 'cca', 'none')
-ACTIVATIONS: dict[str, Activation] = {
-    'gelu': nn.GELU,
-    'relu': nn.ReLU,
-    'lrelu': functools.partial(nn.LeakyReLU, 0.05),  # the slope of IMDN and RFDN
-    'silu': nn.SiLU,
-    'prelu': nn.PReLU,  # one slope, because it follows convolutions of different widths
-}
+_LeakyReLU = functools.partial(nn.LeakyReLU, 0.05)  # the slope of IMDN and RFDN
+# PReLU has one slope, because it follows convolutions of different widths.
+ACTIVATIONS: dict[str, Activation] = dict(gelu=nn.GELU, relu=nn.ReLU, lrelu=_LeakyReLU, silu=nn.SiLU, prelu=nn.PReLU)
 
 
 class LKDB(nn.Module):

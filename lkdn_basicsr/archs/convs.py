@@ -112,10 +112,6 @@ class BSConvU_dbb(Reparameterizable):
         return fused_block(lambda: BSConvU(*shape), fuse_dbb, self)
 
 
-CONVS: dict[str, Conv] = {
-    'Conv': plain_conv,
-    'BSConvU': BSConvU,
-    'BSConvU_idt': BSConvU_idt,
-    'BSConvU_rep': BSConvU_rep,
-    'BSConvU_dbb': BSConvU_dbb,
-}
+CONVS: dict[str, Conv] = dict(
+    Conv=plain_conv, BSConvU=BSConvU, BSConvU_idt=BSConvU_idt, BSConvU_rep=BSConvU_rep, BSConvU_dbb=BSConvU_dbb
+)

@@ -18,10 +18,7 @@ from lkdn_basicsr.archs.convs import CONVS, BSConvU
 
 @ARCH_REGISTRY.register()
 class LKDN(nn.Module):
-    """Large kernel distillation network, the architecture of the paper.
-
-    The arguments, their defaults and the errors are those of :class:`LKDNConfig`, in its order.
-    """
+    """Large kernel distillation network of the paper, with the arguments, defaults and errors of LKDNConfig."""
 
     # inspect.signature follows wraps() and lists the arguments, against which option files are validated.
     @functools.wraps(LKDNConfig.__init__)  # type: ignore[misc]
@@ -41,14 +38,7 @@ class LKDN(nn.Module):
         self.upsampler = UPSAMPLERS[config.upsampler](config.num_feat, config.num_out_ch, config.upscale)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Super-resolve a batch.
-
-        Args:
-            x: (N, num_in_ch, H, W), floating point, RGB in [0, 1].
-
-        Returns:
-            (N, num_out_ch, upscale·H, upscale·W), not clipped.
-        """
+        """Map (N, num_in_ch, H, W), RGB in [0, 1], to (N, num_out_ch, upscale·H, upscale·W), not clipped."""
         shallow = self.fea_conv(x.repeat(1, self.num_in, 1, 1))
         features, out = [], shallow
         for name in self.blocks:

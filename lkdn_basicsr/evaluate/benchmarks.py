@@ -14,19 +14,13 @@ from lkdn_basicsr.errors import InputError
 
 @dataclasses.dataclass
 class Benchmark:
-    """A benchmark at a scale.
+    """A benchmark at a scale."""
 
-    Attributes:
-        name: Name of the folder.
-        images: By name, the paths of the HR and the LR image.
-        checksum: SHA-256 in hexadecimal of the names and files of all images.
-    """
-
-    name: str
+    name: str  # of the folder
     folder: str
     scale: int
-    images: dict[str, tuple[str, str]]
-    checksum: str
+    images: dict[str, tuple[str, str]]  # by name, the paths of the HR and the LR image
+    checksum: str  # SHA-256 in hexadecimal of the names and files of all images
 
     def read(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Read an HR image and its LR image as BasicSR does.

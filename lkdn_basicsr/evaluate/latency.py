@@ -17,11 +17,7 @@ GPU_RUNS, GPU_WARM_UP = 50, 0.5  # the seconds raise the clock of an idle GPU
 
 @functools.cache
 def device() -> torch.device:
-    """Return the device that networks run on: the first GPU, or the CPU if there is none.
-
-    Raises:
-        InputError: there is a GPU, but PyTorch cannot use it.
-    """
+    """Return the first GPU, or the CPU if there is none; raise InputError if PyTorch cannot use the GPU."""
     if torch.cuda.device_count() == 0:
         return torch.device('cpu')
     check_cuda('run with CUDA_VISIBLE_DEVICES= in the environment to measure on the CPU')
@@ -44,10 +40,7 @@ def device_name() -> str:
 def latency(network: nn.Module, scale: int) -> float:
     """Return the seconds for an output of 1280×720: the median of several runs after a warm-up.
 
-    In float32 with torch's default settings, which allow TF32 convolutions on a GPU.
-
-    Args:
-        network: Maps (1, 3, H, W) to (1, 3, scale·H, scale·W); in evaluation mode.
+    In float32 with torch's default settings, which allow TF32 convolutions on a GPU. The network is in evaluation mode.
     """
     image = torch.full((1, 3, *lr_size(scale)), 0.5, device=next(network.parameters()).device)
     return statistics.median(_gpu_times(network, image) if image.is_cuda else _cpu_times(network, image))

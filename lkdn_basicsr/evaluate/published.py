@@ -12,20 +12,13 @@ _ALIASES = {'b100': 'bsd100', 'bsds100': 'bsd100', 'cbsd100': 'bsd100'}
 
 @dataclasses.dataclass
 class Published:
-    """Published results of a method at a scale.
-
-    Attributes:
-        params: Number of parameters, as rounded in the source.
-        multi_adds: Multi-Adds for an output of 1280×720, as rounded in the source.
-        sets: By the name of the benchmark, PSNR in dB and SSIM, on Y, border = scale.
-        source: Where the figures were published.
-    """
+    """Published results of a method at a scale, as rounded in the source."""
 
     method: str
     scale: int
     params: int
-    multi_adds: int
-    sets: dict[str, tuple[float, float]]
+    multi_adds: int  # for an output of 1280×720
+    sets: dict[str, tuple[float, float]]  # by the name of the benchmark, PSNR in dB and SSIM, on Y, border = scale
     source: str
 
 

@@ -6,16 +6,11 @@ import math
 
 @dataclasses.dataclass
 class BenchmarkScores:
-    """Scores of a method on a benchmark.
-
-    Attributes:
-        psnr, ssim: By image, on Y, without a border of ``scale`` pixels; PSNR in dB.
-        folder: Contains the SR images, ``IMAGE.png``.
-    """
+    """Scores of a method on a benchmark, by image, on Y, without a border of ``scale`` pixels; PSNR in dB."""
 
     psnr: dict[str, float]
     ssim: dict[str, float]
-    folder: str
+    folder: str  # contains the SR images, IMAGE.png
 
     @property
     def mean_psnr(self) -> float:
@@ -28,23 +23,14 @@ class BenchmarkScores:
 
 @dataclasses.dataclass
 class Result:
-    """What was measured of a method at a scale.
+    """What was measured of a method at a scale; ``scores`` and ``curves`` are by the name of the benchmark."""
 
-    Attributes:
-        method: Name in tables.
-        scores: By the name of the benchmark.
-        params: Number of parameters of the fused network; None for bicubic.
-        multi_adds: Multi-Adds for an output of 1280×720; None for bicubic.
-        latency: Seconds for such an output on this machine; None if it was not measured.
-        seconds: Duration of training; None if the network was not trained here.
-        curves: By the name of the benchmark, (iteration, mean PSNR in dB) during training.
-    """
-
-    method: str
+    method: str  # its name in tables
     scale: int
     scores: dict[str, BenchmarkScores]
-    params: int | None = None
-    multi_adds: int | None = None
-    latency: float | None = None
-    seconds: float | None = None
+    params: int | None = None  # of the fused network; None for bicubic
+    multi_adds: int | None = None  # for an output of 1280×720; None for bicubic
+    latency: float | None = None  # seconds for such an output on this machine; None if it was not measured
+    seconds: float | None = None  # duration of training; None if the network was not trained here
+    # (iteration, mean PSNR in dB) during training
     curves: dict[str, list[tuple[int, float]]] = dataclasses.field(default_factory=dict)

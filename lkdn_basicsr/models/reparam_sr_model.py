@@ -101,11 +101,9 @@ class ReparamSRModel(SRModel):
                     group['lr'] *= current_iter / warmup_iter
 
     def feed_data(self, data: dict[str, Any]) -> None:
-        """Copy a batch to the device.
+        """Copy ``lq`` and, if there is one, ``gt`` to the device: (N, C, H, W), RGB, float in [0, 1] or uint8.
 
-        Args:
-            data: ``lq`` and, if there is one, ``gt``: (N, C, H, W), RGB, float in [0, 1], or uint8, which needs a
-                quarter of the transfer and is converted on the device.
+        uint8 needs a quarter of the transfer, and is converted on the device.
         """
         super().feed_data(data)
         for name in ('lq', 'gt'):

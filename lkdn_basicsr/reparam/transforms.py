@@ -20,11 +20,7 @@ def add_branches(*branches: Branch) -> Branch:
 
 
 def pad_kernel(weight: Tensor, kernel_size: int) -> Tensor:
-    """Return a kernel (O, I, k, k) as the center of one of zeros, (O, I, K, K): 1×1 to K×K (transform VI).
-
-    Raises:
-        ValueError: K − k is negative or odd, so that there is no center.
-    """
+    """Return (O, I, k, k) as the center of zeros (O, I, K, K), transform VI; ValueError if K − k is odd or negative."""
     size = weight.shape[-1]
     margin, odd = divmod(kernel_size - size, 2)
     if margin < 0 or odd:
@@ -41,11 +37,7 @@ def sequence_1x1_kxk(pointwise: Branch, kxk: Branch, groups: int = 1) -> Branch:
     """Return a 1×1 convolution followed by a K×K one, with the same groups, as one K×K convolution (transform III).
 
     Exact at the borders only if the block pads the input of the K×K convolution with the bias of the 1×1, not with
-    zeros.
-
-    Args:
-        pointwise: weight (M, I / groups, 1, 1), bias (M,).
-        kxk: weight (O, M / groups, K, K), bias (O,).
+    zeros. The weights are (M, I / groups, 1, 1) and (O, M / groups, K, K).
     """
     (weight1, bias1), (weight2, bias2) = pointwise, kxk
     first = weight1.flatten(1).unflatten(0, (groups, -1))  # (groups, M / groups, I / groups)

@@ -30,20 +30,14 @@ _OFF_RIGHT = 1 - _DIRECTION[:, 0]  # labels are read first on the right
 
 @dataclasses.dataclass
 class Bubble:
-    """A bubble and its label.
-
-    Attributes:
-        x, y: In data coordinates.
-        radius: In points.
-        filled: Whether it is filled with the color of its edge; the label is then black and larger.
-    """
+    """A bubble and its label; x and y are data coordinates."""
 
     name: str
     x: float
     y: float
-    radius: float
+    radius: float  # in points
     color: str
-    filled: bool = True
+    filled: bool = True  # with the color of its edge; the label is then black and larger
 
 
 def place_labels(axes: Axes, bubbles: Sequence[Bubble], occupied: Sequence[Bbox] = ()) -> None:

@@ -46,11 +46,7 @@ class Region(BenchmarkImage):
 
 
 def parse_region(text: str) -> BenchmarkImage:
-    """Parse a region of the command line: ``BENCHMARK/IMAGE:x,y,width,height``, or ``BENCHMARK/IMAGE``.
-
-    Raises:
-        InputError: It has another format.
-    """
+    """Parse ``BENCHMARK/IMAGE:x,y,width,height`` or ``BENCHMARK/IMAGE``; raise InputError for another format."""
     match = re.fullmatch(r'([^/]+)/([^/]+?)(?::(-?\d+),(-?\d+),(-?\d+),(-?\d+))?', text.strip())
     if not match or re.search(r':[-\d,. ]*$', match[2]):
         example = 'as in Urban100/img_092:120,300,80,80, or only BENCHMARK/IMAGE'
@@ -60,11 +56,7 @@ def parse_region(text: str) -> BenchmarkImage:
 
 
 def check_region(region: BenchmarkImage, benchmarks: Sequence[Benchmark]) -> Benchmark:
-    """Check that a region is inside an image of the benchmarks; return the benchmark.
-
-    Raises:
-        InputError: The benchmark or the image is unknown, or the region is empty or not inside the image.
-    """
+    """Return the benchmark of a region; raise InputError if the region is empty or not inside an image of these."""
     by_name = {benchmark.name: benchmark for benchmark in benchmarks}
     _check_name(region, region.benchmark, by_name, 'one of the benchmarks')
     benchmark = by_name[region.benchmark]
@@ -87,11 +79,7 @@ def _check_name(region: BenchmarkImage, name: str, known: Collection[str], place
 
 
 def locate_region(region: BenchmarkImage, results: Sequence[Result], benchmarks: Sequence[Benchmark]) -> Region:
-    """Return a region with coordinates: those that it has, or those where the methods differ most.
-
-    Raises:
-        InputError: As :func:`check_region`.
-    """
+    """Check a region; return it with coordinates: its own, or those where the methods differ most."""
     benchmark = check_region(region, benchmarks)
     return region if isinstance(region, Region) else _find_region(region.image, benchmark, results)[1]
 
@@ -99,13 +87,8 @@ def locate_region(region: BenchmarkImage, results: Sequence[Result], benchmarks:
 def find_regions(results: Sequence[Result], benchmarks: Sequence[Benchmark], count: int) -> list[Region]:
     """Find where the methods differ most: the windows with the largest variance, over the methods, of the MSE.
 
-    Bicubic, which differs most from every network, does not count unless there is only one network.
-
-    Args:
-        count: Number of regions, at most one of each image.
-
-    Returns:
-        The regions, the largest variance first.
+    Bicubic, which differs most from every network, does not count unless there is only one network. Returns at most
+    ``count`` regions, one of each image, the largest variance first.
     """
     images = [(image, benchmark, results) for benchmark in benchmarks for image in benchmark.images]
     # disable=None: shown on a terminal only
@@ -117,13 +100,9 @@ def find_regions(results: Sequence[Result], benchmarks: Sequence[Benchmark], cou
 def read_images(
     region: BenchmarkImage, results: Sequence[Result], benchmark: Benchmark
 ) -> list[tuple[Result | None, np.ndarray]]:
-    """Read the complete image of a region: HR, then the output of each method that has it.
+    """Read the complete image of a region: HR, with None as its result, then the output of each method that has it.
 
-    Returns:
-        The result, None for HR, with its image: (H, W, 3) uint8 RGB, all of one size.
-
-    Raises:
-        InputError: An image is missing or damaged.
+    (H, W, 3) uint8 RGB, all of one size. Raises InputError if an image is missing or damaged.
     """
     gt = cv2.cvtColor(benchmark.read(region.image)[0], cv2.COLOR_BGR2RGB)
     images: list[tuple[Result | None, np.ndarray]] = [(None, gt)]

@@ -19,22 +19,14 @@ _MARKDOWN = {'best': '**{}**', 'second': '<u>{}</u>', '': '{}'}
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A column of the tables; Markdown joins the columns of a benchmark.
+    """A column of the tables; Markdown joins the columns of a benchmark."""
 
-    Attributes:
-        heading: In Markdown and on the page.
-        value: Return the value of a Result or Published, None where there is none.
-        text: Format a value for Markdown and the page.
-        csv_text: Format a value for CSV.
-        benchmark: The benchmark that it is a score on, or ''.
-    """
-
-    heading: str
+    heading: str  # in Markdown and on the page
     csv_name: str
-    value: Callable[[Any], Any]
-    text: Callable[[Any], str] = str
+    value: Callable[[Any], Any]  # of a Result or Published; returns None where there is none
+    text: Callable[[Any], str] = str  # formats a value for Markdown and the page
     csv_text: Callable[[Any], str] = str
-    benchmark: str = ''
+    benchmark: str = ''  # that it is a score on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +46,8 @@ METHOD = Column('Method', 'method', attrgetter('method'))
 SCALE = Column('Scale', 'scale', attrgetter('scale'), '×{}'.format)
 PARAMS = Column('Params [K]', 'params', attrgetter('params'), _in_units(1e-3, 0, 1e4))
 MULTI_ADDS = Column('Multi-Adds [G]', 'multi_adds', attrgetter('multi_adds'), _in_units(1e-9, 1, 1e9))
-LATENCY = Column(
-    'Latency [ms]', 'latency', attrgetter('latency'), _in_units(1e3, 0, 0.1), lambda value: f'{value * 1000:.3f}'
-)
+_ms = attrgetter('latency')
+LATENCY = Column('Latency [ms]', 'latency', _ms, _in_units(1e3, 0, 0.1), lambda value: f'{value * 1000:.3f}')
 TRAINING = Column('Training [s]', 'seconds', attrgetter('seconds'), '{:,.0f}'.format, '{:.1f}'.format)
 SOURCE = Column('Source', 'source', attrgetter('source'))
 
@@ -101,12 +92,7 @@ def column_cells(column: Column, entries: Sequence[Result] | Sequence[Published]
 
 
 def markdown(results: Sequence[Result], published: Sequence[Published] = ()) -> str:
-    """Return the table of the results, how they were measured, and a table of published scores.
-
-    Args:
-        results: At one scale, in this order; bicubic is usually the first.
-        published: On the same benchmarks.
-    """
+    """Return the table of results at one scale, how they were measured, and a table of published scores."""
     benchmarks = _benchmarks(results)
     costs = cost_columns(results)
     if LATENCY in costs:

@@ -28,10 +28,8 @@ def draw_comparison(region: Region, results: Sequence[Result], benchmarks: Seque
     """Draw the complete HR image with the region marked on the left, and the region in HR and by each method.
 
     The crops are enlarged by an integer factor without interpolation. Below each are the method and the PSNR and SSIM
-    of the complete image, the best in bold. Methods without this image are left out.
-
-    Raises:
-        InputError: The region is not in the benchmarks, or an image is missing.
+    of the complete image, the best in bold. Methods without this image are left out. Raises InputError if the region is
+    not in the benchmarks, or an image is missing.
     """
     images = read_images(region, results, check_region(region, benchmarks))
     zoom = max(1, round(TILE / max(region.width, region.height)))

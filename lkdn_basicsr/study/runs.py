@@ -94,11 +94,7 @@ class StudyRun:
         return record
 
     def check_record(self) -> None:
-        """Check that the run is new or can be continued.
-
-        Raises:
-            InputError: it was started with other options, with more iterations, or not by a study.
-        """
+        """Raise InputError if the run was started with other options, with more iterations, or not by a study."""
         record = self.read_record()
         if not record:
             if list_training_states(os.path.join(self.folder, 'training_states')):
@@ -166,9 +162,7 @@ def read_runs(paths: list[str], out: str, iterations: int | None = None, forced:
     """Read the option files of a study, see :func:`list_option_files`, and check what needs no data.
 
     In every file, ``iterations`` replaces ``train:total_iter``, and ``forced`` sets options as ``--force_yml`` does.
-
-    Raises:
-        InputError: an option file is invalid, or two do not fit in one study.
+    Raises InputError if an option file is invalid, or two do not fit in one study.
     """
     runs: dict[str, StudyRun] = {}
     for file in list_option_files(paths):
@@ -212,8 +206,7 @@ def _apply_study_settings(opt: dict[str, Any]) -> None:
 def check_runs(runs: list[StudyRun]) -> None:
     """Check records, data, networks and weights of all runs; change nothing on disk.
 
-    Raises:
-        InputError: a check fails.
+    Raises InputError if a check fails.
     """
     checked = []
     for run in runs:
@@ -233,11 +226,7 @@ def check_runs(runs: list[StudyRun]) -> None:
 
 
 def benchmark_folders(runs: list[StudyRun]) -> list[str]:
-    """Return the folders, each with ``GTmodX`` and ``LRbicxX``, that all runs validate on.
-
-    Raises:
-        InputError: the runs validate on different datasets, on none, or on one in another layout.
-    """
+    """Return the folders with ``GTmodX`` and ``LRbicxX`` that all runs validate on; raise InputError without such."""
     folders = _validation_folders(runs[0])
     for run in runs[1:]:
         own = _validation_folders(run)

@@ -26,20 +26,13 @@ class Study:
     """The runs of a study, and what is needed to process them.
 
     A rank that has processed a run stores ``DONE``, or why it failed, under the key of the run, for all ranks.
-
-    Attributes:
-        runs: checked.
-        benchmarks: to measure on.
-        out: the folder of the study.
-        ranks: after their rendezvous.
-        trainer: entered.
     """
 
-    runs: list[StudyRun]
+    runs: list[StudyRun]  # checked
     benchmarks: list[Benchmark]
-    out: str
-    ranks: Ranks
-    trainer: Trainer
+    out: str  # the folder of the study
+    ranks: Ranks  # after their rendezvous
+    trainer: Trainer  # entered
 
     def work(self) -> None:
         """Train and measure the runs that no other process has claimed, until all runs are done or have failed."""

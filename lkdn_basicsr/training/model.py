@@ -77,10 +77,8 @@ class RunModel(BaseModel):
     def reduce_loss_dict(self, loss_dict: dict[str, Tensor]) -> dict[str, float]:
         """Average the losses over the ranks, on every rank; BasicSR has the mean on the first rank only.
 
-        The same message carries the signals that ranks have received, so that all stop at the same iteration.
-
-        Raises:
-            InputError: a loss is NaN or infinite on any rank.
+        The same message carries the signals that ranks have received, so that all stop at the same iteration. Raises
+        InputError if a loss is NaN or infinite on any rank.
         """
         with torch.no_grad():
             values = [value.detach().float().mean() for value in loss_dict.values()]
@@ -142,10 +140,8 @@ class RunHooks(BaseModel):
     def optimize_parameters(self, current_iter: int) -> None:
         train = self.opt['datasets']['train']
         sizes = f'datasets:train:batch_size_per_gpu {train["batch_size_per_gpu"]} and gt_size {train.get("gt_size")}'
-        remedy = (
-            'lower one of them (with more GPUs and torchrun the global batch can stay the same), or end other programs '
-            'that use the memory'
-        )
+        remedy = 'lower one of them (with more GPUs and torchrun the global batch can stay the same)'
+        remedy += ', or end other programs that use the memory'
         with report_out_of_memory(f'iteration {current_iter} with {sizes}', remedy):
             super().optimize_parameters(current_iter)
 

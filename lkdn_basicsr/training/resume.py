@@ -22,25 +22,15 @@ START_AGAIN = 'leave out --auto_resume to start again (the folder is moved aside
 
 @dataclass
 class Checkpoint:
-    """What a run resumes from.
+    """What a run resumes from."""
 
-    Attributes:
-        state: the training state; None to start from the beginning.
-        files: path of the network file for each network: ``{'g': '.../net_g_4.pth'}``.
-        notes: lines for the log.
-    """
-
-    state: dict[str, Any] | None = None
-    files: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    state: dict[str, Any] | None = None  # None to start from the beginning
+    files: dict[str, str] = field(default_factory=dict)  # of each network: {'g': '.../net_g_4.pth'}
+    notes: list[str] = field(default_factory=list)  # lines for the log
 
 
 def find_checkpoint(opt: dict[str, Any]) -> Checkpoint:
-    """Find what to resume from: with ``--auto_resume`` the newest intact checkpoint, else ``path:resume_state``.
-
-    Raises:
-        InputError: the requested state is unusable, or all of them are.
-    """
+    """Return the newest intact checkpoint (``--auto_resume``) or ``path:resume_state``; InputError if unusable."""
     path = opt['path']
     ignored = path.get('ignore_resume_networks') or []
     networks = [key.removeprefix('network_') for key in opt if key.startswith('network_') and key not in ignored]
@@ -50,10 +40,8 @@ def find_checkpoint(opt: dict[str, Any]) -> Checkpoint:
         return _requested(path['resume_state'], path['training_states'], networks)
     latest = os.path.join(path['models'], 'net_g_latest.pth')
     if opt['auto_resume'] and os.path.exists(latest):
-        raise InputError(
-            f'--auto_resume: there is {latest}, but no training state to resume from: put one into '
-            f'{path["training_states"]}, or {START_AGAIN}'
-        )
+        fix = f'put one into {path["training_states"]}, or {START_AGAIN}'
+        raise InputError(f'--auto_resume: there is {latest}, but no training state to resume from: {fix}')
     return Checkpoint()
 
 
@@ -126,8 +114,7 @@ def global_batch(opt: dict[str, Any]) -> int:
 def apply_checkpoint(opt: dict[str, Any], checkpoint: Checkpoint) -> list[str]:
     """Set the networks to load and the settings that the checkpoint decides in the options; return lines for the log.
 
-    Raises:
-        InputError: the schedule of the checkpoint ends before the training does.
+    Raises InputError if the schedule of the checkpoint ends before the training does.
     """
     state = checkpoint.state
     assert state is not None
@@ -165,10 +152,9 @@ def _take_settings(opt: dict[str, Any], recorded: dict[str, Any]) -> None:
     opt['manual_seed'] = recorded['manual_seed']
     periods = (train.get('scheduler') or {}).get('periods')
     if periods and sum(periods) < train['total_iter']:  # BasicSR's scheduler has no rate beyond its periods
-        raise InputError(
-            f'train:total_iter is {train["total_iter"]}, and the schedule of the checkpoint ends at {sum(periods)}: '
-            'set path: resume_override: true, to continue with the schedule of the option file, or keep total_iter'
-        )
+        found = f'train:total_iter is {train["total_iter"]}, and the schedule of the checkpoint ends at {sum(periods)}'
+        fix = 'set path: resume_override: true, to continue with the schedule of the option file, or keep total_iter'
+        raise InputError(f'{found}: {fix}')
 
 
 def event_files(folder: str) -> dict[str, int]:

@@ -108,12 +108,7 @@ class Run:
         self._validating = 0  # number of datasets validated at this iteration so far
 
     def execute(self, pipeline: types.FunctionType, root_path: str) -> None:
-        """Run the code of a pipeline of BasicSR with the helpers of this run.
-
-        Args:
-            pipeline: ``basicsr.train.train_pipeline`` or ``basicsr.test.test_pipeline``.
-            root_path: folder for ``experiments``, ``results`` and ``tb_logger``.
-        """
+        """Run the code of BasicSR's ``train_pipeline`` or ``test_pipeline`` with the helpers of this run."""
         helpers = {name: getattr(self, name) for name in HELPERS}
         types.FunctionType(pipeline.__code__, {**pipeline.__globals__, **helpers})(root_path)
 
@@ -134,10 +129,8 @@ class Run:
             self.ranks.leave()
             return True
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
-            full = InputError(
-                f'{error.filename or "a file of this run"} could not be written ({error.strerror}): free some space, '
-                'and resume with --auto_resume'
-            )
+            reason = f'{error.filename or "a file of this run"} could not be written ({error.strerror})'
+            full = InputError(f'{reason}: free some space, and resume with --auto_resume')
             self.ranks.__exit__(InputError, full, traceback)
             raise full from None
         self.ranks.__exit__(kind, error, traceback)
@@ -307,21 +300,14 @@ class Run:
     ) -> DataLoader:
         ratio = dataset_opt.get('dataset_enlarge_ratio', 1)
         global_batch = resume.global_batch(opt)
-        place = {'world_size': opt['world_size'], 'rank': opt['rank'], 'start_iter': opt.get('resume_iter', 0)}
-        total_iter = int(opt['train']['total_iter'])
+        total_iter, batch = int(opt['train']['total_iter']), global_batch // opt['world_size']
+        place: dict[str, Any] = {'world_size': opt['world_size'], 'rank': opt['rank'], 'ratio': ratio}
+        place |= {'start_iter': opt.get('resume_iter', 0), 'total_iter': total_iter}
         try:
-            sampler = StreamSampler(
-                len(dataset),
-                opt['manual_seed'],
-                global_batch // opt['world_size'],
-                ratio=ratio,
-                total_iter=total_iter,
-                **place,
-            )
+            sampler = StreamSampler(len(dataset), opt['manual_seed'], batch, **place)
         except ValueError as error:
-            raise InputError(
-                f'datasets:{phase}: {error} Set a smaller batch_size_per_gpu or a larger dataset_enlarge_ratio'
-            ) from None
+            fix = 'Set a smaller batch_size_per_gpu or a larger dataset_enlarge_ratio'
+            raise InputError(f'datasets:{phase}: {error} {fix}') from None
         logger.info(
             'Training statistics:'
             f'\n\tNumber of train images: {len(dataset)}'
@@ -483,13 +469,6 @@ def train_pipeline(root_path: str) -> None:
 
 
 def test_pipeline(root_path: str) -> None:
-    """Test as ``basicsr.test.test_pipeline`` does, with a ``Run``.
-
-    Args:
-        root_path: folder for ``results``.
-
-    Raises:
-        InputError: something in the options, data or checkpoints is invalid, or a file cannot be written.
-    """
+    """Test as ``basicsr.test.test_pipeline`` does, to ``results`` in a folder, with the errors of a training."""
     with Run() as run:
         run.execute(basicsr.test.test_pipeline, root_path)

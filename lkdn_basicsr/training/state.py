@@ -75,11 +75,7 @@ def _restore_optimizers(model: BaseModel, state: dict[str, Any], override: bool 
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
-    """Return the states of all generators that a training may use, on this rank, as tensors and numbers.
-
-    Args:
-        device: of the model. On the CPU, CUDA is not initialized: that takes memory of a GPU.
-    """
+    """Return the states of all generators that a training on a device may use, on this rank, as tensors and numbers."""
     version, state, gauss = random.getstate()
     _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     array = torch.from_numpy(np.asarray(keys).astype(np.int64))
@@ -87,7 +83,7 @@ def random_states(device: torch.device) -> dict[str, Any]:
         'python': {'version': version, 'state': torch.tensor(state), 'gauss': gauss},
         'numpy': {'state': array, 'position': position, 'has_gauss': has_gauss, 'cached': cached},
         'torch': torch.get_rng_state(),
-        'cuda': torch.cuda.get_rng_state() if device.type == 'cuda' else None,
+        'cuda': torch.cuda.get_rng_state() if device.type == 'cuda' else None,  # initializing it takes GPU memory
     }
 
 

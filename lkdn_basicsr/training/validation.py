@@ -152,13 +152,9 @@ def _log_means(model: SRModel, dataset: str, values: list[list[float]], current_
 
 
 def side_by_side(lq: np.ndarray, result: np.ndarray, gt: np.ndarray | None = None) -> np.ndarray:
-    """Put the centers of LR enlarged by bicubic, SR and, if there is one, GT next to each other.
+    """Put the centers of LR enlarged by bicubic, SR and, if there is one, GT next to each other, uint8 RGB.
 
-    Args:
-        lq: (H, W, 3) BGR or (H, W), uint8; likewise the others, ``scale`` times as large.
-
-    Returns:
-        (H, 2 or 3 times W, 3) uint8, RGB.
+    The images are (H, W, 3) BGR or (H, W), uint8; those of SR and GT are ``scale`` times as large.
     """
     scale = max(1, result.shape[0] // lq.shape[0])
     side = max(1, PREVIEW // scale)
