@@ -29,6 +29,14 @@ def shared():
 
 
 @pytest.fixture
+def tf32():
+    """Allow TF32 in products of matrices, which is not the default."""
+    torch.backends.cuda.matmul.allow_tf32 = True
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+@pytest.fixture
 def home(tmp_path, monkeypatch):
     """The current folder, with images and option files to train and to test on."""
     monkeypatch.chdir(tmp_path)

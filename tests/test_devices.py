@@ -7,19 +7,6 @@ from lkdn_basicsr import devices
 from lkdn_basicsr.errors import InputError
 
 
-def broken_gpus(monkeypatch, error, count=1):
-    """Let this machine report GPUs, as NVML does, on which nothing runs; return the list of those that were tried."""
-    tried = []
-
-    def ones(*size, device):
-        tried.append(device)
-        raise error
-
-    monkeypatch.setattr(torch.cuda, 'device_count', lambda: count)
-    monkeypatch.setattr(torch, 'ones', ones)
-    return tried
-
-
 @pytest.mark.parametrize(
     'error, words',
     [
@@ -29,7 +16,13 @@ def broken_gpus(monkeypatch, error, count=1):
     ],
 )
 def test_gpu_that_runs_no_kernel_is_refused_in_one_line(monkeypatch, error, words):
-    tried = broken_gpus(monkeypatch, error)
+    def ones(*size, device):
+        tried.append(device)
+        raise error
+
+    tried = []
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)  # as NVML reports GPUs on which nothing runs
+    monkeypatch.setattr(torch, 'ones', ones)
     with pytest.raises(InputError) as caught:
         devices.check_cuda('set num_gpu: 0')
     message = str(caught.value)
@@ -38,7 +31,6 @@ def test_gpu_that_runs_no_kernel_is_refused_in_one_line(monkeypatch, error, word
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 def test_gpu_that_runs_kernels_is_accepted():
     devices.check_cuda('set num_gpu: 0')
     devices.check_cuda('set num_gpu: 0', f'cuda:{torch.cuda.device_count() - 1}')
@@ -60,15 +52,10 @@ def test_out_of_memory(error, expected):
     assert devices.is_out_of_memory(error) is expected
 
 
-def test_exact_arithmetic_is_restored():
+def test_exact_arithmetic_is_restored(tf32):
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    previous = matmul.allow_tf32
-    try:
-        with cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
-            matmul.allow_tf32 = True
-            with pytest.raises(KeyError), devices.exact_arithmetic():
-                assert not (cudnn.benchmark or cudnn.allow_tf32 or matmul.allow_tf32)
-                raise KeyError
-            assert cudnn.benchmark and cudnn.allow_tf32 and matmul.allow_tf32
-    finally:
-        matmul.allow_tf32 = previous
+    with cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
+        with pytest.raises(KeyError), devices.exact_arithmetic():
+            assert not (cudnn.benchmark or cudnn.allow_tf32 or matmul.allow_tf32)
+            raise KeyError
+        assert cudnn.benchmark and cudnn.allow_tf32 and matmul.allow_tf32

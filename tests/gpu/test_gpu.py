@@ -75,12 +75,8 @@ def test_a_run_resumes_on_the_cpu_and_back(gpu_home, monkeypatch):
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason='needs two GPUs')
 def test_dataparallel_has_the_losses_of_one_gpu_with_the_same_global_batch(gpu_home, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
-    one, two = (
-        run_training(
-            monkeypatch, f'on{number}', f'num_gpu={number}', f'datasets:train:batch_size_per_gpu={4 // number}'
-        )
-        for number in (1, 2)
-    )
+    batch = 'datasets:train:batch_size_per_gpu'
+    one, two = (run_training(monkeypatch, f'on{n}', f'num_gpu={n}', f'{batch}={4 // n}') for n in (1, 2))
     np.testing.assert_allclose(two, one, rtol=1e-2)
 
 
@@ -110,10 +106,10 @@ def test_out_of_memory_is_reported_in_one_line(gpu_home, monkeypatch, in_trainin
     assert isinstance(status, str) and '\n' not in status and advice in status and 'memory' in status
 
 
-def test_validation_is_exact_and_restores_the_settings_of_the_training(gpu_home, monkeypatch):
+def test_validation_is_exact_and_restores_the_settings_of_the_training(gpu_home, monkeypatch, tf32):
     cudnn, matmul, forward = torch.backends.cudnn, torch.backends.cuda.matmul, LKDN.forward
     monkeypatch.setattr(cudnn, 'allow_tf32', True)
-    previous, settings = matmul.allow_tf32, set()
+    settings = set()
 
     def record(network, x):
         if x.is_cuda:
@@ -121,11 +117,7 @@ def test_validation_is_exact_and_restores_the_settings_of_the_training(gpu_home,
         return forward(network, x)
 
     monkeypatch.setattr(LKDN, 'forward', record)
-    matmul.allow_tf32 = True
-    try:
-        run_training(monkeypatch, 'exact')
-    finally:
-        matmul.allow_tf32 = previous
+    run_training(monkeypatch, 'exact')
     assert settings == {(True, True, True), (False, False, False)}
 
 

@@ -1,5 +1,7 @@
 """Images for tests, in memory, as files and as stores."""
 
+import itertools
+
 import cv2
 import numpy as np
 
@@ -12,14 +14,12 @@ def random_image(height=20, width=30, channels=3, seed=0):
 
 def sub_images(name, image, crop_size, step, thresh=0):
     """Return what BasicSR's extract_subimages.py cuts from an image, by name; with its variables, x is vertical."""
-    h, w = image.shape[:2]
-    h_space = np.arange(0, h - crop_size + 1, step)
-    if h - (h_space[-1] + crop_size) > thresh:
-        h_space = np.append(h_space, h - crop_size)
-    w_space = np.arange(0, w - crop_size + 1, step)
-    if w - (w_space[-1] + crop_size) > thresh:
-        w_space = np.append(w_space, w - crop_size)
-    windows = [image[x : x + crop_size, y : y + crop_size] for x in h_space for y in w_space]
+    spaces = []
+    for size in image.shape[:2]:
+        spaces.append([*range(0, size - crop_size + 1, step)])
+        if size - (spaces[-1][-1] + crop_size) > thresh:
+            spaces[-1].append(size - crop_size)
+    windows = [image[x : x + crop_size, y : y + crop_size] for x, y in itertools.product(*spaces)]
     return {f'{name}_s{i + 1:03d}': window for i, window in enumerate(windows)}
 
 

@@ -50,10 +50,8 @@ train:
   warmup_iter: -1
   pixel_opt: {type: L1Loss, loss_weight: 1.0, reduction: mean}
 val:
-  val_freq: !!float 5e1
-  save_img: false
-  metrics:
-    psnr: {type: calculate_psnr, crop_border: 2, test_y_channel: true, better: higher}
+  {val_freq: !!float 5e1, save_img: false,
+   metrics: {psnr: {type: calculate_psnr, crop_border: 2, test_y_channel: true, better: higher}}}
 logger: {print_freq: 10, save_checkpoint_freq: !!float 5e1, use_tb_logger: true, wandb: {project: ~, resume_id: ~}}
 dist_params: {backend: nccl, port: 29500}
 """

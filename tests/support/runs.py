@@ -74,9 +74,8 @@ def reset_log():
     """BasicSR opens its log file once in a process; each test has one of its own."""
     initialized_logger.clear()
     logger = logging.getLogger('basicsr')
-    for handler in list(logger.handlers):
-        handler.close()
-        logger.removeHandler(handler)
+    while logger.handlers:
+        logger.handlers.pop().close()
 
 
 def write(path, options):
@@ -86,10 +85,9 @@ def write(path, options):
 def change(folder, *changes, file='train.yml', **values):
     """Change options of a file: ``'train:total_iter=9'`` with a value in YAML, ``train__total_iter=9`` in Python."""
     options = yaml.safe_load(Path(folder, file).read_text())
-    values = {keys.replace('__', ':'): value for keys, value in values.items()}
     values |= {keys: yaml.safe_load(text) for keys, _, text in (entry.partition('=') for entry in changes)}
     for keys, value in values.items():
-        *parents, last = keys.split(':')
+        *parents, last = keys.replace('__', ':').split(':')
         functools.reduce(dict.__getitem__, parents, options)[last] = value
     write(Path(folder, file), options)
 
@@ -101,7 +99,6 @@ def run(monkeypatch, task, *arguments):
         {'train': train_command, 'test': test_command}[task].main()
     except SystemExit as exit_:
         return exit_.code
-    return None
 
 
 def train(monkeypatch, *arguments):

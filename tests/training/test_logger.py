@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.models.reparam_sr_model import check_finite
@@ -88,27 +88,9 @@ def test_debug_runs_do_not_write_to_tensorboard(tmp_path, monkeypatch, name, exp
     assert len(list((tmp_path / 'tb_logger').iterdir())) == (2 if name == 'no_debug_run' else 1)
 
 
-class Numbers(Dataset):
-    """0, 1, 2, …"""
-
-    def __init__(self, length, broken=None):
-        self.length, self.broken = length, broken
-
-    def __len__(self):
-        return self.length
-
-    def __getitem__(self, index):
-        if index == self.broken:
-            raise InputError(f'image {index} is damaged')
-        return index
-
-
 def epoch(prefetcher):
     prefetcher.reset()
-    batches = []
-    while (batch := prefetcher.next()) is not None:
-        batches.append(batch.tolist())
-    return batches
+    return [batch.tolist() for batch in iter(prefetcher.next, None)]
 
 
 def test_workers_are_started_once_per_epoch():
@@ -119,14 +101,19 @@ def test_workers_are_started_once_per_epoch():
             started.append(self)
             return super().__iter__()
 
-    prefetcher = Prefetcher(Counted(Numbers(5), batch_size=2))
+    prefetcher = Prefetcher(Counted(range(5), batch_size=2))
     assert [epoch(prefetcher), epoch(prefetcher)] == [[[0, 1], [2, 3], [4]]] * 2
     assert len(started) == 2
 
 
 def test_error_in_a_prefetching_thread_is_raised():
-    prefetcher = Prefetcher(DataLoader(Numbers(5, broken=3), batch_size=1), ahead=1)
-    got = []
+    class Images(list):
+        def __getitem__(self, index):
+            if index == 3:
+                raise InputError(f'image {index} is damaged')
+            return index
+
+    prefetcher, got = Prefetcher(DataLoader(Images(range(5)), batch_size=1), ahead=1), []
 
     def read():
         try:
@@ -138,7 +125,7 @@ def test_error_in_a_prefetching_thread_is_raised():
     reader.start()
     reader.join(20)  # BasicSR's waits forever
     assert got == ['image 3 is damaged']
-    assert epoch(Prefetcher(DataLoader(Numbers(3), batch_size=2), ahead=1)) == [[0, 1], [2]]
+    assert epoch(Prefetcher(DataLoader(range(3), batch_size=2), ahead=1)) == [[0, 1], [2]]
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
@@ -150,17 +137,15 @@ def test_losses_that_are_not_finite_stop_the_run(value):
 
 def on_a_terminal(monkeypatch, function):
     """Return what a terminal receives while ``function`` runs."""
-    terminal, stream = pty.openpty()
-    shown = []
+    (terminal, stream), shown = pty.openpty(), []
 
     def read():
         with contextlib.suppress(OSError):  # closed
             while data := os.read(terminal, 65536):
                 shown.append(data)
 
-    reader = threading.Thread(target=read)
+    reader, stderr = threading.Thread(target=read), os.fdopen(stream, 'w')
     reader.start()
-    stderr = os.fdopen(stream, 'w')
     monkeypatch.setattr(sys, 'stderr', stderr)
     try:
         result = function()

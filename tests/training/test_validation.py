@@ -35,9 +35,8 @@ def train_with_batch_norm(folder):
     model = training_model.model_class(ReparamSRModel, run)(opt)
     generator = torch.Generator().manual_seed(rank)
     for save_or_validate in (lambda: model.save(0, 1), lambda: model.validation(None, 2, None)):
-        model.feed_data(
-            {key: torch.rand(2, 3, size, size, generator=generator) for key, size in (('lq', 8), ('gt', 16))}
-        )
+        sizes = dict(lq=8, gt=16).items()
+        model.feed_data({key: torch.rand(2, 3, size, size, generator=generator) for key, size in sizes})
         model.optimize_parameters(1)
         digests.append(digest(model.fused_network().state_dict()))
         save_or_validate()
@@ -64,27 +63,23 @@ def test_batch_norm_has_the_buffers_of_the_first_rank(tmp_path):
     ],
 )
 def test_out_of_memory_is_one_line(home, monkeypatch, error):
-    def raise_for(shape):
-        def forward(self, x):
-            return forwards(self, x) if x.shape != shape else _raise(error)
-
-        monkeypatch.setattr(LKDN, 'forward', forward)
+    def forward(self, x):
+        if x.shape == shape:
+            raise error
+        return forwards(self, x)
 
     forwards, reason = LKDN.forward, str(error).rpartition('Error: ')[2].rstrip('.')
-    raise_for((3, 3, 8, 8))
+    monkeypatch.setattr(LKDN, 'forward', forward)
+    shape = (3, 3, 8, 8)
     message = runs.train(monkeypatch)
     assert 'iteration 1 with datasets:train:batch_size_per_gpu 3 and gt_size 16' in message
     assert f'({reason})' in message and '\n' not in message
-    raise_for((1, 3, 16, 16))
+    shape = (1, 3, 16, 16)
     message = runs.train(monkeypatch)
     assert f'image 00 of val at 4, LR of 16×16 pixels ({reason}): crop' in message and '\n' not in message
 
 
-def _raise(error):
-    raise error
-
-
-def test_validation_and_test_are_exact_and_training_is_not(home, monkeypatch):
+def test_validation_and_test_are_exact_and_training_is_not(home, monkeypatch, tf32):
     def forward(self, x):
         flags.setdefault(tuple(x.shape), set()).add((cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32))
         return forwards(self, x)
@@ -92,11 +87,7 @@ def test_validation_and_test_are_exact_and_training_is_not(home, monkeypatch):
     cudnn, matmul, forwards, flags = torch.backends.cudnn, torch.backends.cuda.matmul, LKDN.forward, {}
     monkeypatch.setattr(LKDN, 'forward', forward)
     monkeypatch.setattr(cudnn, 'benchmark', False)  # True in BasicSR's pipelines
-    matmul.allow_tf32 = True
-    try:
-        assert runs.train(monkeypatch) is None  # 7 iterations, with validation after the fourth
-    finally:
-        matmul.allow_tf32 = False  # the default
+    assert runs.train(monkeypatch) is None  # 7 iterations, with validation after the fourth
     assert flags == {(3, 3, 8, 8): {(True, True, True)}, (1, 3, 16, 16): {(False, False, False)}}
     assert runs.run(monkeypatch, 'test', '-opt', 'test.yml') is None
     assert flags[1, 3, 16, 16] == {(False, False, False)}
