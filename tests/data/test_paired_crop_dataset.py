@@ -333,7 +333,7 @@ def refuse(opt, *words, at_once=True):
     assert '\n' not in message and all(word in message for word in words), message
 
 
-def test_missing_empty_and_mixed_folders_are_named(tmp_path):
+def test_folders_and_templates_that_cannot_be_used_are_named(tmp_path):
     opt, raw = make_pair(tmp_path / 'a', 'folder'), make_pair(tmp_path / 'b', 'raw')
     none, empty, meta = (str(tmp_path / name) for name in ('none', 'empty', 'meta.txt'))
     os.mkdir(empty)
@@ -345,10 +345,12 @@ def test_missing_empty_and_mixed_folders_are_named(tmp_path):
     refuse({**opt, 'io_backend': {'type': 'petrel'}}, 'petrel', 'raw, lmdb or disk')
     refuse({**opt, 'meta_info_file': meta}, meta)
     refuse({**opt, 'dataroot_gt': raw['dataroot_gt']}, opt['dataroot_lq'], 'same form')
+    for template in ('{x4}', 'x4', '{', '{1}'):  # the first is in the official option file of LKDN-S
+        refuse({**opt, 'filename_tmpl': template}, 'filename_tmpl', template)
 
 
 @every_kind
-def test_images_without_a_pair_are_named(tmp_path, kind):
+def test_images_without_a_pair_or_smaller_than_the_patch_are_named(tmp_path, kind):
     gt, lq = make_images()
     one_less = {name: image for name, image in lq.items() if name != '0001'}
     renamed = {('other' if name == '0001' else name): image for name, image in lq.items()}
@@ -356,13 +358,8 @@ def test_images_without_a_pair_are_named(tmp_path, kind):
     refuse(make_pair(tmp_path / 'b', kind, gt, renamed), '0001', '3 GT and 3 LQ')
     del gt['0001']
     refuse(make_pair(tmp_path / 'c', kind, gt, lq), '0001', '2 GT and 3 LQ')
-
-
-def test_a_template_without_a_place_for_the_name_is_refused(tmp_path):
-    """'{x4}' is what the official option file of LKDN-S has."""
-    opt = make_pair(tmp_path, 'folder')
-    for template in ('{x4}', 'x4', '{', '{1}'):
-        refuse({**opt, 'filename_tmpl': template}, 'filename_tmpl', template)
+    small = make_pair(tmp_path / 'd', kind, *make_images([(30, 42), (7, 30)]))
+    refuse(train_opt(small), '0001', '14x60', 'gt_size 16')
 
 
 @pytest.mark.parametrize('phase', ['train', 'val'])
@@ -371,12 +368,6 @@ def test_pairs_of_another_scale_are_named(tmp_path, kind, phase):
     gt, lq = make_images()
     lq['0001'] = lq['0001'][:-3]
     refuse(train_opt(make_pair(tmp_path, kind, gt, lq), phase=phase), '0001', '52x48', '23x24', 'scale')
-
-
-@every_kind
-def test_images_smaller_than_the_patch_are_named(tmp_path, kind):
-    gt, lq = make_images([(30, 42), (7, 30)])
-    refuse(train_opt(make_pair(tmp_path, kind, gt, lq)), '0001', '14x60', 'gt_size 16')
 
 
 @pytest.mark.parametrize('damage', ['empty', 'cut', 'text', 'header', 'middle'])
@@ -416,8 +407,7 @@ def test_an_unfinished_lmdb_is_refused(tmp_path):
     """As BasicSR's scripts leave it when they are killed or fail at a damaged image."""
     opt = make_pair(tmp_path, 'lmdb')
     meta_info = tmp_path / 'lq.lmdb' / 'meta_info.txt'
-    with open(meta_info, 'a') as file:
-        file.write('0003.png (20,20,3) 1\n')
+    meta_info.write_text(meta_info.read_text() + '0003.png (20,20,3) 1\n')
     refuse(opt, opt['dataroot_lq'], '3 of the 4')
     meta_info.write_text('')
     refuse(opt, str(meta_info), 'lists no images')
