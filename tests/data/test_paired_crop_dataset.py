@@ -205,9 +205,10 @@ def crop_probabilities(dataset_of_basicsr, lq):
 def test_crops_have_the_distribution_of_basicsr(tmp_path, raw, basicsr_lmdb):
     """Sub-image, place and flips, against the exact distribution; BasicSR's own dataset passes the same test."""
     random.seed(0)
-    roots = {}
-    for key in ('dataroot_gt', 'dataroot_lq'):  # copies, for lmdb opens an environment once in a process
-        roots[key] = shutil.copytree(basicsr_lmdb[key], str(tmp_path / f'{key}.lmdb'))
+    # Copies, for lmdb opens an environment once in a process.
+    roots = {
+        key: shutil.copytree(basicsr_lmdb[key], f'{tmp_path}/{key}.lmdb') for key in ('dataroot_gt', 'dataroot_lq')
+    }
     basicsr = PairedImageDataset(train_opt(basicsr_lmdb, **roots, io_backend={'type': 'lmdb'}))
     dataset = PairedCropDataset(train_opt(raw, **WINDOWS))
     probabilities = crop_probabilities(basicsr, make_images()[1])
@@ -308,7 +309,7 @@ def test_a_meta_info_file_selects_images(tmp_path, kind):
     assert sorted(numbers(dataset)) == [0, 2]
 
 
-def test_lq_files_are_found_by_the_template(tmp_path):
+def test_images_are_found_by_template_and_by_complete_key(tmp_path):
     opt = make_pair(tmp_path, 'folder', filename_tmpl='{}x2')
     for path in (tmp_path / 'lq').iterdir():
         path.rename(path.with_stem(f'{path.stem}x2'))
@@ -316,9 +317,7 @@ def test_lq_files_are_found_by_the_template(tmp_path):
     (tmp_path / 'gt' / 'readme.txt').write_text('not an image')
     dataset = PairedCropDataset(opt)
     assert numbers(dataset) == [0, 1, 2] and dataset[0]['lq_path'] == str(tmp_path / 'lq' / '0000x2.png')
-
-
-def test_keys_that_differ_after_a_dot_are_different_images(tmp_path):
+    # Keys that differ after a dot are different images.
     gt, lq = ({f'a.{name}': image for name, image in side.items()} for side in make_images())
     assert numbers(PairedCropDataset(make_pair(tmp_path, 'lmdb', gt, lq))) == [0, 1, 2]
 

@@ -1,5 +1,3 @@
-"""Reading option files: by name, with their bases, and with --force_yml."""
-
 import functools
 import sys
 
@@ -25,12 +23,6 @@ train:
 @pytest.fixture
 def write(tmp_path):
     return functools.partial(write_options, tmp_path / 'x.yml')
-
-
-def test_lines_of_keys(write):
-    option_file = read_option_file(write('# comment\na: 1\nb:\n  c:\n    d: 2\n'))
-    assert option_file.where('b', 'c', 'd').endswith('x.yml, line 5: b:c:d')
-    assert option_file.where('b', 'c', 'missing').endswith('x.yml, line 4: b:c:missing')
 
 
 @pytest.mark.parametrize(
