@@ -1,5 +1,3 @@
-"""Checkpoint files: downloading the official ones, reporting invalid ones, finding weights and their network."""
-
 import hashlib
 from collections import OrderedDict
 
@@ -8,6 +6,7 @@ import torch
 
 from lkdn_basicsr import archs, checkpoints
 from lkdn_basicsr.errors import InputError
+from tests.support.images import flipped
 
 
 @pytest.fixture
@@ -48,26 +47,24 @@ def test_official_files_have_the_published_checksums(shared):
         assert hashlib.sha256(path.read_bytes()).hexdigest() == checkpoints.OFFICIAL_SHA256[path.name]
 
 
-def test_missing_checkpoint_and_one_without_weights_are_reported_by_name(tmp_path):
+def test_checkpoint_that_cannot_be_used_is_reported_by_name(tmp_path):
     path = tmp_path / 'net.pth'
-    contents = {'contains a Tensor, not a state dict': torch.zeros(1), 'contains more than tensors': {'f': print}}
-    for message in ('does not exist', *contents):
-        if message in contents:
-            torch.save(contents[message], path)
+
+    def assert_refused(message):
         with pytest.raises(InputError, match=f'net.pth {message}'):
             checkpoints.load(path)
 
-
-def test_damaged_checkpoint_is_reported_by_name(tmp_path):
-    path = tmp_path / 'net.pth'
+    assert_refused('does not exist')
+    contents = {'contains a Tensor, not a state dict': torch.zeros(1), 'contains more than tensors': {'f': print}}
+    for message, content in contents.items():
+        torch.save(content, path)
+        assert_refused(message)
     torch.save({'w': torch.arange(5000.0)}, path)
     data = path.read_bytes()
     middle = len(data) // 2
-    flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
-    for content in (b'', b'# Read me\n' * 9, b'\x89PNG\r\n\x1a\n' + bytes(90), data[:middle], flipped):
+    for content in (b'', b'# Read me\n' * 9, b'\x89PNG\r\n\x1a\n' + bytes(90), data[:middle], flipped(data, middle)):
         path.write_bytes(content)
-        with pytest.raises(InputError, match='net.pth is damaged, or no PyTorch'):
-            checkpoints.load(path)
+        assert_refused('is damaged, or no PyTorch')
 
 
 BOTH = {'params': {'w': 1}, 'params_ema': {'w': 2}}

@@ -1,6 +1,5 @@
-"""The command compare, from files to tables and a page, and its errors."""
-
 import csv
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -116,12 +115,7 @@ def test_method_names(tmp_path):
 
 def test_split_name(tmp_path):
     (tmp_path / 'a=b.pth').write_text('')
-    for name, file in [
-        ('mine', 'a.pth'),
-        (None, 'a.pth'),
-        (None, f'{tmp_path}/a=b.pth'),
-        ('mine', f'{tmp_path}/a=b.pth'),
-    ]:
+    for name, file in itertools.product(('mine', None), ('a.pth', f'{tmp_path}/a=b.pth')):
         assert compare.split_name(f'{name}={file}' if name else file) == (name, file)
 
 

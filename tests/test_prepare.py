@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -68,10 +69,7 @@ def test_help_lists_the_subcommands_with_an_example_each(capsys):
 
 
 def test_an_interrupt_ends_without_a_traceback(tmp_path, capsys, monkeypatch):
-    def interrupt(args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(prepare, '_verify', interrupt)
+    monkeypatch.setattr(prepare, '_verify', Mock(side_effect=KeyboardInterrupt))
     status, _, err = call(capsys, 'verify', tmp_path)
     assert status == 130 and 'run the same command again' in err
 

@@ -76,12 +76,10 @@ def test_checkpoint_that_a_model_class_loads(home, model):
         loader.load_network(torch.nn.Conv2d(1, 1, 1), 'net.pth')
 
 
-def test_training_state(train):
+def test_training_state(home, train):
     torch.save(STATE, 'x.state')
     assert 'x.state contains more than tensors' in train('--force_yml', 'path:resume_state=x.state')
-
-
-def test_training_state_that_is_found(home, train):
+    reset_log()
     assert train() is None
     reset_log()
     for path in (home / 'experiments/run/training_states').iterdir():

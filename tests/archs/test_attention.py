@@ -1,5 +1,3 @@
-"""The attention modules, on images of any size."""
-
 import pytest
 import torch
 from torch import nn

@@ -1,5 +1,3 @@
-"""The arguments of a network, from its checkpoint."""
-
 from collections import OrderedDict
 
 import numpy as np

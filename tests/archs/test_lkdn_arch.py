@@ -1,5 +1,3 @@
-"""LKDN and LKDN_S: equal to the official networks, and checked arguments."""
-
 import copy
 import inspect
 import json
@@ -47,17 +45,13 @@ def test_official_checkpoint_gives_the_official_output(shared, name):
     'cls, arguments, parameters',
     [
         # Published figures.
-        ('LKDN', dict(upscale=2), 303_812),
-        ('LKDN', dict(upscale=3), 311_387),
-        ('LKDN', dict(upscale=4), 321_992),
+        *(('LKDN', dict(upscale=scale), n) for scale, n in ((2, 303_812), (3, 311_387), (4, 321_992))),
         ('LKDN_S', dict(upscale=4), 129_177),
         ('LKDN_S', dict(upscale=4, conv='BSConvU_rep', upsampler='pixelshuffle_rep'), 172_449),
         ('LKDN', BSRN, 352_400),  # by the authors' code; 352 K in the paper
         ('LKDN', dict(BSRN, conv='BSConvU'), 352_400),
         # ESA has 4,064 parameters at this width, CCA 580.
-        ('LKDN', dict(BSRN, attention='esa'), 352_400 - 8 * 580),
-        ('LKDN', dict(BSRN, attention='cca'), 352_400 - 8 * 4_064),
-        ('LKDN', dict(BSRN, attention='none'), 352_400 - 8 * 4_644),
+        *(('LKDN', dict(BSRN, attention=a), 352_400 - 8 * n) for a, n in dict(esa=580, cca=4_064, none=4_644).items()),
         # LKDN distils through 24 convolutions of 56 channels: C² + 10 C parameters each.
         ('LKDN', dict(conv='Conv'), 321_992 + 24 * (8 * 56**2 - 9 * 56)),
         ('LKDN', dict(conv='BSConvU_rep'), 321_992 + 24 * 2 * 56),
@@ -90,15 +84,13 @@ def test_output_equals_that_of_bsrn():
 @pytest.mark.parametrize(
     'arguments, message',
     [
-        (dict(conv='BSConv'), 'conv is BSConv, but must be one of Conv, BSConvU'),
-        (dict(conv=None), 'conv is None, but must be one of Conv, BSConvU'),
+        *((dict(conv=conv), f'conv is {conv}, but must be one of Conv, BSConvU') for conv in ('BSConv', None)),
         (dict(upsampler='bicubic'), 'upsampler is bicubic, but must be one of pixelshuffledirect'),
         (dict(attention='lsk'), 'attention is lsk, but must be one of lka, esa_cca, esa, cca, none'),
         (dict(activation='tanh'), 'activation is tanh, but must be one of gelu, relu, lrelu, silu, prelu'),
         (dict(num_feat=-3), 'num_feat is -3, but must be an integer of at least 2'),
         (dict(upscale=0), 'upscale is 0, but must be an integer of at least 1'),
-        (dict(num_block=1.5), 'num_block is 1.5, but must be an integer'),
-        (dict(num_block=None), 'num_block is None, but must be an integer'),
+        *((dict(num_block=n), f'num_block is {n}, but must be an integer') for n in (1.5, None)),
         (dict(lka_kernel=0), 'lka_kernel is 0, but must be an integer of at least 1'),
         (dict(lka_dilation=2.5), 'lka_dilation is 2.5, but must be an integer of at least 1'),
         (dict(lka_kernel=3, lka_dilation=5), 'lka_dilation is 5, but must be at most lka_kernel, 3'),

@@ -1,5 +1,3 @@
-"""Every variant of the networks can be built and trained, rebuilt from its checkpoint, and fused exactly."""
-
 import itertools
 
 import pytest
@@ -23,17 +21,14 @@ VARIANTS = [
     dict(num_in_ch=1, num_out_ch=4, upscale=1, num_in=3),
     *(dict(upscale=upscale, num_block=depth) for upscale, depth in ((5, 9), (8, 1))),
 ]
-
-
-def name(arguments):
-    return '-'.join(map(str, arguments.values()))
+every_variant = pytest.mark.parametrize('arguments', VARIANTS, ids=lambda variant: '-'.join(map(str, variant.values())))
 
 
 def build(**arguments):
     return fill(archs.LKDN(**dict(SMALL, **arguments))).eval()
 
 
-@pytest.mark.parametrize('arguments', VARIANTS, ids=name)
+@every_variant
 def test_all_parameters_are_trained(arguments):
     torch.manual_seed(0)
     network = archs.LKDN(**dict(SMALL, **arguments))
@@ -53,7 +48,7 @@ def test_all_parameters_are_trained(arguments):
 
 
 @pytest.mark.parametrize('form', ['network', 'folded network', 'checkpoint'])
-@pytest.mark.parametrize('arguments', VARIANTS, ids=name)
+@every_variant
 @torch.no_grad()
 def test_variant_is_rebuilt_from_its_checkpoint_and_fuses_exactly(tmp_path, arguments, form):
     network = build(**arguments)

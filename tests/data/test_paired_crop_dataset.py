@@ -205,9 +205,10 @@ def crop_probabilities(dataset_of_basicsr, lq):
 def test_crops_have_the_distribution_of_basicsr(tmp_path, raw, basicsr_lmdb):
     """Sub-image, place and flips, against the exact distribution; BasicSR's own dataset passes the same test."""
     random.seed(0)
-    roots = {}
-    for key in ('dataroot_gt', 'dataroot_lq'):  # copies, for lmdb opens an environment once in a process
-        roots[key] = shutil.copytree(basicsr_lmdb[key], str(tmp_path / f'{key}.lmdb'))
+    # Copies, for lmdb opens an environment once in a process.
+    roots = {
+        key: shutil.copytree(basicsr_lmdb[key], f'{tmp_path}/{key}.lmdb') for key in ('dataroot_gt', 'dataroot_lq')
+    }
     basicsr = PairedImageDataset(train_opt(basicsr_lmdb, **roots, io_backend={'type': 'lmdb'}))
     dataset = PairedCropDataset(train_opt(raw, **WINDOWS))
     probabilities = crop_probabilities(basicsr, make_images()[1])
@@ -308,7 +309,7 @@ def test_a_meta_info_file_selects_images(tmp_path, kind):
     assert sorted(numbers(dataset)) == [0, 2]
 
 
-def test_lq_files_are_found_by_the_template(tmp_path):
+def test_images_are_found_by_template_and_by_complete_key(tmp_path):
     opt = make_pair(tmp_path, 'folder', filename_tmpl='{}x2')
     for path in (tmp_path / 'lq').iterdir():
         path.rename(path.with_stem(f'{path.stem}x2'))
@@ -316,9 +317,7 @@ def test_lq_files_are_found_by_the_template(tmp_path):
     (tmp_path / 'gt' / 'readme.txt').write_text('not an image')
     dataset = PairedCropDataset(opt)
     assert numbers(dataset) == [0, 1, 2] and dataset[0]['lq_path'] == str(tmp_path / 'lq' / '0000x2.png')
-
-
-def test_keys_that_differ_after_a_dot_are_different_images(tmp_path):
+    # Keys that differ after a dot are different images.
     gt, lq = ({f'a.{name}': image for name, image in side.items()} for side in make_images())
     assert numbers(PairedCropDataset(make_pair(tmp_path, 'lmdb', gt, lq))) == [0, 1, 2]
 
@@ -333,7 +332,7 @@ def refuse(opt, *words, at_once=True):
     assert '\n' not in message and all(word in message for word in words), message
 
 
-def test_missing_empty_and_mixed_folders_are_named(tmp_path):
+def test_folders_and_templates_that_cannot_be_used_are_named(tmp_path):
     opt, raw = make_pair(tmp_path / 'a', 'folder'), make_pair(tmp_path / 'b', 'raw')
     none, empty, meta = (str(tmp_path / name) for name in ('none', 'empty', 'meta.txt'))
     os.mkdir(empty)
@@ -345,10 +344,12 @@ def test_missing_empty_and_mixed_folders_are_named(tmp_path):
     refuse({**opt, 'io_backend': {'type': 'petrel'}}, 'petrel', 'raw, lmdb or disk')
     refuse({**opt, 'meta_info_file': meta}, meta)
     refuse({**opt, 'dataroot_gt': raw['dataroot_gt']}, opt['dataroot_lq'], 'same form')
+    for template in ('{x4}', 'x4', '{', '{1}'):  # the first is in the official option file of LKDN-S
+        refuse({**opt, 'filename_tmpl': template}, 'filename_tmpl', template)
 
 
 @every_kind
-def test_images_without_a_pair_are_named(tmp_path, kind):
+def test_images_without_a_pair_or_smaller_than_the_patch_are_named(tmp_path, kind):
     gt, lq = make_images()
     one_less = {name: image for name, image in lq.items() if name != '0001'}
     renamed = {('other' if name == '0001' else name): image for name, image in lq.items()}
@@ -356,13 +357,8 @@ def test_images_without_a_pair_are_named(tmp_path, kind):
     refuse(make_pair(tmp_path / 'b', kind, gt, renamed), '0001', '3 GT and 3 LQ')
     del gt['0001']
     refuse(make_pair(tmp_path / 'c', kind, gt, lq), '0001', '2 GT and 3 LQ')
-
-
-def test_a_template_without_a_place_for_the_name_is_refused(tmp_path):
-    """'{x4}' is what the official option file of LKDN-S has."""
-    opt = make_pair(tmp_path, 'folder')
-    for template in ('{x4}', 'x4', '{', '{1}'):
-        refuse({**opt, 'filename_tmpl': template}, 'filename_tmpl', template)
+    small = make_pair(tmp_path / 'd', kind, *make_images([(30, 42), (7, 30)]))
+    refuse(train_opt(small), '0001', '14x60', 'gt_size 16')
 
 
 @pytest.mark.parametrize('phase', ['train', 'val'])
@@ -371,12 +367,6 @@ def test_pairs_of_another_scale_are_named(tmp_path, kind, phase):
     gt, lq = make_images()
     lq['0001'] = lq['0001'][:-3]
     refuse(train_opt(make_pair(tmp_path, kind, gt, lq), phase=phase), '0001', '52x48', '23x24', 'scale')
-
-
-@every_kind
-def test_images_smaller_than_the_patch_are_named(tmp_path, kind):
-    gt, lq = make_images([(30, 42), (7, 30)])
-    refuse(train_opt(make_pair(tmp_path, kind, gt, lq)), '0001', '14x60', 'gt_size 16')
 
 
 @pytest.mark.parametrize('damage', ['empty', 'cut', 'text', 'header', 'middle'])
@@ -416,8 +406,7 @@ def test_an_unfinished_lmdb_is_refused(tmp_path):
     """As BasicSR's scripts leave it when they are killed or fail at a damaged image."""
     opt = make_pair(tmp_path, 'lmdb')
     meta_info = tmp_path / 'lq.lmdb' / 'meta_info.txt'
-    with open(meta_info, 'a') as file:
-        file.write('0003.png (20,20,3) 1\n')
+    meta_info.write_text(meta_info.read_text() + '0003.png (20,20,3) 1\n')
     refuse(opt, opt['dataroot_lq'], '3 of the 4')
     meta_info.write_text('')
     refuse(opt, str(meta_info), 'lists no images')

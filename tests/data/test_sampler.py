@@ -32,10 +32,12 @@ def test_each_epoch_of_the_stream_is_a_permutation(num_samples):
     assert (np.sort(entries, axis=1) == np.arange(num_samples)).all()
 
 
-def test_the_order_never_changes_between_versions():
-    """A run that is resumed with a newer version must continue with the same samples."""
+def test_samples_and_crops_never_change_between_versions():
+    """A run that is resumed with a newer version must continue with the same ones."""
     assert stream_entries(np.arange(10, 20), 10, seed=0).tolist() == [6, 2, 5, 8, 7, 1, 4, 0, 3, 9]
     assert stream_entries([0, 10**12], 13_999_500, seed=2**63).tolist() == [10616690, 4857128]
+    assert random_words(b'test', 0, 0, 2) == (17778955967525898223, 13608717468237111814)
+    assert crop_and_flips(10, 1234567, 73, 98) == (39, 71, True, False, True)
 
 
 def test_epochs_and_seeds_have_different_orders():
@@ -71,6 +73,8 @@ def test_the_ratio_enlarges_an_epoch_or_draws_a_part_of_the_dataset():
     assert Counter(map(int, enlarged)) == Counter({i: 4 for i in range(10)})
     part = list(StreamSampler(10, seed=0, batch_size=2, ratio=0.6))
     assert len(part) == 6 and len(set(map(int, part))) == 6
+    with pytest.raises(ValueError, match='6 samples do not fill one batch of 8'):
+        StreamSampler(3, 0, 4, world_size=2, ratio=2)
 
 
 def test_a_sample_index_is_an_int_that_can_be_pickled():
@@ -103,12 +107,8 @@ def test_a_resumed_run_continues_in_the_middle_of_an_epoch(start_iter):
     args = {'dataset_size': 29, 'seed': 1, 'batch_size': 4, 'total_iter': 30}
     uninterrupted = as_tuples(complete_run(**args))
     assert as_tuples(complete_run(**args, start_iter=start_iter)) == uninterrupted[start_iter * 4 :]
-
-
-def test_an_epoch_can_be_iterated_twice():
-    """BasicSR's prefetchers begin the first epoch twice."""
-    sampler = StreamSampler(29, 1, 4, total_iter=30, start_iter=3)
-    assert as_tuples(sampler) == as_tuples(sampler)
+    sampler = StreamSampler(**args, start_iter=start_iter)
+    assert as_tuples(sampler) == as_tuples(sampler)  # BasicSR's prefetchers begin the first epoch twice
 
 
 def test_a_loader_yields_the_batches_of_the_sampler():
@@ -116,11 +116,6 @@ def test_a_loader_yields_the_batches_of_the_sampler():
     loader = torch.utils.data.DataLoader(range(29), 4, sampler=sampler, drop_last=True)
     assert len(loader) == 7
     assert torch.cat(list(loader)).tolist() == list(map(int, sampler))
-
-
-def test_fewer_samples_than_a_batch_are_refused():
-    with pytest.raises(ValueError, match='6 samples do not fill one batch of 8'):
-        StreamSampler(3, 0, 4, world_size=2, ratio=2)
 
 
 def test_fourteen_million_samples_cost_no_memory():
@@ -132,12 +127,6 @@ def test_fourteen_million_samples_cost_no_memory():
     assert len(sampler) == 13_999_488
     # A list of 14 million integers would be 112 MB; the blocks of positions are a few hundred kB.
     assert peak < 4e6
-
-
-def test_crops_never_change_between_versions():
-    """A run that is resumed with a newer version must continue with the same crops."""
-    assert random_words(b'test', 0, 0, 2) == (17778955967525898223, 13608717468237111814)
-    assert crop_and_flips(10, 1234567, 73, 98) == (39, 71, True, False, True)
 
 
 def test_seed_position_and_purpose_each_change_the_words():

@@ -1,5 +1,3 @@
-"""The model class: training steps, EMA, checkpoints in every form, testing and saving the fused network."""
-
 import copy
 import math
 import os

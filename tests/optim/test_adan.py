@@ -1,5 +1,3 @@
-"""Adan: the trajectories of the authors' code, and the interface of an optimizer in torch."""
-
 import json
 
 import numpy as np

@@ -1,5 +1,3 @@
-"""Optimizers and variants of the networks, from option files."""
-
 import pytest
 import torch
 
@@ -53,25 +51,18 @@ def test_batch_norm_and_network_entry_survive_training_saving_and_resuming(home,
     change(home, **{f'network_g__{name}': value for name, value in network.items()})
     resumed = train(home, monkeypatch)
     assert resumed['params_ema']['B1.c1_r.dw.kxk.1.num_batches_tracked'] == 7
-    buffers = [
-        {key: value for key, value in resumed[form].items() if 'running' in key} for form in ('params', 'params_ema')
-    ]
+    forms = resumed['params'], resumed['params_ema']
+    buffers = [{key: value for key, value in form.items() if 'running' in key} for form in forms]
     assert buffers[0] and same(*buffers)  # they are copied, not averaged
 
-    cls, arguments = archs.config_from_state_dict(resumed)
-    assert resumed['network_g'] == {'type': cls, **arguments} and network.items() <= arguments.items()
-    trained = getattr(archs, cls)(**arguments)
-    trained.load_state_dict(resumed['params_ema'])
-    saved = checkpoints.load('experiments/run/models/net_g_latest_fused.pth')
-    cls, arguments = archs.config_from_state_dict(saved)
-    assert saved['network_g'] == {'type': cls, **arguments}
-    assert (arguments['conv'], arguments['attention'], arguments['activation']) == ('BSConvU', 'esa_cca', 'silu')
-    fused = getattr(archs, cls)(**arguments)
-    fused.load_state_dict(saved['params'])
-    x = torch.rand(1, 3, 9, 8, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        # float32, through some fifteen layers, on values around 1.
-        torch.testing.assert_close(fused(x), trained.eval()(x), rtol=0, atol=1e-5)
+    fused, outputs = checkpoints.load('experiments/run/models/net_g_latest_fused.pth'), []
+    for saved, key, form in ((resumed, 'params_ema', network), (fused, 'params', dict(network, conv='BSConvU'))):
+        cls, arguments = archs.config_from_state_dict(saved)
+        assert saved['network_g'] == {'type': cls, **arguments} and form.items() <= arguments.items()
+        rebuilt = getattr(archs, cls)(**arguments).eval()
+        rebuilt.load_state_dict(saved[key])
+        outputs.append(rebuilt(torch.rand(1, 3, 9, 8, generator=torch.Generator().manual_seed(0))))
+    torch.testing.assert_close(*outputs, rtol=0, atol=1e-5)  # float32, through some fifteen layers, on values around 1
 
 
 @pytest.mark.parametrize(

@@ -7,17 +7,12 @@ from PIL import Image
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.options.check_data import check_data
 from lkdn_basicsr.options.option_file import OptionFile
+from tests.support.images import flipped
 
 
 def cut(path, part):
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * part)])
-
-
-def flip(path):
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
 
 
 DAMAGES = {
@@ -26,7 +21,7 @@ DAMAGES = {
     'half': lambda path: cut(path, 0.5),
     'end missing': lambda path: cut(path, 0.99),
     'header only': lambda path: cut(path, 0.01),
-    'flipped bit': flip,
+    'flipped bit': lambda path: path.write_bytes(flipped(path.read_bytes(), path.stat().st_size // 2)),
 }
 
 
@@ -55,7 +50,7 @@ def test_images_of_any_mode_pass(tmp_path, opt, mode, parse):
     parse(opt)
 
 
-def test_folders_that_do_not_pair(tmp_path, opt, refused):
+def test_images_without_a_pair_and_of_another_scale_are_named(tmp_path, opt, refused):
     (tmp_path / 'lq/p9x2.png').write_bytes((tmp_path / 'lq/p0x2.png').read_bytes())
     assert 'p9x2.png' in refused(opt)
     (tmp_path / 'lq/p9x2.png').unlink()
@@ -64,6 +59,10 @@ def test_folders_that_do_not_pair(tmp_path, opt, refused):
     (tmp_path / 'gt/p8.png').rename(tmp_path / 'gt/p3.png')
     (tmp_path / 'lq/p3x2.png').rename(tmp_path / 'lq/p3x2.jpg')
     assert 'p3x2.png' in refused(opt)
+    (tmp_path / 'lq/p3x2.jpg').rename(tmp_path / 'lq/p3x2.png')
+    Image.new('RGB', (13, 13)).save(tmp_path / 'lq/p1x2.png')
+    message = refused(opt)
+    assert 'p1.png is 26x24' in message and 'p1x2.png is 13x13' in message
 
 
 def test_empty_folder_and_folder_of_folders(tmp_path, opt, refused):
@@ -74,12 +73,6 @@ def test_empty_folder_and_folder_of_folders(tmp_path, opt, refused):
     assert 'for example X2' in refused(opt)
     opt['datasets']['val']['dataroot_gt'] = str(tmp_path / 'gt/p0.png')
     assert 'is not a folder' in refused(opt)
-
-
-def test_images_of_another_scale_are_named(tmp_path, opt, refused):
-    Image.new('RGB', (13, 13)).save(tmp_path / 'lq/p1x2.png')
-    message = refused(opt)
-    assert 'p1.png is 26x24' in message and 'p1x2.png is 13x13' in message
 
 
 def test_a_benchmark_may_have_a_remainder_that_the_scale_does_not_divide(tmp_path, opt, parse, refused):
@@ -147,10 +140,12 @@ def lmdb_opt(tmp_path, opt):
     return opt
 
 
-def test_a_complete_lmdb_passes_and_can_be_opened_afterwards(tmp_path, lmdb_opt, parse):
+def test_a_complete_lmdb_passes_and_can_be_opened_afterwards(tmp_path, lmdb_opt, parse, refused):
     parse(lmdb_opt)
     with lmdb.open(str(tmp_path / 'gt.lmdb'), readonly=True):
         parse(lmdb_opt)  # and while it is open
+    lmdb_opt['datasets']['train']['io_backend']['type'] = 'disk'
+    assert 'set io_backend:type to lmdb' in refused(lmdb_opt)
 
 
 @pytest.mark.parametrize(
@@ -172,8 +167,3 @@ def test_refused_lmdbs(tmp_path, lmdb_opt, side, change, reason, refused):
     change(tmp_path / f'{side}.lmdb')
     message = refused(lmdb_opt)
     assert reason in message and f'{side}.lmdb' in message or 'differ in scale' in reason
-
-
-def test_lmdb_given_as_a_folder(tmp_path, lmdb_opt, refused):
-    lmdb_opt['datasets']['train']['io_backend']['type'] = 'disk'
-    assert 'set io_backend:type to lmdb' in refused(lmdb_opt)

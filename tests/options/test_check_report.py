@@ -1,5 +1,3 @@
-"""``--check`` reports what would be trained or tested, and writes nothing."""
-
 import pytest
 
 from lkdn_basicsr import checkpoints

@@ -41,7 +41,7 @@ def test_numbers_written_as_floats_become_whole(opt, parse):
     assert values == [100, 50, 50, 80] and all(type(value) is int for value in values)
 
 
-def test_defaults(opt, parse):
+def test_defaults(opt, test_opt, parse):
     opt['val'] = {}
     for key in ('logger', 'num_gpu', 'manual_seed', 'path', 'dist_params'):
         del opt[key]
@@ -52,9 +52,6 @@ def test_defaults(opt, parse):
     assert opt['val'] == {'val_freq': 5000, 'save_img': False, 'suffix': None}
     assert opt['num_gpu'] == min(torch.cuda.device_count(), 1) and 1 <= opt['manual_seed'] <= 10000
     assert opt['datasets']['train']['use_hflip'] is opt['datasets']['train']['use_rot'] is True
-
-
-def test_a_test_without_val_section(test_opt, parse):
     del test_opt['val']
     opt = parse(test_opt, is_train=False)
     assert opt['val']['save_img'] is False and opt['val']['suffix'] is None
@@ -70,24 +67,18 @@ def test_without_gpus_the_run_is_on_the_cpu(opt, parse):
     assert opt.notes == ['No GPU found: this runs on the CPU (num_gpu: 2).']
 
 
-TORCHRUN = (
-    'num_gpu: auto uses 1 of 4 GPUs; torchrun --nproc_per_node=4 uses all, with a batch of batch_size_per_gpu for each.'
-)
+TORCHRUN = 'num_gpu: auto uses 1 of 4 GPUs; torchrun --nproc_per_node=4 uses all, '
+TORCHRUN += 'with a batch of batch_size_per_gpu for each.'
 
 
 @pytest.mark.parametrize(
     'requested, present, distributed, number, notes',
     [
-        ('auto', 1, False, 1, []),
-        ('auto', 4, False, 1, [TORCHRUN]),
-        ('auto', 4, True, 1, []),
+        *(('auto', 1, False, 1, []), ('auto', 4, False, 1, [TORCHRUN]), ('auto', 4, True, 1, [])),
         ('auto', 0, False, 0, ['No GPU found: this runs on the CPU (num_gpu: auto).']),
-        (4, 4, False, 4, []),
-        (4, 4, True, 1, []),
+        *((4, 4, False, 4, []), (4, 4, True, 1, []), (1, 4, False, 1, [])),
+        *((0, 4, False, 0, []), (0, 4, True, 0, [])),
         (4, 2, False, 2, ['num_gpu: 4 is more than this machine has: 2 used.']),
-        (1, 4, False, 1, []),
-        (0, 4, False, 0, []),
-        (0, 4, True, 0, []),
     ],
 )
 def test_number_of_gpus(monkeypatch, requested, present, distributed, number, notes):
@@ -97,9 +88,7 @@ def test_number_of_gpus(monkeypatch, requested, present, distributed, number, no
 
 
 @pytest.mark.parametrize('is_train', [True, False])
-def test_gpu_that_runs_no_kernel_is_refused_before_anything_is_written(
-    opt, test_opt, parse, refused, monkeypatch, is_train
-):
+def test_gpu_that_runs_no_kernel_is_refused(opt, test_opt, parse, refused, monkeypatch, is_train):
     def ones(*size, device):
         tried.append(device)
         if device == 'cuda:1':

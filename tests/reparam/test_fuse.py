@@ -1,5 +1,3 @@
-"""Fusing networks and checkpoints: same output, borders included; same numbers both ways; nothing else touched."""
-
 import copy
 
 import pytest
@@ -26,14 +24,10 @@ def test_fusing_changes_neither_network_nor_mode_nor_random_state():
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
-def filled_dbb(kernel_size=3):
-    return fill(convs.BSConvU_dbb(5, 6, kernel_size))
-
-
 @pytest.mark.parametrize('kernel_size', [1, 3, 5])
 @torch.no_grad()
 def test_diverse_branches_are_one_convolution_up_to_the_border(kernel_size):
-    block, x = filled_dbb(kernel_size), image(7, 6, 5)
+    block, x = fill(convs.BSConvU_dbb(5, 6, kernel_size)), image(7, 6, 5)
     fused = reparam.fuse(block)
     assert type(fused) is convs.BSConvU and fused.training
     torch.testing.assert_close(fused(x), block.eval()(x), rtol=0, atol=1e-12)  # float64 rounding of values around 1
@@ -42,7 +36,7 @@ def test_diverse_branches_are_one_convolution_up_to_the_border(kernel_size):
 
 @torch.no_grad()
 def test_each_of_the_diverse_branches_contributes():
-    block, x = filled_dbb().eval(), image(7, 6, 5)
+    block, x = fill(convs.BSConvU_dbb(5, 6, 3)).eval(), image(7, 6, 5)
     for branch in ('point', 'point_kxk', 'point_average', 'kxk'):
         without = copy.deepcopy(block)
         norm = without.dw.get_submodule(branch)[-1]
@@ -55,7 +49,7 @@ def test_each_of_the_diverse_branches_contributes():
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 def test_diverse_branches_are_fused_in_float64_and_keep_their_dtype(dtype):
-    block = filled_dbb().to(dtype)
+    block = fill(convs.BSConvU_dbb(5, 6, 3)).to(dtype)
     fused, exact = reparam.fuse(block), reparam.fuse(copy.deepcopy(block).double())
     from_state = reparam.fuse_state_dict(block.state_dict())
     assert from_state.keys() == fused.state_dict().keys()

@@ -238,6 +238,11 @@ def test_other_settings_and_other_images_are_refused_not_mixed(tmp_path, hr):
     with pytest.raises(InputError, match=r'HR.lmdb was made with other settings \(images 6 \(.*, now 6 \('):
         prepare(out, hr, **RAW)
     assert tree(out) == before
+    # The images of the stores are cropped for their scales.
+    write_images(tmp_path / 'odd', '0', (50, 50))
+    prepare(tmp_path / 'out2', tmp_path / 'odd', scales=(2,))
+    with pytest.raises(InputError, match=r'HR.lmdb was made with other settings \(sides_multiple_of 2, now 3\)'):
+        prepare(tmp_path / 'out2', tmp_path / 'odd', scales=(3,))
 
 
 def test_a_store_that_was_begun_with_other_settings_is_refused(tmp_path, hr, monkeypatch):
@@ -252,17 +257,12 @@ def test_a_store_that_was_begun_with_other_settings_is_refused(tmp_path, hr, mon
     prepare(out, hr, **PNG)
 
 
-def test_hr_that_does_not_fit_a_further_scale_is_refused(tmp_path, hr):
-    write_images(tmp_path / 'odd', '0', (50, 50))
-    prepare(tmp_path / 'out', tmp_path / 'odd', scales=(2,))
-    with pytest.raises(InputError, match=r'HR.lmdb was made with other settings \(sides_multiple_of 2, now 3\)'):
-        prepare(tmp_path / 'out', tmp_path / 'odd', scales=(3,))
-
-
-def test_something_else_under_the_name_of_a_store_is_not_touched(tmp_path, hr):
+def test_what_is_already_at_the_path_is_not_touched(tmp_path, hr):
     (tmp_path / 'out/HR.lmdb').mkdir(parents=True)
-    with pytest.raises(InputError, match='was not made by lkdn_basicsr.prepare'):
-        prepare(tmp_path / 'out', hr)
+    (tmp_path / 'file').write_text('')
+    for out, reason in (('out', 'was not made by lkdn_basicsr.prepare'), ('file', os.strerror(errno.ENOTDIR))):
+        with pytest.raises(InputError, match=reason):
+            prepare(tmp_path / out, hr)
 
 
 def test_two_commands_do_not_write_the_same_store(tmp_path, hr, monkeypatch):
@@ -281,9 +281,3 @@ def test_two_commands_do_not_write_the_same_store(tmp_path, hr, monkeypatch):
         process.kill()
         process.join(60)
     prepare(out, hr)
-
-
-def test_a_folder_that_cannot_be_written_is_named(tmp_path, hr):
-    (tmp_path / 'file').write_text('')
-    with pytest.raises(InputError, match=os.strerror(errno.ENOTDIR)):
-        prepare(tmp_path / 'file', hr)
