@@ -16,41 +16,30 @@ _CHOICES = dict(conv=[*CONVS], upsampler=[*UPSAMPLERS], attention=ATTENTIONS, ac
 
 @dataclasses.dataclass
 class LKDNConfig:
-    """The arguments of LKDN.
+    """The arguments of LKDN; one that is out of its range or has an unknown name is a ValueError.
 
     Attributes:
-        num_in_ch: channels of the input image.
-        num_out_ch: channels of the output image.
-        num_feat: width of the network, at least 2.
-        num_atten: width of the large kernel attention; without effect on the other attentions.
-        num_block: number of blocks (LKDB).
-        upscale: scale factor.
-        num_in: number of copies of the input that the first convolution gets.
         conv: the convolution in the distillation path: Conv (3×3), BSConvU (blueprint separable), BSConvU_idt (with
             a shortcut, as in BSRN), BSConvU_rep (RBSB of the paper) or BSConvU_dbb (with a Diverse Branch Block). The
             last two are training forms, which ``reparam.fuse`` turns into BSConvU.
         upsampler: pixelshuffledirect, or its training form pixelshuffle_rep.
         attention: of each block: lka (large kernel), esa_cca (enhanced spatial, then contrast-aware channel attention,
             as in BSRN), esa, cca or none; see ``LKDB``.
-        lka_kernel: K, the size of the convolution that lka decomposes.
         lka_dilation: d, from 1 to K, of the ⌈K/d⌉×⌈K/d⌉ convolution; the other one is (2d−1)×(2d−1).
         activation: gelu, relu, lrelu (slope 0.05), silu or prelu (one slope per block).
-
-    Raises:
-        ValueError: an argument is out of its range or not one of these names.
     """
 
-    num_in_ch: int = 3
-    num_out_ch: int = 3
-    num_feat: int = 56
-    num_atten: int = 56
-    num_block: int = 8
-    upscale: int = 4
-    num_in: int = 4
+    num_in_ch: int = 3  # channels of the input image
+    num_out_ch: int = 3  # channels of the output image
+    num_feat: int = 56  # width of the network, at least 2
+    num_atten: int = 56  # width of the large kernel attention; without effect on the other attentions
+    num_block: int = 8  # number of blocks (LKDB)
+    upscale: int = 4  # scale factor
+    num_in: int = 4  # number of copies of the input that the first convolution gets
     conv: str = 'BSConvU'
     upsampler: str = 'pixelshuffledirect'
     attention: str = 'lka'
-    lka_kernel: int = 15
+    lka_kernel: int = 15  # K, the size of the convolution that lka decomposes
     lka_dilation: int = 3
     activation: str = 'gelu'
 

@@ -37,27 +37,17 @@ CHANGEABLE += [f'datasets:train:{name}' for name in LOADING]
 
 
 class StudyRun:
-    """One training of a study.
-
-    Attributes:
-        option_file: the checked options, with the settings of the study.
-        out: the folder of the study.
-        name: label in tables and name of the folder.
-        key: of the state of the run in the store of the ranks.
-        folder: ``experiments/NAME`` in ``out``, with the files of the trainer and the record.
-        events: folder of the TensorBoard files.
-        options_path: the option file that the trainer reads.
-    """
+    """One training of a study: checked options, with the settings of the study, and its paths in the folder ``out``."""
 
     def __init__(self, option_file: OptionFile, out: str) -> None:
         self.option_file, self.out = option_file, out
         self.name: str = option_file.opt['name']
-        self.key = f'study run {self.name}'
+        self.key = f'study run {self.name}'  # of the state of the run in the store of the ranks
         self.scale: int = option_file.opt['scale']
         self.iterations: int = option_file.opt['train']['total_iter']
-        self.folder = os.path.join(out, 'experiments', self.name)
-        self.events = os.path.join(out, 'tb_logger', self.name)
-        self.options_path = os.path.join(out, 'options', f'{self.name}.yml')
+        self.folder = os.path.join(out, 'experiments', self.name)  # of the trainer
+        self.events = os.path.join(out, 'tb_logger', self.name)  # of TensorBoard
+        self.options_path = os.path.join(out, 'options', f'{self.name}.yml')  # for the trainer
         self.record_file = os.path.join(self.folder, 'study.json')
 
     @property

@@ -49,13 +49,10 @@ class Trainer:
     """Starts the subprocesses of a study. As a context manager, it forwards stop signals to the one in progress.
 
     Between subprocesses a stop signal ends the study immediately.
-
-    Attributes:
-        stopped_by: the first stop signal.
     """
 
     def __init__(self) -> None:
-        self.stopped_by: signal.Signals | None = None
+        self.stopped_by: signal.Signals | None = None  # the first stop signal
         self._process: subprocess.Popen | None = None
 
     def __enter__(self) -> Self:

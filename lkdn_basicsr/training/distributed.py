@@ -53,13 +53,9 @@ class Launch(NamedTuple):
 
 
 def read_launch(launcher: str = 'none') -> Launch:
-    """Read rank and world size from the environment.
+    """Read rank and world size from the environment, or raise InputError if the launcher did not start this process.
 
-    Args:
-        launcher: the ``--launcher`` of BasicSR. With ``none``, torchrun is detected by the variables that it sets.
-
-    Raises:
-        InputError: the launcher did not start this process.
+    With the ``--launcher`` ``none``, torchrun is detected by the variables that it sets.
     """
     if launcher == 'none':
         if not all(name in os.environ for name in ENVIRONMENT['pytorch']):
@@ -80,8 +76,7 @@ def read_launch(launcher: str = 'none') -> Launch:
 def restarted_by_torchrun() -> bool:
     """Return whether torchrun has started the ranks again after a failure, so that the run must resume.
 
-    Raises:
-        InputError: on several nodes torchrun does not count the restarts that happened before a node was replaced.
+    On several nodes torchrun does not count the restarts before a node was replaced: that is an InputError.
     """
     if int(os.environ.get('TORCHELASTIC_MAX_RESTARTS', 0)) == 0:
         return False
@@ -130,9 +125,8 @@ class Ranks:
                     f'rank {self.launch.rank} lost the connection to another rank ({one_line(error)}), which gave no '
                     'reason: it was killed, as the launcher or the system log says, or the network failed'
                 )
-            is_first = self.report_failure(
-                str(error) if isinstance(error, InputError) else f'{type(error).__name__}: {error}'
-            )
+            name = '' if isinstance(error, InputError) else f'{type(error).__name__}: '
+            is_first = self.report_failure(f'{name}{error}')
             if self.launch.rank == 0 and self._store is not None:
                 atexit.register(time.sleep, GRACE)  # it may serve the store; the reason is printed before
             if not is_first:
@@ -200,17 +194,11 @@ class Ranks:
         return name
 
     def _pause(self, missing: int, deadline: float) -> None:
-        """Wait a moment for a rank that is still to start.
-
-        Raises:
-            InputError: it has not started until the deadline.
-            SystemExit: another rank has failed.
-        """
+        """Wait a moment for a rank that is still to start; raise InputError after the deadline."""
         self.exit_after_failure()
         if time.monotonic() > deadline:
-            raise InputError(
-                f'rank {missing} of {self.launch.world_size} has not started: check its log, or start fewer'
-            )
+            rank = f'rank {missing} of {self.launch.world_size}'
+            raise InputError(f'{rank} has not started: check its log, or start fewer')
         time.sleep(0.05)
 
     def exit_after_failure(self) -> None:
@@ -224,9 +212,7 @@ class Ranks:
         """Wait a moment for another rank to report a failure."""
         deadline = time.monotonic() + BLAME
         with contextlib.suppress(RuntimeError):  # the rank that served the store has ended
-            while (
-                self._store is not None and not self._store.check(['lkdn text failed']) and time.monotonic() < deadline
-            ):
+            while self._store is not None and self.get('failed') is None and time.monotonic() < deadline:
                 time.sleep(0.1)
 
     def init_process_group(self, num_gpu: int, dist_params: dict[str, Any] | None = None) -> None:
@@ -347,11 +333,7 @@ def _start_deadline() -> float:
 
 
 def _select_gpu(local_rank: int, host: str) -> str:
-    """Select the GPU of a rank, and return its UUID; slurm may let each task see only its own.
-
-    Raises:
-        InputError: the rank sees no GPU, or cannot use it.
-    """
+    """Select the GPU of a rank, and return its UUID; slurm may let each task see only its own."""
     visible = torch.cuda.device_count()
     if not visible:
         raise InputError(f'num_gpu is not 0, but a rank on {host} sees no GPU: request one per task, or set num_gpu: 0')
@@ -375,11 +357,8 @@ def _local_address(host: str) -> str:
 def _gloo_interface(own: str, addresses: list[str]) -> str | None:
     """Return the network interface that reaches the first rank, or None to leave the choice to gloo.
 
-    Gloo takes the interface of the machine's own name, which Debian and Ubuntu resolve to 127.0.1.1.
-
-    Args:
-        own: the address from which this rank reaches the first one.
-        addresses: those of all ranks.
+    Gloo takes the interface of the machine's own name, which Debian and Ubuntu resolve to 127.0.1.1. ``own`` is the
+    address from which this rank reaches the first one, ``addresses`` are those of all ranks.
     """
     remote = [address for address in addresses if address and not ipaddress.ip_address(address).is_loopback]
     if not remote:
@@ -410,11 +389,7 @@ def _interface_of(address: str) -> str | None:
 
 
 def _check_gpus_differ(places: list[dict[str, str]]) -> None:
-    """Check that no two ranks have the same GPU: NCCL ends in a traceback then.
-
-    Args:
-        places: ``host`` and ``gpu`` (a UUID) of each rank.
-    """
+    """Check by ``host`` and ``gpu`` (a UUID) that no two ranks have the same GPU: NCCL ends in a traceback then."""
     owners: dict[tuple[str, str], int] = {}
     for rank, place in enumerate(places):
         first = owners.setdefault((place['host'], place['gpu']), rank)

@@ -76,14 +76,6 @@ class Run:
                                                     #   Run.finish_validation decides which checkpoint is the best
                 train_data = prefetcher.next()
         model.save(-1, -1)                          #   net_g_latest; Run.save_final_state
-
-    Attributes:
-        opt: the options, once they are parsed.
-        ranks: the ranks of this run.
-        stop: signals received.
-        iteration: the current iteration, or the last one done.
-        model: BasicSR's model, once it is built.
-        continues: whether the run continues in the folder of an earlier one, which is not moved aside.
     """
 
     model: BaseModel
@@ -97,8 +89,8 @@ class Run:
         self.tb_logger: Any = None
         self.message_logger: MessageLogger | None = None
         self.resume_state: dict[str, Any] | None = None
-        self.continues = False
-        self.iteration = 0
+        self.continues = False  # in the folder of an earlier run, which is not moved aside
+        self.iteration = 0  # the current one, or the last one done
         self._notes: list[str] = []  # for the log, which is not open yet
         self._comparable: dict[str, Any] = {}  # the options that training states record
         self._started = False

@@ -12,16 +12,11 @@ SIGNALS = tuple(getattr(signal, name) for name in ('SIGTERM', 'SIGINT', 'SIGUSR1
 
 
 class StopRequest:
-    """Records the first of ``SIGNALS`` between ``install`` and ``restore``; a second Ctrl-C ends the process at once.
-
-    Attributes:
-        received: the signal that this process received.
-        agreed: the signal that all ranks of a distributed run know of; see ``votes``.
-    """
+    """Records the first of ``SIGNALS`` between ``install`` and ``restore``; a second Ctrl-C ends the process."""
 
     def __init__(self) -> None:
-        self.received: int | None = None
-        self.agreed: int | None = None
+        self.received: int | None = None  # by this process
+        self.agreed: int | None = None  # known to all ranks of a distributed run; see ``votes``
         self._previous: dict[int, Any] = {}
 
     def install(self) -> None:

@@ -247,7 +247,7 @@ class TestBase:
         [
             ('train:\n  optim_g:\n    lrr: 1\n', r'derived\.yml, line 4: train:optim_g:lrr is not an argument of Adam'),
             ('network_g:\n  upscale: 4\n', r'derived\.yml, line 3: network_g:upscale is 4, but scale is 2'),
-            ('scale: 4\n', r'base\.yml, line 29: network_g:upscale is 2, but scale is 4'),
+            ('scale: 4\n', r'base\.yml, line 15: network_g:upscale is 2, but scale is 4'),
             ('train:\n  total_iter: 10\n  warmup_iter: 10\n', r'derived\.yml, line 4: train:warmup_iter is 10'),
             ('bsae: x\n', r'derived\.yml, line 2: bsae is not known; did you mean base'),
             ('train:\n  optim_g: {type: SGD}\n', r'derived\.yml, line 3: train:optim_g has no lr'),

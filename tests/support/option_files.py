@@ -20,26 +20,12 @@ num_gpu: 0
 manual_seed: 3
 datasets:
   train:
-    name: Images
-    type: PairedImageDataset
-    dataroot_gt: ROOT/gt
-    dataroot_lq: ROOT/lq
-    filename_tmpl: '{}x2'
-    io_backend: {type: disk}
-    gt_size: 16
-    use_hflip: true
-    use_rot: true
-    num_worker_per_gpu: 0
-    batch_size_per_gpu: 2
-    dataset_enlarge_ratio: 1
-    prefetch_mode: ~
+    {name: Images, type: PairedImageDataset, dataroot_gt: ROOT/gt, dataroot_lq: ROOT/lq, filename_tmpl: '{}x2',
+     io_backend: {type: disk}, gt_size: 16, use_hflip: true, use_rot: true, num_worker_per_gpu: 0,
+     batch_size_per_gpu: 2, dataset_enlarge_ratio: 1, prefetch_mode: ~}
   val:
-    name: Validation
-    type: PairedImageDataset
-    dataroot_gt: ROOT/gt
-    dataroot_lq: ROOT/lq
-    filename_tmpl: '{}x2'
-    io_backend: {type: disk}
+    {name: Validation, type: PairedImageDataset, dataroot_gt: ROOT/gt, dataroot_lq: ROOT/lq, filename_tmpl: '{}x2',
+     io_backend: {type: disk}}
 network_g: {type: MSRResNet, num_in_ch: 3, num_out_ch: 3, num_feat: 4, num_block: 1, upscale: 2}
 path: {pretrain_network_g: ~, strict_load_g: true, resume_state: ~}
 train:

@@ -29,16 +29,14 @@ class LoadedNetwork:
     Attributes:
         network: In evaluation mode, float32, on the CPU. Maps (1, 3, H, W) RGB in [0, 1], of any size, to
             (1, 3, scale·H, scale·W); the output is not necessarily clipped.
-        name: Name of the method, see :func:`method_name`.
-        path: The file that was given.
         digest: SHA-256 in hexadecimal of everything that determines the output: the file of the weights, and the
             config if an option file describes the network.
     """
 
     network: nn.Module
     scale: int
-    name: str
-    path: str
+    name: str  # of the method, see :func:`method_name`
+    path: str  # as it was given
     digest: str
 
 
