@@ -11,6 +11,8 @@ from lkdn_basicsr.archs.convs import CONVS
 from lkdn_basicsr.optim import Adan
 from tests.support.golden import fill, image
 
+pytestmark = pytest.mark.slow  # hundreds of networks
+
 SMALL = dict(num_feat=8, num_atten=6, num_block=2, upscale=2)
 VARIANTS = [
     *(dict(conv=conv, attention=attention) for conv, attention in itertools.product(CONVS, ATTENTIONS)),

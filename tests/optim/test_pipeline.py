@@ -5,6 +5,8 @@ from lkdn_basicsr import archs, checkpoints
 from lkdn_basicsr.optim.adan import STATE
 from tests.support.runs import change, run, same
 
+pytestmark = pytest.mark.slow  # complete trainings
+
 ADAN = dict(type='Adan', lr=5e-3, betas=[0.98, 0.92, 0.99])
 SGD = dict(type='SGD', lr=1e-2, momentum=0.9, nesterov=True)
 

@@ -14,6 +14,8 @@ from lkdn_basicsr.report import page
 from lkdn_basicsr.report.regions import Region
 from tests.support.results import add_noise, make_benchmark, make_bicubic, make_result
 
+pytestmark = pytest.mark.slow  # many rendered pages
+
 SPECIAL = '<b>"LKDN" & \'co\'</b></script><!-- {{data}} {% if %} \\u003c'
 REGION = Region('Set5', 'p0', 500, 20, 40, 30)
 

@@ -8,6 +8,8 @@ from lkdn_basicsr.evaluate.published import Published
 from lkdn_basicsr.evaluate.results import BenchmarkScores, Result
 from lkdn_basicsr.report import plots
 
+pytestmark = pytest.mark.slow  # many rendered figures
+
 
 def make_method(name, psnr, params=100_000, multi_adds=5_000_000_000, **curves):
     scores = {'Set5': BenchmarkScores({'a': psnr}, {'a': 0.9}, '')}

@@ -18,6 +18,8 @@ from lkdn_basicsr.data.prepare.verify import verify
 from lkdn_basicsr.errors import InputError
 from tests.support.images import prepare, write_images
 
+pytestmark = pytest.mark.slow  # many killed processes
+
 RAW = dict(scales=(2, 4), workers=2)
 PNG = dict(RAW, format='png', crop_size=32, step=16)
 
@@ -82,7 +84,6 @@ def kill_at_step(step):
     store_writer.StoreWriter.commit = counted(store_writer.StoreWriter.commit)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('options, steps', [({}, range(1, 100)), (PNG, range(3, 99, 4))], ids=['raw', 'png'])
 def test_killed_before_any_step_it_resumes_and_makes_the_same_stores(tmp_path, hr, options, steps):
     options = dict(options, workers=1)
@@ -109,7 +110,6 @@ def test_killed_before_any_step_it_resumes_and_makes_the_same_stores(tmp_path, h
     assert 15 < step < 95
 
 
-@pytest.mark.slow
 def test_killed_at_random_moments_it_loses_nothing_that_was_committed(tmp_path, hr):
     write_images(hr, map(str, range(60)), (64, 48))
     out, begin = tmp_path / 'out', time.monotonic()
@@ -130,7 +130,6 @@ def test_killed_at_random_moments_it_loses_nothing_that_was_committed(tmp_path, 
     assert not reached[-1] or finished_before or any(line.startswith('Resuming after') for line in lines)
 
 
-@pytest.mark.slow
 def test_workers_end_with_the_command(tmp_path, hr, monkeypatch):
     monkeypatch.setattr(workers, 'read_image', lambda *args: time.sleep(60))
     process = start(prepare, tmp_path / 'out', hr, workers=3)
