@@ -96,14 +96,6 @@ class RunModel(BaseModel):
             check_finite(log_dict, self.run.iteration)
         return log_dict
 
-    def validation(self, dataloader: DataLoader, current_iter: Any, tb_logger: Any, save_img: bool = False) -> None:
-        """Validate, and save the best network, which BasicSR does not; it validates the last iteration twice."""
-        if not self.is_train:
-            super().validation(dataloader, current_iter, tb_logger, save_img)
-        elif not self.run.is_validated(current_iter):
-            super().validation(dataloader, current_iter, tb_logger, save_img)
-            self.run.finish_validation(current_iter)
-
 
 class RunSRModel(SRModel, RunModel):
     """``SRModel`` with validation split across the ranks."""
@@ -146,9 +138,14 @@ class RunHooks(BaseModel):
             super().optimize_parameters(current_iter)
 
     def validation(self, dataloader: DataLoader, current_iter: Any, tb_logger: Any, save_img: bool = False) -> None:
+        """Validate, and save the best network, which BasicSR does not; it validates the last iteration twice."""
+        if self.is_train and self.run.is_validated(current_iter):
+            return
         self._broadcast_buffers()
         with exact_arithmetic():
             super().validation(dataloader, current_iter, tb_logger, save_img)
+        if self.is_train:
+            self.run.finish_validation(current_iter)
 
     def save(self, epoch: int, current_iter: int | str) -> None:
         self._broadcast_buffers()
@@ -162,11 +159,9 @@ class RunHooks(BaseModel):
         """
         if not self.opt['dist']:
             return
-        networks = [value for name, value in vars(self).items() if name.startswith('net_')]
-        buffers = [buffer for net in networks if isinstance(net, nn.Module) for buffer in net.buffers()]
-        if buffers:  # in messages of 32 MiB, as DistributedDataParallel sends them
-            group = torch.distributed.distributed_c10d._get_default_group()
-            torch.distributed._broadcast_coalesced(group, buffers, 2**25, 0)
+        for name, net in vars(self).items():
+            for buffer in net.buffers() if name.startswith('net_') and isinstance(net, nn.Module) else ():
+                torch.distributed.broadcast(buffer, 0)
 
 
 def model_class(registered: type[BaseModel], run: 'Run') -> type[BaseModel]:
