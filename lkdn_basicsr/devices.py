@@ -52,7 +52,7 @@ def report_out_of_memory(task: str, remedy: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         # DataParallel puts the traceback of a replica in front of the message.
-        reason = one_line(RuntimeError(str(error).rpartition('OutOfMemoryError: ')[2]))
+        reason = one_line(str(error).rpartition('OutOfMemoryError: ')[2])
         raise InputError(f'memory does not suffice for {task} ({reason or "MemoryError"}): {remedy}') from None
 
 
@@ -66,7 +66,7 @@ def exact_arithmetic() -> Iterator[None]:
     previous = matmul.allow_tf32
     matmul.allow_tf32 = False
     try:
-        with cudnn.flags(cudnn.enabled, benchmark=False, deterministic=False, allow_tf32=False):
+        with cudnn.flags(cudnn.enabled, benchmark=False, deterministic=cudnn.deterministic, allow_tf32=False):
             yield
     finally:
         matmul.allow_tf32 = previous

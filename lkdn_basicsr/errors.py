@@ -35,8 +35,8 @@ def hint(word: object, known: Iterable[str]) -> str:
     return 'docs/options.md lists all options'
 
 
-def one_line(error: BaseException) -> str:
-    """Return the message of an exception as a part of a sentence."""
+def one_line(error: BaseException | str) -> str:
+    """Return an exception's message as a part of a sentence."""
     text = ' '.join(str(error).split()).rstrip('.')
     # Messages of InputError end with the fix; those of others may be pages.
     return text if isinstance(error, InputError) or len(text) <= 200 else f'{text[:197]}...'
