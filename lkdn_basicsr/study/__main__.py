@@ -57,7 +57,8 @@ def run_study(arguments: argparse.Namespace) -> None:
     from lkdn_basicsr.study.runs import benchmark_folders, check_runs, read_runs
     from lkdn_basicsr.study.study import Study
     from lkdn_basicsr.study.trainer import Trainer
-    from lkdn_basicsr.training.distributed import Ranks, read_launch
+    from lkdn_basicsr.training.distributed import Ranks
+    from lkdn_basicsr.training.launch import read_launch
 
     failures = {}
     with Ranks(read_launch()) as ranks:

@@ -1,27 +1,20 @@
 """Start-up of distributed runs, and what ranks exchange besides gradients.
 
-``read_launch`` finds out who launched this process. ``Ranks`` brings the ranks together in two steps: ``rendezvous``
-connects them through a key-value store, so that an invalid option is reported once; ``init_process_group`` creates the
-process group when the options are known.
+``Ranks`` brings the ranks together in two steps: ``rendezvous`` connects them through a key-value store, so that an
+invalid option is reported once; ``init_process_group`` creates the process group when the options are known.
 """
 
 import atexit
 import contextlib
-import ctypes
-import ipaddress
 import json
 import os
-import signal
 import socket
-import struct
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -29,6 +22,8 @@ from basicsr.utils.dist_util import get_dist_info
 
 from lkdn_basicsr.devices import check_cuda
 from lkdn_basicsr.errors import InputError, one_line
+from lkdn_basicsr.training.launch import Launch, end_with_parent, set_slurm_environment
+from lkdn_basicsr.training.network_interface import gloo_interface, local_address
 
 # Ranks wait for each other where one has more to do: it downloads weights, or its validation images are larger. The
 # timeout of the gradients' group must not end that. A rank that dies closes its connections: gloo notices that and
@@ -38,63 +33,6 @@ PATIENCE = timedelta(days=30)
 GRACE = 1.0
 # Seconds that a rank whose connections broke waits for the reason of another one, which may be the cause.
 BLAME = 2.0
-ENVIRONMENT = {
-    'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
-    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
-}
-
-
-class Launch(NamedTuple):
-    """How this process was launched: ``launcher`` is ``none``, ``pytorch`` or ``slurm``."""
-
-    launcher: str = 'none'
-    rank: int = 0
-    world_size: int = 1
-
-
-def read_launch(launcher: str = 'none') -> Launch:
-    """Read rank and world size from the environment, or raise InputError if the launcher did not start this process.
-
-    With the ``--launcher`` ``none``, torchrun is detected by the variables that it sets.
-    """
-    if launcher == 'none':
-        if not all(name in os.environ for name in ENVIRONMENT['pytorch']):
-            return Launch()
-        launcher = 'pytorch'
-    # LOCAL_RANK is optional: launchers older than torchrun pass --local_rank.
-    rank, world_size, _ = ENVIRONMENT[launcher]
-    try:
-        return Launch(launcher, int(os.environ[rank]), int(os.environ[world_size]))
-    except (KeyError, ValueError) as error:
-        command = 'torchrun --nproc_per_node=N -m lkdn_basicsr.train' if launcher == 'pytorch' else 'srun'
-        raise InputError(
-            f'--launcher {launcher} needs {rank} and {world_size} in the environment; start with {command}, '
-            'or leave --launcher out'
-        ) from error
-
-
-def restarted_by_torchrun() -> bool:
-    """Return whether torchrun has started the ranks again after a failure, so that the run must resume.
-
-    On several nodes torchrun does not count the restarts before a node was replaced: that is an InputError.
-    """
-    if int(os.environ.get('TORCHELASTIC_MAX_RESTARTS', 0)) == 0:
-        return False
-    if int(os.environ.get('GROUP_WORLD_SIZE', 1)) > 1:
-        raise InputError(
-            'torchrun --max-restarts on several nodes needs --auto_resume, or a replaced node would start from scratch'
-        )
-    return int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0
-
-
-def warn_about_shared_store() -> list[str]:
-    """Return a line for the log where torchrun cannot replace a node (a defect of torchrun, seen in torch 2.15)."""
-    several_nodes = int(os.environ.get('GROUP_WORLD_SIZE', 1)) > 1
-    restarts = int(os.environ.get('TORCHELASTIC_MAX_RESTARTS', 0)) > 0
-    if not several_nodes or not restarts or os.environ.get('TORCHELASTIC_USE_AGENT_STORE') != 'True':
-        return []
-    name = 'TORCH_DISABLE_SHARE_RDZV_TCP_STORE'
-    return [f'A node that fails can be replaced only if torchrun is started with {name}=1 in the environment.']
 
 
 class Ranks:
@@ -149,7 +87,7 @@ class Ranks:
         if self.launch.launcher == 'none':
             return
         if self.launch.launcher == 'slurm':
-            _set_slurm_environment(port)
+            set_slurm_environment(port)
         os.environ.setdefault('LOCAL_RANK', str(local_rank))
         for name in ('MASTER_ADDR', 'MASTER_PORT'):
             if name not in os.environ:
@@ -231,7 +169,7 @@ class Ranks:
         dist_params = dist_params or {}
         backend = dist_params.get('backend', 'nccl') if num_gpu else 'gloo'
         _, rank, world_size = self.launch
-        place = {'host': socket.gethostname(), 'address': _local_address(os.environ['MASTER_ADDR'])}
+        place = {'host': socket.gethostname(), 'address': local_address(os.environ['MASTER_ADDR'])}
         if num_gpu:
             place['gpu'] = _select_gpu(int(os.environ['LOCAL_RANK']), place['host'])
         # Some ranks start later than others; the timeout of the options, which may be short, does not count for that.
@@ -244,7 +182,7 @@ class Ranks:
         if backend == 'nccl':
             _check_gpus_differ(places)
         if 'GLOO_SOCKET_IFNAME' not in os.environ:
-            interface = _gloo_interface(place['address'], [other['address'] for other in places])
+            interface = gloo_interface(place['address'], [other['address'] for other in places])
             if interface is not None:
                 os.environ['GLOO_SOCKET_IFNAME'] = interface
         timeout = timedelta(seconds=dist_params['timeout']) if 'timeout' in dist_params else None
@@ -343,51 +281,6 @@ def _select_gpu(local_rank: int, host: str) -> str:
     return str(torch.cuda.get_device_properties(index).uuid)
 
 
-def _local_address(host: str) -> str:
-    """Return the address from which this machine reaches a host, or an empty string if it does not."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:  # connecting UDP sends nothing
-            probe.connect(address)
-            return str(probe.getsockname()[0])
-    except OSError:
-        return ''
-
-
-def _gloo_interface(own: str, addresses: list[str]) -> str | None:
-    """Return the network interface that reaches the first rank, or None to leave the choice to gloo.
-
-    Gloo takes the interface of the machine's own name, which Debian and Ubuntu resolve to 127.0.1.1. ``own`` is the
-    address from which this rank reaches the first one, ``addresses`` are those of all ranks.
-    """
-    remote = [address for address in addresses if address and not ipaddress.ip_address(address).is_loopback]
-    if not remote:
-        return None  # one machine
-    if own not in remote:  # the machine of the first rank, which reaches itself by loopback
-        own = _local_address(remote[0])
-    return _interface_of(own)
-
-
-def _interface_of(address: str) -> str | None:
-    """Return the name of the network interface with an address; None if unknown, and outside Linux."""
-    if not address or sys.platform != 'linux':
-        return None
-    import fcntl
-
-    with contextlib.suppress(OSError):
-        if ':' in address:
-            digits = ipaddress.IPv6Address(address).packed.hex()
-            with open('/proc/net/if_inet6', encoding='ascii') as file:
-                return next((line.split()[-1] for line in file if line.startswith(digits)), None)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            for _, name in socket.if_nameindex():
-                with contextlib.suppress(OSError):  # an interface without an address
-                    found = fcntl.ioctl(probe, 0x8915, struct.pack('256s', name.encode()[:15]))  # SIOCGIFADDR
-                    if socket.inet_ntoa(found[20:24]) == address:
-                        return name
-    return None
-
-
 def _check_gpus_differ(places: list[dict[str, str]]) -> None:
     """Check by ``host`` and ``gpu`` (a UUID) that no two ranks have the same GPU: NCCL ends in a traceback then."""
     owners: dict[tuple[str, str], int] = {}
@@ -398,24 +291,3 @@ def _check_gpus_differ(places: list[dict[str, str]]) -> None:
                 f'ranks {first} and {rank} use the same GPU of {place["host"]}, {place["gpu"]}: start one rank per GPU '
                 '(torchrun --nproc_per_node, srun --gpus-per-task=1), or set num_gpu: 0'
             )
-
-
-def end_with_parent() -> None:
-    """Let this process receive SIGTERM when its parent ends, for whatever reason; only Linux can do this."""
-    if sys.platform == 'linux':
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-
-
-def _set_slurm_environment(port: int | None) -> None:
-    """Set the variables that torch reads from those that slurm sets, as BasicSR does, but with slurm's local rank."""
-    nodes = os.environ.get('SLURM_STEP_NODELIST') or os.environ.get('SLURM_NODELIST', '')
-    if 'MASTER_ADDR' not in os.environ:
-        try:
-            command = ['scontrol', 'show', 'hostnames', nodes]
-            hosts = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise InputError(f'scontrol cannot name the first of the nodes {nodes!r}; set MASTER_ADDR') from error
-        os.environ['MASTER_ADDR'] = hosts.split()[0]
-    os.environ['MASTER_PORT'] = str(port or os.environ.get('MASTER_PORT', '29500'))
-    os.environ['LOCAL_RANK'] = os.environ.get('SLURM_LOCALID', '0')
-    os.environ.update(RANK=os.environ['SLURM_PROCID'], WORLD_SIZE=os.environ['SLURM_NTASKS'])

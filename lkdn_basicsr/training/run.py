@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import functools
 import logging
 import os
 import random
@@ -19,7 +18,6 @@ import basicsr.data
 import basicsr.test
 import basicsr.train
 import basicsr.utils
-import torch
 from basicsr.models.base_model import BaseModel
 from basicsr.utils.logger import init_wandb_logger
 from basicsr.utils.registry import MODEL_REGISTRY
@@ -27,8 +25,7 @@ from torch.utils.data import DataLoader
 
 from lkdn_basicsr import checkpoints
 from lkdn_basicsr.cli import build_parser
-from lkdn_basicsr.data.paired_crop_dataset import PairedCropDataset
-from lkdn_basicsr.data.sampler import SeededDataset, StreamSampler
+from lkdn_basicsr.data.sampler import StreamSampler
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.files import write_file
 from lkdn_basicsr.options.check_report import report
@@ -36,11 +33,13 @@ from lkdn_basicsr.options.option_file import RunOptions, dump_yaml, read_option_
 from lkdn_basicsr.options.parse import check_files, parse_options
 from lkdn_basicsr.options.registries import registered
 from lkdn_basicsr.training import resume, state
-from lkdn_basicsr.training.distributed import Ranks, read_launch, restarted_by_torchrun, warn_about_shared_store
+from lkdn_basicsr.training.distributed import Ranks
+from lkdn_basicsr.training.launch import read_launch, restarted_by_torchrun, warn_about_shared_store
+from lkdn_basicsr.training.loaders import build_loader, build_train_loader
 from lkdn_basicsr.training.logger import MessageLogger
 from lkdn_basicsr.training.model import model_class
 from lkdn_basicsr.training.prefetch import DevicePrefetcher, Prefetcher
-from lkdn_basicsr.training.signals import StopRequest, ignore_in_worker
+from lkdn_basicsr.training.signals import StopRequest
 
 
 class Finished(Exception):
@@ -72,7 +71,7 @@ class Run:
                 msg_logger(log_vars)                #   every print_freq iterations
                 model.save(epoch, current_iter)     #   every save_checkpoint_freq: RunModel.save_network, then
                                                     #   RunModel.save_training_state -> Run.save_state
-                model.validation(...)               #   every val_freq: RunModel.validation -> training.validation;
+                model.validation(...)               #   every val_freq: RunHooks.validation -> training.validation;
                                                     #   Run.finish_validation decides which checkpoint is the best
                 train_data = prefetcher.next()
         model.save(-1, -1)                          #   net_g_latest; Run.save_final_state
@@ -276,47 +275,16 @@ class Run:
         for phase, dataset_opt in opt['datasets'].items():
             dataset = basicsr.data.build_dataset(dataset_opt)
             if dataset_opt['phase'] == 'train':
-                train_loader = self._build_train_loader(opt, phase, dataset_opt, dataset, logger)
+                train_loader, self.sampler = build_train_loader(opt, phase, dataset)
             else:
                 logger.info(f'Number of val images/folders in {dataset_opt["name"]}: {len(dataset)}')
-                self.val_loaders.append(_build_loader(opt, dataset_opt, dataset))
+                self.val_loaders.append(build_loader(opt, dataset_opt, dataset))
         sampler = self.sampler
         assert train_loader is not None and sampler.num_epochs is not None
         if self.resume_state is not None:
             self.resume_state['epoch'] = sampler.start_epoch  # another batch size gives other epochs
         # BasicSR's loop is over range(start_epoch, total_epochs + 1).
         return train_loader, sampler, self.val_loaders, sampler.num_epochs - 1, total_iter
-
-    def _build_train_loader(
-        self, opt: RunOptions, phase: str, dataset_opt: dict[str, Any], dataset: Any, logger: logging.Logger
-    ) -> DataLoader:
-        ratio = dataset_opt.get('dataset_enlarge_ratio', 1)
-        global_batch = resume.global_batch(opt)
-        total_iter, batch = int(opt['train']['total_iter']), global_batch // opt['world_size']
-        place: dict[str, Any] = {'world_size': opt['world_size'], 'rank': opt['rank'], 'ratio': ratio}
-        place |= {'start_iter': opt.get('resume_iter', 0), 'total_iter': total_iter}
-        try:
-            sampler = StreamSampler(len(dataset), opt['manual_seed'], batch, **place)
-        except ValueError as error:
-            fix = 'Set a smaller batch_size_per_gpu or a larger dataset_enlarge_ratio'
-            raise InputError(f'datasets:{phase}: {error} {fix}') from None
-        logger.info(
-            'Training statistics:'
-            f'\n\tNumber of train images: {len(dataset)}'
-            f'\n\tDataset enlarge ratio: {ratio}'
-            f'\n\tBatch size per gpu: {dataset_opt["batch_size_per_gpu"]}'
-            f'\n\tWorld size (gpu number): {opt["world_size"]}'
-            f'\n\tGlobal batch size (all GPUs and ranks): {global_batch}'
-            f'\n\tRequire iter number per epoch: {sampler.iters_per_epoch}'
-            f'\n\tTotal epochs: {sampler.num_epochs}; iters: {total_iter}.'
-        )
-        self.sampler = sampler
-        if not isinstance(dataset, PairedCropDataset):
-            dataset = SeededDataset(dataset)
-        # The thread of prefetch_mode: cpu is the Prefetcher's, see CPUPrefetcher.
-        loader = _build_loader(opt, {**dataset_opt, 'prefetch_mode': None}, dataset, sampler)
-        loader.worker_init_fn = ignore_in_worker  # and no seeds: samples depend on their position only
-        return loader
 
     def build_model(self, opt: RunOptions) -> BaseModel:
         """Build the model of ``model_type``, combined with the methods of :mod:`lkdn_basicsr.training.model`."""
@@ -435,14 +403,6 @@ HELPERS = (
     'parse_options load_resume_state make_exp_dirs mkdir_and_rename copy_opt_file get_root_logger init_tb_loggers '
     'create_train_val_dataloader build_model MessageLogger CPUPrefetcher CUDAPrefetcher'
 ).split()
-
-
-def _build_loader(opt: RunOptions, dataset_opt: dict[str, Any], dataset: Any, sampler: Any = None) -> DataLoader:
-    """Build BasicSR's loader; it must not draw from the generator that the training draws from."""
-    build = functools.partial(basicsr.data.build_dataloader, num_gpu=opt['num_gpu'], dist=opt['dist'])
-    loader = build(dataset, dataset_opt, sampler=sampler, seed=opt['manual_seed'])
-    loader.generator = torch.Generator().manual_seed(opt['manual_seed'])
-    return loader
 
 
 def train_pipeline(root_path: str) -> None:

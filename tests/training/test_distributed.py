@@ -21,7 +21,8 @@ from lkdn_basicsr import cli
 from lkdn_basicsr.data import PairedCropDataset
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.training import validation
-from lkdn_basicsr.training.distributed import Launch, Ranks
+from lkdn_basicsr.training.distributed import Ranks
+from lkdn_basicsr.training.launch import Launch
 from lkdn_basicsr.training.model import RunModel, model_class
 from lkdn_basicsr.training.run import Run
 from lkdn_basicsr.training.validation import validate

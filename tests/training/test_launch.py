@@ -11,8 +11,9 @@ import torch
 from torch import distributed as dist
 
 from lkdn_basicsr.errors import InputError
-from lkdn_basicsr.training import distributed
-from lkdn_basicsr.training.distributed import Launch, Ranks
+from lkdn_basicsr.training import distributed, network_interface
+from lkdn_basicsr.training.distributed import Ranks
+from lkdn_basicsr.training.launch import Launch
 
 
 @pytest.fixture
@@ -188,9 +189,9 @@ def test_lost_connections_are_detected(error, is_lost):
 )
 def test_gloo_uses_the_interface_that_reaches_the_first_rank(monkeypatch, own, addresses, interface):
     local = {'10.0.0.1': '10.0.0.2', '10.0.0.2': '10.0.0.1'}  # as seen from the other machine
-    monkeypatch.setattr(distributed, '_local_address', local.get)
-    monkeypatch.setattr(distributed, '_interface_of', {'10.0.0.1': 'eth7', '10.0.0.2': 'eth7'}.get)
-    assert distributed._gloo_interface(own, addresses) == interface
+    monkeypatch.setattr(network_interface, 'local_address', local.get)
+    monkeypatch.setattr(network_interface, '_interface_of', {'10.0.0.1': 'eth7', '10.0.0.2': 'eth7'}.get)
+    assert network_interface.gloo_interface(own, addresses) == interface
 
 
 @pytest.mark.parametrize('chosen', [None, 'ib0'])
@@ -198,15 +199,15 @@ def test_the_interface_is_set_unless_the_user_chose_one(start, monkeypatch, chos
     monkeypatch.setenv('GLOO_SOCKET_IFNAME', chosen or '')
     if chosen is None:
         monkeypatch.delenv('GLOO_SOCKET_IFNAME')
-    monkeypatch.setattr(distributed, '_local_address', lambda host: '10.0.0.1')
-    monkeypatch.setattr(distributed, '_interface_of', lambda address: 'eth7')
+    monkeypatch.setattr(distributed, 'local_address', lambda host: '10.0.0.1')
+    monkeypatch.setattr(network_interface, '_interface_of', lambda address: 'eth7')
     start(*[lambda ranks: ranks.init_process_group(0)] * 2)
     assert os.environ.pop('GLOO_SOCKET_IFNAME') == (chosen or 'eth7')
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='interfaces are only looked up on Linux')
 def test_interfaces_are_found_by_their_address():
-    assert distributed._local_address('127.0.0.1') == '127.0.0.1'
-    assert distributed._local_address('1::2::3') == ''
-    assert distributed._interface_of('127.0.0.1') == 'lo'
-    assert distributed._interface_of('192.0.2.1') is distributed._interface_of('2001:db8::1') is None
+    assert network_interface.local_address('127.0.0.1') == '127.0.0.1'
+    assert network_interface.local_address('1::2::3') == ''
+    assert network_interface._interface_of('127.0.0.1') == 'lo'
+    assert network_interface._interface_of('192.0.2.1') is network_interface._interface_of('2001:db8::1') is None

@@ -11,7 +11,8 @@ from lkdn_basicsr import checkpoints
 from lkdn_basicsr.archs import LKDN
 from lkdn_basicsr.models import ReparamSRModel
 from lkdn_basicsr.training import model as training_model
-from lkdn_basicsr.training.distributed import Ranks, read_launch
+from lkdn_basicsr.training.distributed import Ranks
+from lkdn_basicsr.training.launch import read_launch
 from lkdn_basicsr.training.run import Run
 from tests.support import processes, runs
 
