@@ -104,7 +104,7 @@ def _font(bold: bool = False, size: int = TEXT) -> Font:
 def _draw_text(
     pen: ImageDraw.ImageDraw, top: tuple[int, int], text: str, width: int, font: Font, color: tuple[int, ...] = INK
 ) -> None:
-    """Draw one centerd line; a text that is too long loses its middle, as names often begin or end alike."""
+    """Draw one centered line; a text that is too long loses its middle, as names often begin or end alike."""
     text = ' '.join(text.split())
     kept, shortened = len(text), text
     while font.getlength(shortened) > width and kept > 2:

@@ -189,7 +189,7 @@ def _apply_study_settings(opt: dict[str, Any]) -> None:
     opt['logger'].setdefault('keep_checkpoints', 2)
     if opt['manual_seed'] is None:
         opt['manual_seed'] = 0
-    if opt['num_gpu'] == 'auto':
+    if opt['num_gpu'] == 'auto':  # earlier releases recorded it as 1 in study.json
         opt['num_gpu'] = 1
 
 

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Self
 from lkdn_basicsr import cli
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.study.runs import StudyRun
-from lkdn_basicsr.training.distributed import end_with_parent
+from lkdn_basicsr.training.launch import end_with_parent
 from lkdn_basicsr.training.signals import SIGNALS
 
 # Prefixes of the variables that torchrun sets. Without them, the trainer does not take itself for a rank of the study.
@@ -98,6 +98,7 @@ class Trainer:
         environment = {key: value for key, value in os.environ.items() if not key.startswith(TORCHRUN)}
         package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         environment['PYTHONPATH'] = os.pathsep.join(filter(None, [package, os.environ.get('PYTHONPATH')]))
+        # Pickle is safe here: these files have no name, and are written by this process and its own child only.
         with tempfile.TemporaryFile() as call, tempfile.TemporaryFile() as result:
             pickle.dump((function, arguments), call)
             call.seek(0)
