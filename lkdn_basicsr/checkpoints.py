@@ -47,16 +47,24 @@ def ensure(path: str) -> None:
     if name not in OFFICIAL_SHA256:
         known = f'give the path of a .pth file, or one of the names that are downloaded, {", ".join(OFFICIAL_SHA256)}'
         raise InputError(f'checkpoint {path} does not exist: {known}')
-    url = f'{OFFICIAL_URL}/{name}'
+    other = "or from the authors' repository github.com/stella-von/LKDN, "
+    download(f'{OFFICIAL_URL}/{name}', path, OFFICIAL_SHA256[name], other)
+
+
+def download(url: str, path: str, sha256: str, other: str = '') -> None:
+    """Download a file. It shows its progress, and is renamed when it is complete and its SHA-256 begins like that.
+
+    Raises InputError if it fails; ``other`` names other places to get the file from.
+    """
     logging.getLogger('basicsr').warning(f'Downloading {url} to {path}')
     timeout = socket.getdefaulttimeout()
     try:
         socket.setdefaulttimeout(30)  # torch.hub sets none, and some firewalls drop packets silently
         os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-        torch.hub.download_url_to_file(url, path, hash_prefix=OFFICIAL_SHA256[name])
+        torch.hub.download_url_to_file(url, path, hash_prefix=sha256)
     except (OSError, RuntimeError) as error:  # network and HTTP errors are OSErrors, a wrong checksum a RuntimeError
-        other = "on another machine, or from the authors' repository github.com/stella-von/LKDN, and put it at"
-        raise InputError(f'{name} could not be downloaded ({error}): fetch {url} {other} {path}') from None
+        how = f'fetch {url} on another machine, {other}and put it at {path}'
+        raise InputError(f'{os.path.basename(path)} could not be downloaded ({error}): {how}') from None
     finally:
         socket.setdefaulttimeout(timeout)
 

@@ -1,6 +1,8 @@
 """GPUs: whether they can be used, exact arithmetic for scores, and running out of memory."""
 
 import contextlib
+import os
+import sys
 from collections.abc import Iterator
 
 import torch
@@ -34,6 +36,18 @@ def check_cuda(remedy: str, device: str = 'cuda') -> None:
         reason = one_line(error).partition(' CUDA kernel errors might be')[0]
         fix = f'install a driver and build for it, or {remedy}'
         raise InputError(f'PyTorch {torch.__version__} cannot use the GPU ({reason}): {fix}') from None
+
+
+def total_memory(device: torch.device) -> int:
+    """Return the memory of a device in bytes; of the machine, or of the part of it that a container may use."""
+    if device.type == 'cuda':
+        return torch.cuda.mem_get_info(device)[1]
+    if not hasattr(os, 'sysconf'):  # Windows
+        return sys.maxsize
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    with contextlib.suppress(OSError, ValueError), open('/sys/fs/cgroup/memory.max', encoding='ascii') as file:
+        memory = min(memory, int(file.read()))  # 'max' is no limit
+    return memory
 
 
 def is_out_of_memory(error: BaseException) -> bool:

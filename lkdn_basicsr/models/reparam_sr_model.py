@@ -53,7 +53,9 @@ class ReparamSRModel(SRModel):
         weights, key = checkpoints.pick_weights(checkpoints.load(load_path), param_key)
         get_root_logger().info(f'Loading {type(bare).__name__} model from {load_path}, with param key: [{key}].')
         try:
-            fitting, weights = checkpoints.fit(bare, weights)
+            fitting, fitting_weights = checkpoints.fit(bare, weights)
+            if fitting is not bare and self.is_train:
+                raise InputError(f'it {checkpoints.IS_FUSED}')
         except InputError as error:
             if strict:
                 raise InputError(f'checkpoint {load_path} does not fit network_g: {error}') from None
@@ -63,10 +65,8 @@ class ReparamSRModel(SRModel):
             bare.load_state_dict(weights, strict=False)
             return
         if fitting is not bare:
-            if self.is_train:
-                raise InputError(f'checkpoint {load_path} {checkpoints.IS_FUSED}')
             self.net_g = self.model_to_device(fitting)
-        fitting.load_state_dict(weights)
+        fitting.load_state_dict(fitting_weights)
 
     def setup_optimizers(self) -> None:
         """Set up the optimizer as BasicSR does, without removing ``type`` from the options."""

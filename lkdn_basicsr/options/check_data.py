@@ -37,13 +37,17 @@ class _Image:
 _Pairs = list[tuple[_Image, _Image]]  # ground truth and low quality
 
 
-def check_data(option_file: OptionFile, world_size: int = 1) -> None:
+def check_data(option_file: OptionFile, world_size: int = 1) -> dict[str, int]:
     """Check the datasets of a checked option file that has ``phase`` and ``scale`` in each; files are only read.
+
+    Returns:
+        The index of the smallest image of each dataset to validate or test on, where sizes are known.
 
     Raises:
         InputError: A folder or store is missing, empty or incomplete; images do not pair, differ in scale, are damaged,
             or are smaller than the patch or than a metric needs; there is less than one batch.
     """
+    smallest: dict[str, int] = {}
     for phase, dataset in option_file.opt['datasets'].items():
         keys = ('datasets', phase)
         for key, root in dataset.items():
@@ -53,7 +57,8 @@ def check_data(option_file: OptionFile, world_size: int = 1) -> None:
         if dataset['type'] not in (*PAIRED, 'SingleImageDataset') or dataset['io_backend']['type'] == 'memcached':
             continue  # how other datasets store images is not known here
         if dataset['type'] == 'SingleImageDataset':
-            _check_single_images(option_file, keys, dataset)
+            images = _check_single_images(option_file, keys, dataset)
+            smallest |= _smallest(phase, images)
             continue
         if dataset['type'] == 'PairedCropDataset':
             pairs, samples = _open_crops(option_file, keys, dataset)
@@ -66,6 +71,13 @@ def check_data(option_file: OptionFile, world_size: int = 1) -> None:
             _check_batch(option_file, keys, dataset, len(pairs), samples, world_size)
         else:
             _check_metrics(option_file, phase, [gt for gt, _ in pairs])
+            smallest |= _smallest(phase, [lq for _, lq in pairs])
+    return smallest
+
+
+def _smallest(phase: str, images: list[_Image]) -> dict[str, int]:
+    sides = {index: min(image.size) for index, image in enumerate(images) if image.size}
+    return {phase: min(sides, key=lambda index: sides[index])} if sides else {}
 
 
 def _open_crops(option_file: OptionFile, keys: Keys, dataset: dict[str, Any]) -> tuple[_Pairs, int]:
@@ -154,14 +166,13 @@ def _pair_folders(option_file: OptionFile, keys: Keys, dataset: dict[str, Any]) 
     return list(zip(images[:count], images[count:], strict=True))
 
 
-def _check_single_images(option_file: OptionFile, keys: Keys, dataset: dict[str, Any]) -> None:
+def _check_single_images(option_file: OptionFile, keys: Keys, dataset: dict[str, Any]) -> list[_Image]:
     root, root_keys = dataset['dataroot_lq'], (*keys, 'dataroot_lq')
     if dataset['io_backend']['type'] == 'lmdb':
-        _read_lmdb(option_file, root_keys, root)
-        return
+        return list(_read_lmdb(option_file, root_keys, root).values())
     names = _list_folder(option_file, root_keys, root)
     listed = _listed_names(option_file, keys, dataset)
-    _probe(option_file, keys, [os.path.join(root, name) for name in (names if listed is None else listed)])
+    return _probe(option_file, keys, [os.path.join(root, name) for name in (names if listed is None else listed)])
 
 
 def _list_folder(option_file: OptionFile, keys: Keys, root: str) -> list[str]:

@@ -9,6 +9,7 @@ import torch
 from lkdn_basicsr.checkpoints import list_training_states
 from lkdn_basicsr.devices import check_cuda
 from lkdn_basicsr.options.check_data import check_data
+from lkdn_basicsr.options.check_losses import check_losses
 from lkdn_basicsr.options.check_networks import check_checkpoints, check_networks
 from lkdn_basicsr.options.check_relations import check_relations
 from lkdn_basicsr.options.check_schema import check_schema
@@ -48,22 +49,28 @@ def parse_options(args: Namespace, root_path: str, is_train: bool) -> OptionFile
     return option_file
 
 
-def check_files(option_file: OptionFile, world_size: int, is_train: bool, download: bool = True) -> None:
-    """Check the networks, datasets and checkpoints of options. It takes time, so one rank does it.
+def check_files(option_file: OptionFile, world_size: int, is_train: bool, download: bool = True) -> dict[str, int]:
+    """Check the networks, losses, datasets and checkpoints of options. It takes time, so one rank does it.
 
     Args:
-        download: Whether to download official weights that are missing.
+        download: Whether to download official weights, and those of perceptual losses, that are missing.
+
+    Returns:
+        The index of the smallest image of each dataset, see ``check_data``.
 
     Raises:
         InputError: On the first error.
     """
     opt = option_file.opt
     check_networks(option_file)
-    check_data(option_file, world_size)
+    if is_train:
+        check_losses(option_file, download)
+    smallest = check_data(option_file, world_size)
     # A resumed run does not load the pretrained weights.
     has_states = opt['auto_resume'] and bool(list_training_states(opt['path'].get('training_states', '')))
     resumes = is_train and (has_states or opt['path'].get('resume_state') is not None)
     check_checkpoints(option_file, is_train, resumes, download)
+    return smallest
 
 
 def set_num_gpu(opt: dict[str, Any], distributed: bool = False) -> list[str]:

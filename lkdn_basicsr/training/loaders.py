@@ -44,12 +44,15 @@ def build_train_loader(opt: RunOptions, phase: str, dataset: Any) -> tuple[DataL
         f'\n\tRequire iter number per epoch: {sampler.iters_per_epoch}'
         f'\n\tTotal epochs: {sampler.num_epochs}; iters: {total_iter}.'
     )
-    if not isinstance(dataset, PairedCropDataset):
-        dataset = SeededDataset(dataset)
     # The thread of prefetch_mode: cpu is the Prefetcher's, see Run.CPUPrefetcher.
-    loader = build_loader(opt, {**dataset_opt, 'prefetch_mode': None}, dataset, sampler)
+    loader = build_loader(opt, {**dataset_opt, 'prefetch_mode': None}, seed_by_position(dataset), sampler)
     loader.worker_init_fn = ignore_in_worker  # and no seeds: samples depend on their position only
     return loader, sampler
+
+
+def seed_by_position(dataset: Any) -> Any:
+    """Return a dataset whose samples depend on nothing but their ``SampleIndex``."""
+    return dataset if isinstance(dataset, PairedCropDataset) else SeededDataset(dataset)
 
 
 def build_loader(opt: RunOptions, dataset_opt: dict[str, Any], dataset: Any, sampler: Any = None) -> DataLoader:

@@ -28,12 +28,12 @@ from lkdn_basicsr.cli import build_parser
 from lkdn_basicsr.data.sampler import StreamSampler
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.files import write_file
-from lkdn_basicsr.options.check_report import report
 from lkdn_basicsr.options.option_file import RunOptions, dump_yaml, read_option_file
 from lkdn_basicsr.options.parse import check_files, parse_options
 from lkdn_basicsr.options.registries import registered
 from lkdn_basicsr.training import resume, state
 from lkdn_basicsr.training.distributed import Ranks
+from lkdn_basicsr.training.dry_run import dry_run
 from lkdn_basicsr.training.launch import read_launch, restarted_by_torchrun, warn_about_shared_store
 from lkdn_basicsr.training.loaders import build_loader, build_train_loader
 from lkdn_basicsr.training.logger import MessageLogger
@@ -52,8 +52,9 @@ class Run:
     The pipeline's code is BasicSR's. It is executed in a namespace in which the functions below marked with ``*`` are
     methods of this object, so BasicSR itself is not modified::
 
-        opt, args = parse_options(root_path)        # * command line, option file, all checks; process group; seeds
-        resume_state = load_resume_state(opt)       # * the newest intact checkpoint, compared with the options
+        opt, args = parse_options(root_path)        # * command line, option file, all checks; process group; seeds;
+                                                    #   the newest intact checkpoint, compared with the options; dry run
+        resume_state = load_resume_state(opt)       # * from here on, files are written
         make_exp_dirs(opt)                          # * only if the run does not continue in its folder
         copy_opt_file(...)                          # *
         logger = get_root_logger(...)               # * opens the log; logs what was found out before
@@ -136,6 +137,7 @@ class Run:
 
         Raises:
             InputError: on the first error, in one line with file, line and key.
+            Finished: the run is complete.
         """
         args = build_parser().parse_args()
         self.ranks = Ranks(read_launch(args.launcher))
@@ -153,13 +155,16 @@ class Run:
         opt['dist'] = launch.launcher != 'none'
         opt['rank'], opt['world_size'] = launch.rank, launch.world_size
         self.ranks.init_process_group(opt['num_gpu'], opt.get('dist_params'))
-        self.ranks.on_first_rank(check_files, option_file, launch.world_size, is_train, not args.check)
+        smallest = self.ranks.on_first_rank(check_files, option_file, launch.world_size, is_train, not args.check)
         self._set_seed(opt)
         opt.notes = [*option_file.notes, *warn_about_shared_store()]
         opt.effective = dump_yaml(opt)
+        if is_train:
+            self._find_checkpoint(opt)
+        report = self.ranks.on_first_rank(dry_run, self, option_file, smallest)
         if args.check:
             if launch.rank == 0:
-                print(*report(opt), sep='\n')
+                print(f'option file: {args.opt}', *opt.notes, *self._notes, *report, 'No problems found.', sep='\n')
             raise SystemExit(0)
         return opt, args
 
@@ -170,10 +175,8 @@ class Run:
             opt['manual_seed'] = self.ranks.gather(random.randint(1, 10000))[0]
         basicsr.utils.set_random_seed(opt['manual_seed'] + opt['rank'])
 
-    def load_resume_state(self, opt: RunOptions) -> dict[str, Any] | None:
-        """Return the training state to resume from, and make the options agree with it; the same on every rank.
-
-        BasicSR's needs a GPU, fails with damaged and stray files, and searches below the current directory.
+    def _find_checkpoint(self, opt: RunOptions) -> None:
+        """Find the training state to resume from, and make the options agree with it; the same on every rank.
 
         Raises:
             Finished: the run is complete.
@@ -193,6 +196,13 @@ class Run:
             self._validated = found.get('validated', found['iter'])
             self._epoch = found['epoch']
         self._comparable = resume.comparable(opt)
+
+    def load_resume_state(self, opt: RunOptions) -> dict[str, Any] | None:
+        """Return the training state to resume from, and clean the folder of the run that it continues.
+
+        BasicSR's needs a GPU, fails with damaged and stray files, and searches below the current directory.
+        """
+        found = self.resume_state
         # A run that was killed before its first checkpoint starts again in its folder.
         self.continues = found is not None or (opt['auto_resume'] and os.path.isdir(opt['path']['models']))
         if self.continues and opt['rank'] == 0:

@@ -53,13 +53,13 @@ def validate(
     with bare_networks(model), tqdm(total=len(shard), unit='image', disable=not show_bar) as bar:
         for data in shard:
             img_name = os.path.splitext(os.path.basename(data['lq_path'][0]))[0]
-            visuals = _super_resolve(model, data, f'{img_name} of {name} at {current_iter}')
-            images = {key: tensor2img([tensor]) for key, tensor in visuals.items()}
+            visuals = super_resolve(model, data, f'{img_name} of {name} at {current_iter}')
+            images = to_images(visuals)
             if save_img:
                 imwrite(images['result'], _saved_path(model.opt, name, img_name, current_iter))
             if tb_logger is not None and not own:
                 tb_logger.add_image(f'images/{name}', side_by_side(**images), current_iter, dataformats='HWC')
-            own.append(_measure(images, metrics, f'{img_name} of {name}'))
+            own.append(measure_image(images, metrics, f'{img_name} of {name}'))
             bar.update()
             bar.set_description(f'Test {img_name}')
     if model.device.type == 'cuda':
@@ -99,7 +99,8 @@ def bare_networks(model: SRModel) -> Iterator[None]:
         vars(model).update(wrapped)
 
 
-def _super_resolve(model: SRModel, data: dict[str, Any], image: str) -> dict[str, Tensor]:
+def super_resolve(model: SRModel, data: dict[str, Any], image: str) -> dict[str, Tensor]:
+    """Return the current visuals of a model for a batch of one image; ``image`` is for messages."""
     model.__dict__.pop('gt', None)  # of the last training batch, if this dataset has none
     height, width = data['lq'].shape[-2:]
     remedy = 'crop the image or leave it out' + ('' if model.is_train else ', or test on the CPU with num_gpu: 0')
@@ -116,14 +117,19 @@ def _super_resolve(model: SRModel, data: dict[str, Any], image: str) -> dict[str
     return visuals
 
 
+def to_images(visuals: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    """Convert the visuals of a model to (H, W, 3) BGR or (H, W), uint8."""
+    return {key: tensor2img([tensor]) for key, tensor in visuals.items()}
+
+
 def _saved_path(opt: dict[str, Any], dataset: str, img_name: str, current_iter: int | str) -> str:
     folder = img_name if opt['is_train'] else dataset
     suffix = current_iter if opt['is_train'] else opt['val'].get('suffix') or opt['name']
     return os.path.join(opt['path']['visualization'], folder, f'{img_name}_{suffix}.png')
 
 
-def _measure(images: dict[str, np.ndarray], metrics: dict[str, Any], image: str) -> tuple[list[float], list[str]]:
-    """Return the metrics of an image, and warnings."""
+def measure_image(images: dict[str, np.ndarray], metrics: dict[str, Any], image: str) -> tuple[list[float], list[str]]:
+    """Return the metrics of an image, which are options under ``val:metrics``, and warnings."""
     data = {'img': images['result'], **({'img2': images['gt']} if 'gt' in images else {})}
     values, warnings = [], []
     for name, options in metrics.items():

@@ -1,6 +1,8 @@
 import shutil
 
+import cv2
 import lmdb
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -124,9 +126,10 @@ def test_a_batch_is_that_of_all_ranks(opt, parse):
 
 
 def write_lmdb(path, names, size, meta=None):
+    png = cv2.imencode('.png', np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))[1].tobytes()
     with lmdb.open(str(path), map_size=1 << 22) as env, env.begin(write=True) as transaction:
         for name in names:
-            transaction.put(name.encode(), b'x' * 9000)
+            transaction.put(name.encode(), png)
     lines = [f'{name}.png ({size[0]},{size[1]},3) 1\n' for name in (names if meta is None else meta)]
     (path / 'meta_info.txt').write_text(''.join(lines))
 
@@ -143,7 +146,11 @@ def lmdb_opt(tmp_path, opt):
 def test_a_complete_lmdb_passes_and_can_be_opened_afterwards(tmp_path, lmdb_opt, parse, refused):
     parse(lmdb_opt)
     with lmdb.open(str(tmp_path / 'gt.lmdb'), readonly=True):
-        parse(lmdb_opt)  # and while it is open
+        pass
+    lmdb_opt['datasets']['val'] = dict(lmdb_opt['datasets']['train'], name='Same')
+    assert 'datasets:val has a sample that cannot be read (lmdb.Error: The environment' in refused(lmdb_opt)
+    lmdb_opt['datasets']['train']['num_worker_per_gpu'] = 1  # training and validation then open it in two processes
+    parse(lmdb_opt)
     lmdb_opt['datasets']['train']['io_backend']['type'] = 'disk'
     assert 'set io_backend:type to lmdb' in refused(lmdb_opt)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import basicsr.utils.options as basicsr_options
 import pytest
 import torch
+from basicsr.models.base_model import BaseModel
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
 
 from lkdn_basicsr.options.diff import plain
@@ -145,16 +146,37 @@ def test_launcher_that_did_not_launch(opt, monkeypatch, refused):
 class TheirNet(torch.nn.Module):
     def __init__(self, width=4, **rest):
         super().__init__()
-        self.layer = torch.nn.Conv2d(3, width + rest.get('more', 0), 3)
+        self.layer = torch.nn.Conv2d(3, width + rest.get('more', 0), 3, padding=1)
+
+    def forward(self, x):
+        return torch.nn.functional.interpolate(self.layer(x)[:, :3], scale_factor=2)
 
 
 class TheirLoss(torch.nn.Module):
     def __init__(self, strength):
         super().__init__()
 
+    def forward(self, output, gt):
+        return (output - gt).square().mean()
 
-TheirModel = type('TheirModel', (), {})
-TheirData = type('TheirData', (torch.utils.data.Dataset,), {})
+
+class TheirModel(BaseModel):
+    def feed_data(self, data):
+        self.value = data['value']
+
+    def optimize_parameters(self, current_iter):
+        assert self.value.shape == (2,) and current_iter == 1
+
+
+class TheirData(torch.utils.data.Dataset):
+    def __init__(self, opt):
+        self.opt = opt
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return {'value': index}
 
 
 def test_classes_registered_by_others_stay_open(opt, parse, refused, monkeypatch):

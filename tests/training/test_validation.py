@@ -77,7 +77,7 @@ def test_out_of_memory_is_one_line(home, monkeypatch, error):
     assert f'({reason})' in message and '\n' not in message
     shape = (1, 3, 16, 16)
     message = runs.train(monkeypatch)
-    assert f'image 00 of val at 4, LR of 16×16 pixels ({reason}): crop' in message and '\n' not in message
+    assert f'image 00 of val, LR of 16×16 pixels ({reason}): crop' in message and '\n' not in message
 
 
 def test_validation_and_test_are_exact_and_training_is_not(home, monkeypatch, tf32):
@@ -89,6 +89,7 @@ def test_validation_and_test_are_exact_and_training_is_not(home, monkeypatch, tf
     monkeypatch.setattr(LKDN, 'forward', forward)
     monkeypatch.setattr(cudnn, 'benchmark', False)  # True in BasicSR's pipelines
     assert runs.train(monkeypatch) is None  # 7 iterations, with validation after the fourth
+    assert flags.pop((2, 3, 8, 8)) == {(False, True, True)}  # of the dry run
     assert flags == {(3, 3, 8, 8): {(True, True, True)}, (1, 3, 16, 16): {(False, False, False)}}
     assert runs.run(monkeypatch, 'test', '-opt', 'test.yml') is None
     assert flags[1, 3, 16, 16] == {(False, False, False)}
