@@ -40,3 +40,16 @@ def one_line(error: BaseException | str) -> str:
     text = ' '.join(str(error).split()).rstrip('.')
     # Messages of InputError end with the fix; those of others may be pages.
     return text if isinstance(error, InputError) or len(text) <= 200 else f'{text[:197]}...'
+
+
+def printable(text: object) -> str:
+    """Return a text as one line that every terminal and file can show, with ``\\n`` and ``\\xff`` as in Python.
+
+    Names of files may contain newlines, commands for terminals and, as surrogates, bytes that are not UTF-8.
+    """
+    return ''.join(char if char.isprintable() else _escape(char) for char in str(text))
+
+
+def _escape(char: str) -> str:
+    is_byte = '\udc80' <= char <= '\udcff'  # see os.fsdecode
+    return f'\\x{ord(char) - 0xDC00:02x}' if is_byte else char.encode('unicode_escape').decode()
