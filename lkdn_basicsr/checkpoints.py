@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import socket
+import sys
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -39,7 +40,8 @@ IS_FUSED = (
 def ensure(path: str) -> None:
     """Download a checkpoint if it is missing and is one of the official files, by its name.
 
-    It shows its progress, is checked by SHA-256, and renamed when it is complete. Raises InputError if it fails.
+    Its progress is shown on a terminal. The file is checked by SHA-256, and renamed when it is complete. Raises
+    InputError if it fails.
     """
     name = os.path.basename(path)
     if os.path.isfile(path):
@@ -61,7 +63,7 @@ def download(url: str, path: str, sha256: str, other: str = '') -> None:
     try:
         socket.setdefaulttimeout(30)  # torch.hub sets none, and some firewalls drop packets silently
         os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-        torch.hub.download_url_to_file(url, path, hash_prefix=sha256)
+        torch.hub.download_url_to_file(url, path, sha256, progress=sys.stderr.isatty())
     except (OSError, RuntimeError) as error:  # network and HTTP errors are OSErrors, a wrong checksum a RuntimeError
         how = f'fetch {url} on another machine, {other}and put it at {path}'
         raise InputError(f'{os.path.basename(path)} could not be downloaded ({error}): {how}') from None

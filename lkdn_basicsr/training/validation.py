@@ -49,8 +49,8 @@ def validate(
     rank, world_size = get_dist_info()
     own: list[tuple[list[float], list[str]]] = []  # of each image of this rank: values of the metrics, and warnings
     shard = _shard(dataloader, rank, world_size)
-    show_bar = rank == 0 and bool(val.get('pbar'))
-    with bare_networks(model), tqdm(total=len(shard), unit='image', disable=not show_bar) as bar:
+    hide = None if rank == 0 and val.get('pbar') else True  # None shows the bar on a terminal only
+    with bare_networks(model), tqdm(total=len(shard), unit='image', disable=hide) as bar:
         for data in shard:
             img_name = os.path.splitext(os.path.basename(data['lq_path'][0]))[0]
             visuals = super_resolve(model, data, f'{img_name} of {name} at {current_iter}')

@@ -93,3 +93,9 @@ def test_validation_and_test_are_exact_and_training_is_not(home, monkeypatch, tf
     assert flags == {(3, 3, 8, 8): {(True, True, True)}, (1, 3, 16, 16): {(False, False, False)}}
     assert runs.run(monkeypatch, 'test', '-opt', 'test.yml') is None
     assert flags[1, 3, 16, 16] == {(False, False, False)}
+
+
+def test_no_progress_bar_without_a_terminal(home, monkeypatch, capfd):
+    runs.change(home, val=dict(val_freq=7, save_img=False, pbar=True))
+    assert runs.train(monkeypatch) is None
+    assert '2/2' not in capfd.readouterr().err
