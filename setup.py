@@ -38,6 +38,7 @@ setup(
         'numpy>=2.0',
         'opencv-python>=4.12',  # the first version that accepts a PNG filter
         'lmdb>=1.4.1',
+        'filelock>=3.30',  # the first version that does not keep a lock in forked children, nor overwrite the lock file
         'pyyaml>=6.0.1',
         'jinja2>=3.1',  # the HTML page of study and compare; torch also depends on it
         'matplotlib>=3.9',  # the plots of study and compare
