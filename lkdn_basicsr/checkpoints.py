@@ -15,7 +15,7 @@ import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,8 @@ OFFICIAL_SHA256 = {
     'LKDN_x3.pth': '52835d49d402683ea2085c13e4afc3aca49f6b806ea29d6ed29b2238cd7874c5',
     'LKDN_x4.pth': 'f534422583c99dad994fd7df897f6f872637218430cfedf6c2d2a072ea86dbd7',
 }
+_COMMENT, _DIGITS = b'lkdn_basicsr SHA-256 ', 64  # of all bytes before the digits, which end the file
+_BLOCK = 1 << 20
 IS_FUSED = (
     'is fused and network_g is in training form, which cannot be restored from it; give a checkpoint in training form, '
     'or conv: BSConvU and upsampler: pixelshuffledirect'
@@ -87,13 +89,27 @@ def save(contents: Mapping[str, Any], path: str) -> str:
     """
     buffer = io.BytesIO()
     torch.save(contents, buffer)
-    data = buffer.getbuffer()
+    checksum = _append_checksum(buffer)
     try:
-        files.replace(path, data)
+        files.replace(path, buffer.getbuffer())
     except OSError as error:
         fix = 'earlier checkpoints are intact; check the disk and its permissions, then resume with --auto_resume'
         raise InputError(f'{path} could not be written ({error.strerror}): {fix}') from None
-    return hashlib.sha256(data).hexdigest()
+    return checksum
+
+
+def _append_checksum(buffer: io.BytesIO) -> str:
+    """Append the SHA-256 of a ZIP archive to it, as its comment; return the SHA-256 of the result.
+
+    The checksums in the archive do not cover the archive itself: one in 600 flipped bits changes what is loaded.
+    """
+    buffer.seek(-2, os.SEEK_END)  # the last two bytes are the length of the comment
+    buffer.write((len(_COMMENT) + _DIGITS).to_bytes(2, 'little') + _COMMENT)
+    digest = hashlib.sha256(buffer.getbuffer())
+    digits = digest.hexdigest().encode()
+    buffer.write(digits)
+    digest.update(digits)
+    return digest.hexdigest()
 
 
 def sha256(path: str) -> str:
@@ -104,31 +120,61 @@ def sha256(path: str) -> str:
 
 def load(path: str) -> dict[str, Any]:
     """Load a checkpoint to the CPU, without running its code; raise InputError if it is missing, damaged or no dict."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InputError(f'checkpoint {path} is not a file: give the path of a .pth file')
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                damaged = archive.testzip()  # torch.load ignores the checksums, and would load wrong numbers
-            if damaged:
-                raise ValueError(f'{damaged} does not match its checksum')
-        with warnings.catch_warnings(action='ignore'):  # about old pickle protocols, which load or fail anyway
-            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        file = open(path, 'rb')
     except FileNotFoundError:
         raise InputError(f'checkpoint {path} does not exist: give the path of a .pth file') from None
-    except Exception as error:  # torch.load raises whatever zipfile, pickle and the system raise
-        if 'Weights only' in str(error) and _is_pickle(path):
-            reason = 'contains more than tensors, which could run code when it is loaded'
-            raise InputError(f'checkpoint {path} {reason}: save only its state_dict() with torch.save') from None
-        raise InputError(f'checkpoint {path} is damaged, or no PyTorch checkpoint: copy or download it again') from None
+    except OSError as error:
+        raise InputError(f'checkpoint {path} cannot be read ({error.strerror}): make it readable') from None
+    with file:
+        try:
+            _verify(file)
+            file.seek(0)
+            with warnings.catch_warnings(action='ignore'):  # about old protocols and layouts, which load or fail anyway
+                checkpoint = torch.load(file, map_location='cpu', weights_only=True)
+        except Exception as error:  # torch.load raises whatever zipfile, pickle and the system raise
+            if 'Weights only' in str(error) and _is_pickle(file):
+                reason = 'contains more than tensors, which could run code when it is loaded'
+                raise InputError(f'checkpoint {path} {reason}: save only its state_dict() with torch.save') from None
+            reason = 'is damaged, or no PyTorch checkpoint'
+            raise InputError(f'checkpoint {path} {reason}: copy or download it again') from None
     if not isinstance(checkpoint, dict):
         kind = type(checkpoint).__name__
         raise InputError(f"checkpoint {path} contains a {kind}, not a state dict: give a .pth file in BasicSR's format")
     return checkpoint
 
 
-def _is_pickle(path: str) -> bool:
+def _verify(file: BinaryIO) -> None:
+    """Raise ValueError if a file does not match its checksum, or would need more memory than its size.
+
+    Files of earlier releases, of BasicSR and of the authors have no checksum, but those of the ZIP archive, which
+    torch.load ignores. A file without either, in PyTorch's format before 1.6, is not verified.
+    """
+    size, end = file.seek(0, os.SEEK_END), len(_COMMENT) + _DIGITS
+    file.seek(-min(size, end), os.SEEK_END)
+    comment = file.read()
+    if comment.startswith(_COMMENT):
+        file.seek(0)
+        digest = hashlib.sha256()
+        for start in range(0, size - _DIGITS, _BLOCK):
+            digest.update(file.read(min(_BLOCK, size - _DIGITS - start)))
+        if digest.hexdigest().encode() != comment[-_DIGITS:]:
+            raise ValueError('it does not match its checksum')
+    elif zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > size:  # torch.save does not compress
+                raise ValueError('it is compressed, or its entries overlap')
+            damaged = archive.testzip()
+        if damaged:
+            raise ValueError(f'{damaged} does not match its checksum')
+
+
+def _is_pickle(file: BinaryIO) -> bool:
     """Return whether torch.save or pickle wrote a file; torch reports "Weights only" for any other file as well."""
-    with open(path, 'rb') as file:
-        return zipfile.is_zipfile(path) or file.read(1) == b'\x80'
+    file.seek(0)
+    return file.read(1) == b'\x80' or zipfile.is_zipfile(file)
 
 
 def pick_weights(checkpoint: Mapping[str, Any], param_key: str | None = None) -> tuple[dict[str, Tensor], str | None]:

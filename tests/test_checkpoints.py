@@ -1,12 +1,16 @@
 import hashlib
-from collections import OrderedDict
+import io
+import zipfile
+from collections import Counter, OrderedDict
 
 import pytest
 import torch
+from basicsr.models.base_model import BaseModel
 
 from lkdn_basicsr import archs, checkpoints
 from lkdn_basicsr.errors import InputError
 from tests.support.images import flipped
+from tests.support.runs import same
 
 
 @pytest.fixture
@@ -65,6 +69,64 @@ def test_checkpoint_that_cannot_be_used_is_reported_by_name(tmp_path):
     for content in (b'', b'# Read me\n' * 9, b'\x89PNG\r\n\x1a\n' + bytes(90), data[:middle], flipped(data, middle)):
         path.write_bytes(content)
         assert_refused('is damaged, or no PyTorch')
+
+
+STATE = {
+    'iter': 4,
+    'optimizers': [{'state': {0: {'step': torch.tensor(4.0), 'exp_avg': torch.arange(9.0)}}, 'param_groups': []}],
+    'schedulers': [{'milestones': Counter([3]), '_last_lr': [0.1]}],
+}
+
+
+def test_no_flipped_bit_changes_what_is_loaded(tmp_path):
+    path = tmp_path / '4.state'
+    digest = checkpoints.save(STATE, path)
+    data = path.read_bytes()
+    assert digest == hashlib.sha256(data).hexdigest()
+    accepted = []
+    with open(path, 'r+b', buffering=0) as file:
+        for place, byte in enumerate(data):
+            file.seek(place)
+            file.write(bytes([byte ^ 1 << place % 8]))
+            try:
+                assert same(checkpoints.load(path), STATE)
+                accepted.append(place)
+            except InputError:
+                pass
+            file.seek(place)
+            file.write(bytes([byte]))
+    # Only the mark of the checksum can change; the checksums of the ZIP archive, which remain, miss others.
+    assert data[accepted[0] : accepted[-1] + 1] == b'lkdn_basicsr SHA-256 ' and len(accepted) == 21
+
+
+def test_files_with_a_checksum_are_read_by_others(tmp_path):
+    network = torch.nn.Conv2d(1, 1, 1)
+    checkpoints.save({'params': network.state_dict()}, tmp_path / 'net.pth')
+    weights = torch.load(tmp_path / 'net.pth', weights_only=True, mmap=True)['params']
+    assert same(weights, network.state_dict())
+    with zipfile.ZipFile(tmp_path / 'net.pth') as archive:  # as earlier releases verify a file
+        assert archive.testzip() is None
+    model, copy = object.__new__(BaseModel), torch.nn.Conv2d(1, 1, 1)
+    model.opt = {'dist': False}
+    BaseModel.load_network(model, copy, str(tmp_path / 'net.pth'))
+    assert same(copy.state_dict(), weights)
+
+
+@pytest.mark.parametrize('zipped', [True, False], ids=['BasicSR', 'PyTorch 1.5'])
+def test_files_without_a_checksum_are_read(tmp_path, zipped):
+    torch.save(STATE, tmp_path / '4.state', _use_new_zipfile_serialization=zipped)
+    assert same(checkpoints.load(tmp_path / '4.state'), STATE)
+
+
+def test_archive_that_would_need_more_memory_than_its_size_is_refused(tmp_path):
+    buffer = io.BytesIO()
+    torch.save({'w': torch.zeros(1_000_000)}, buffer)
+    with zipfile.ZipFile(buffer) as archive, zipfile.ZipFile(tmp_path / 'bomb.pth', 'w', zipfile.ZIP_DEFLATED) as bomb:
+        for entry in archive.infolist():
+            bomb.writestr(entry.filename, archive.read(entry))
+    assert (tmp_path / 'bomb.pth').stat().st_size < 10_000
+    with pytest.raises(InputError, match='bomb.pth is damaged'):
+        checkpoints.load(tmp_path / 'bomb.pth')
 
 
 BOTH = {'params': {'w': 1}, 'params_ema': {'w': 2}}
