@@ -37,12 +37,13 @@ class FolderLock:
             self._path, mode=0o666, thread_local=False, fallback_to_soft=False, on_acquired=_write_holder
         )
 
-    def acquire(self, patience: float = 0) -> bool:
-        """Return whether this process has the lock now, after waiting for it for some seconds.
+    def acquire(self) -> None:
+        """Take the lock; raise InputError if another process has it, and OSError if its file cannot be created."""
+        if not self.try_acquire(PATIENCE):
+            raise self._in_use(self._read_holder())
 
-        Raises:
-            OSError: The lock file cannot be created.
-        """
+    def try_acquire(self, patience: float = 0) -> bool:
+        """Return whether this process has the lock now, after waiting for it for some seconds; raises OSError."""
         try:
             self._lock.acquire(timeout=patience)
         except Timeout:
@@ -57,26 +58,25 @@ class FolderLock:
     def release(self) -> None:
         self._lock.release()
 
-    def holder(self) -> str | None:
+    def holder(self, patience: float = 0) -> str | None:
         """Return which process has the lock, as a part of a sentence; None if there is none. Nothing is changed."""
         with contextlib.suppress(OSError):  # the file does not exist, or cannot be locked
             os.stat(self._path)
             try:
-                with FileLock(self._path, timeout=0, fallback_to_soft=False):
+                with FileLock(self._path, timeout=patience, fallback_to_soft=False):
                     return None
             except Timeout:
                 return self._read_holder()
         return None
 
     def check_free(self) -> None:
-        """Raise InputError if another process has the lock; without taking it, so nothing is created."""
-        holder = self.holder()
+        """Raise InputError if another process has the lock. Nothing is changed, so this can be the first check."""
+        holder = self.holder(PATIENCE)
         if holder is not None:
             raise self._in_use(holder)
 
     def __enter__(self) -> Self:
-        if not self.acquire(PATIENCE):
-            raise self._in_use(self._read_holder())
+        self.acquire()
         return self
 
     def __exit__(self, *_: object) -> None:
