@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from lkdn_basicsr import compat
@@ -37,6 +37,17 @@ def build_parser(prog: str | None = None) -> Parser:
     add('--force_yml', nargs='+', metavar='KEY=VALUE', help=settings)
     add('--check', action='store_true', help='check options, data and network, change nothing, exit')
     return parser
+
+
+def integer(minimum: int) -> Callable[[str], int]:
+    """Return the ``type`` of an argument that is an integer of at least ``minimum``, and of nine digits at most."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or len(text) > 9 or int(text) < minimum:
+            raise argparse.ArgumentTypeError(f'{text[:20]} is not an integer from {minimum} to 999999999')
+        return int(text)
+
+    return parse
 
 
 @contextlib.contextmanager

@@ -1,11 +1,10 @@
 """``python -m lkdn_basicsr.prepare``: convert images to the stores and folders that the option files read."""
 
 import argparse
-import functools
 import sys
 import time
 
-from lkdn_basicsr.cli import Parser, report_errors
+from lkdn_basicsr.cli import Parser, integer, report_errors
 from lkdn_basicsr.errors import InputError
 
 PROG = 'python -m lkdn_basicsr.prepare'
@@ -36,7 +35,6 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
     train = commands.add_parser('train', help='DF2K, or any folder of images, to stores')
     train.set_defaults(run=_prepare_train)
-    positive, not_negative = (functools.partial(_integer, least) for least in (1, 0))
     add = train.add_argument
     add('--div2k', metavar='DIR', help='folder with DIV2K_train_HR and optionally DIV2K_train_LR_bicubic/X4')
     add('--flickr2k', metavar='DIR', help='folder with Flickr2K_HR and optionally Flickr2K_LR_bicubic/X4')
@@ -47,10 +45,10 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     add('--out', metavar='DIR', required=True, help='folder for the stores')
     format_help = "raw: complete images as pixels (default); png: BasicSR's sub-images"
     add('--format', choices=('raw', 'png'), default='raw', help=format_help)
-    add('--crop-size', type=positive, default=480, help='png: side of a sub-image, HR (default: 480)')
-    add('--step', type=positive, default=240, help='png: distance of sub-images, HR (default: 240)')
-    add('--thresh', type=not_negative, default=0, help='png: drop remainders up to this, HR (default: 0)')
-    add('--workers', type=positive, help='processes (default: one per core)')
+    add('--crop-size', type=integer(1), default=480, help='png: side of a sub-image, HR (default: 480)')
+    add('--step', type=integer(1), default=240, help='png: distance of sub-images, HR (default: 240)')
+    add('--thresh', type=integer(0), default=0, help='png: drop remainders up to this, HR (default: 0)')
+    add('--workers', type=integer(1), help='processes (default: one per core)')
     add('--verify-lr', action='store_true', help="compare given LR images with MATLAB's bicubic of HR images")
     add('--allow-missing', action='store_true', help='continue without images that are missing')
 
@@ -76,12 +74,6 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         if args.lr and not args.hr:
             train.error('--lr needs --hr; LR images of DIV2K and Flickr2K are found in their own folders')
     return args
-
-
-def _integer(least: int, text: str) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f'{text} is not an integer of {least} or more')
-    return int(text)
 
 
 def _prepare_train(args: argparse.Namespace) -> None:

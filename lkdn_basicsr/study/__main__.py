@@ -23,19 +23,13 @@ def build_parser() -> cli.Parser:
     add = parser.add_argument
     files = 'option files, or folders of option files: paths, or names of shipped ones'
     add('options', nargs='+', metavar='OPTIONS', help=files)
-    add('--iters', type=_positive, metavar='N', help="iterations of each run (default: each file's)")
+    add('--iters', type=cli.integer(1), metavar='N', help="iterations of each run (default: each file's)")
     add('--out', required=True, metavar='DIR', help='folder for everything that the study writes')
     sets = 'benchmarks, folders with GTmodX and LRbicxX (default: those that the option files validate on)'
     add('--sets', nargs='+', metavar='DIR', help=sets)
     settings = 'set keys in all runs, as in datasets:train:batch_size_per_gpu=8 datasets:val_2=~'
     add('--force_yml', nargs='+', default=(), metavar='KEY=VALUE', help=settings)
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f'{text} is not a positive integer')
-    return int(text)
 
 
 def main() -> None:
