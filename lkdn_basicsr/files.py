@@ -24,6 +24,12 @@ def replace(path: str, data: bytes | memoryview) -> None:
             os.remove(temporary)
 
 
+def partial_folder(path: str) -> str:
+    """Return the hidden folder in which a folder is written that gets the name ``path`` when it is complete."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f'.{name}.partial')
+
+
 def sync_folder(folder: str) -> None:
     """Flush the names in a folder to the disk, where the system can open a folder."""
     if hasattr(os, 'O_DIRECTORY'):

@@ -11,7 +11,7 @@ import tqdm
 from lkdn_basicsr.data.image_files import list_images, probe_image, read_image
 from lkdn_basicsr.data.imresize import Edges, imresize
 from lkdn_basicsr.errors import InputError
-from lkdn_basicsr.files import replace, sync_folder
+from lkdn_basicsr.files import partial_folder, replace, sync_folder
 
 
 def prepare_benchmark(
@@ -68,7 +68,7 @@ def prepare_benchmark(
 
 
 def _write(images: dict[str, str], folders: list[tuple[str, str, int]], edges: Edges, progress: bool) -> None:
-    partial = [os.path.join(os.path.dirname(path), f'.{os.path.basename(path)}.partial') for path, *_ in folders]
+    partial = [partial_folder(path) for path, *_ in folders]
     for folder in partial:
         shutil.rmtree(folder, ignore_errors=True)
         os.makedirs(folder)

@@ -14,14 +14,9 @@ import lmdb
 from lkdn_basicsr.data.lmdb_file import locate
 from lkdn_basicsr.data.raw_store import HEADER, read_index, write_index
 from lkdn_basicsr.errors import InputError
-from lkdn_basicsr.files import replace, sync_folder
+from lkdn_basicsr.files import partial_folder, replace, sync_folder
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def partial_folder(path: str) -> str:
-    """Return the hidden folder in which the store ``path`` is written."""
-    return os.path.join(os.path.dirname(path), f'.{os.path.basename(path)}.partial')
 
 
 def finished_settings(path: str) -> dict[str, Any] | None:
