@@ -5,7 +5,6 @@ import sys
 import time
 
 from lkdn_basicsr.cli import Parser, integer, report_errors
-from lkdn_basicsr.errors import InputError
 
 PROG = 'python -m lkdn_basicsr.prepare'
 EPILOG = f"""examples:
@@ -26,7 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
         except KeyboardInterrupt:
             print('Interrupted; run the same command again to resume.', file=sys.stderr)
             raise
-    print(f'Took {time.time() - start:.0f} s.')
+        print(f'Took {time.time() - start:.0f} s.')
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -77,8 +76,6 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _prepare_train(args: argparse.Namespace) -> None:
-    if sys.platform != 'linux':
-        raise InputError('Stores can be prepared on Linux only; copy them from there, they are read on any system.')
     from lkdn_basicsr.data.prepare.stores import StoreOptions, prepare_df2k, prepare_folder
 
     names = ('format', 'crop_size', 'step', 'thresh', 'workers', 'verify_lr', 'allow_missing')

@@ -38,7 +38,7 @@ def test_benchmark_folders_are_made(tmp_path, capsys):
     write_images(tmp_path / 'hr', 'ab')
     status, out, _ = call(capsys, 'benchmark', '--hr', tmp_path / 'hr', '--out', tmp_path / 'Set', '--scale', 3)
     assert status == 0 and 'LRbicx3: 2 images' in out
-    assert sorted(path.name for path in tmp_path.glob('Set/*')) == ['GTmod3', 'LRbicx3']
+    assert sorted(path.name for path in tmp_path.glob('Set/*')) == ['.lock', 'GTmod3', 'LRbicx3']
 
 
 WRONG = """

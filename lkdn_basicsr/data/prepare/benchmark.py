@@ -12,6 +12,7 @@ from lkdn_basicsr.data.image_files import list_images, probe_image, read_image
 from lkdn_basicsr.data.imresize import Edges, imresize
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.files import partial_folder, replace, sync_folder
+from lkdn_basicsr.locks import FolderLock
 
 
 def prepare_benchmark(
@@ -33,8 +34,11 @@ def prepare_benchmark(
         log: Receives lines for the user.
 
     Raises:
-        InputError: Images that cannot be used, all listed; or an existing folder with other images.
+        InputError: Images that cannot be used, all listed; an existing folder with other images; another process that
+            writes to ``out``.
     """
+    lock = FolderLock(out)
+    lock.check_free()
     images = list_images(hr)
     names = {f'{name}.png' for name in images}
     folders: list[tuple[str, str, int]] = []
@@ -60,7 +64,10 @@ def prepare_benchmark(
         summary = f'{len(problems)} images cannot be used; fix or remove them, then run this again:'
         raise InputError('\n  '.join([summary, *problems]))
     try:
-        _write(images, folders, edges, progress)
+        with lock:
+            # Another process may have made some of them in the meantime.
+            folders = [folder for folder in folders if not os.path.lexists(folder[0])]
+            _write(images, folders, edges, progress)
     except OSError as error:
         raise InputError(f'{out} could not be written ({error.strerror}); make room or choose another --out.') from None
     for folder, *_ in folders:

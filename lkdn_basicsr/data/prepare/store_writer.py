@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -59,15 +58,15 @@ def is_finished(path: str, settings: dict[str, Any]) -> bool:
 class StoreWriter:
     """Writes the store ``path`` inside its `partial_folder`; a context manager.
 
-    LMDB's commits are the journal: what was committed is found by the next writer with the same settings. The lock
-    belongs to the process and ends with it, however it ends.
+    LMDB's commits are the journal: what was committed is found by the next writer with the same settings. The folder
+    of the store must be locked.
 
     Args:
         settings: JSON values, see `is_finished`.
         map_size: Maximum size of the data in bytes. Address space only, not disk.
 
     Raises:
-        InputError: The folder cannot be written, or another process is writing the store.
+        InputError: The folder cannot be written.
     """
 
     def __init__(self, path: str, settings: dict[str, Any], map_size: int) -> None:
@@ -76,7 +75,7 @@ class StoreWriter:
 
     def __enter__(self) -> Self:
         try:
-            self._lock_folder()
+            self._begin()
         except OSError as error:
             reason = f'cannot be written ({error.strerror})'
             raise InputError(f'{self.partial} {reason}; make it writable or choose another --out.') from None
@@ -88,15 +87,9 @@ class StoreWriter:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-        self._lock.close()
 
-    def _lock_folder(self) -> None:
+    def _begin(self) -> None:
         os.makedirs(self.partial, exist_ok=True)
-        self._lock = open(os.path.join(self.partial, 'lock'), 'w')
-        try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            raise InputError(f'{self.path} is being written by another process; wait for it to end.') from None
         if partial_settings(self.path) is None:
             # Killed before the settings were written: nothing in the folder can be trusted, and nothing is of value.
             self._remove('data.mdb')
@@ -125,8 +118,12 @@ class StoreWriter:
     def read_heads(self) -> list[tuple[bytes, bytes]]:
         """Return key and first bytes, the size of a header, of all entries in the closed LMDB, sorted by key."""
         data = os.path.join(self.partial, 'data.mdb')
-        with self._report_errors(), open(data, 'rb') as file:
-            return [(key, os.pread(file.fileno(), HEADER.size, start)) for key, (start, _) in locate(data)[0].items()]
+        with self._report_errors(), open(data, 'rb', buffering=0) as file:
+            heads = []
+            for key, (start, _) in locate(data)[0].items():
+                file.seek(start)
+                heads.append((key, file.read(HEADER.size)))
+            return heads
 
     def finish(self, index: dict[str, Any], texts: dict[str, str]) -> None:
         """Write ``index.json`` and text files (name to content) next to the closed LMDB, and rename the folder."""
@@ -135,7 +132,7 @@ class StoreWriter:
             write_index(self.partial, {**head, **index, 'settings': self.settings})
             for name, text in texts.items():
                 replace(os.path.join(self.partial, name), text.encode())
-            # If it is interrupted from here on, the settings are found in the index. Release 0.1 left settings.tmp.
+            # If it is interrupted from here on, the settings are found in the index. Release 0.1 left the last two.
             self._remove('settings.json', 'settings.tmp', 'lock')
             sync_folder(self.partial)
             os.rename(self.partial, self.path)

@@ -15,10 +15,11 @@ import numpy as np
 from lkdn_basicsr.data.image_files import ImagePair, pair_images
 from lkdn_basicsr.data.prepare.formats import PngFormat, RawFormat, StoreFormat
 from lkdn_basicsr.data.prepare.store_writer import finished_settings, is_finished, partial_settings
-from lkdn_basicsr.data.prepare.workers import Plan, check_images
-from lkdn_basicsr.data.prepare.write_stores import format_bytes, write_stores
+from lkdn_basicsr.data.prepare.workers import Plan, check_images, count_cores
+from lkdn_basicsr.data.prepare.write_stores import bytes_on_disk, format_bytes, write_stores
 from lkdn_basicsr.data.raw_store import read_index
 from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.locks import FolderLock
 
 # The datasets of the paper: their training images, and where their archives have HR and LR.
 DF2K = {
@@ -104,8 +105,10 @@ def prepare_stores(found: FoundImages, out: str, prefix: str, options: StoreOpti
 
     Raises:
         InputError: Images that cannot be used, other settings than a store was made with, too little space, a full
-            disk, a worker that was killed.
+            disk, a worker that was killed, another process that writes to ``out``.
     """
+    lock = FolderLock(out)
+    lock.check_free()  # before the images are checked, which takes long
     # The order of BasicSR's listing of sub-images, so that both formats have the same windows in the same order.
     images = sorted(found.images, key=lambda image: f'{image.name}_s')
     formats = _formats(options)
@@ -113,11 +116,11 @@ def prepare_stores(found: FoundImages, out: str, prefix: str, options: StoreOpti
     base, end = os.path.join(os.path.abspath(out), prefix), f'{formats[1].suffix}.lmdb'
     paths = {scale: f'{base}{name}{end}' for scale, name in names.items()}
     multiple = _crop_multiple(paths[1], list(formats))
-    workers = options.workers or len(os.sched_getaffinity(0))
+    workers = min(options.workers or count_cores(), len(images))
     plan = Plan(images, formats, multiple, options.verify_lr, workers, options.progress)
 
     stores = {scale: (path, _settings(plan, scale)) for scale, path in paths.items()}
-    unfinished = {scale: store for scale, store in stores.items() if not is_finished(*store)}
+    unfinished = _unfinished(stores)
     problems = list(found.problems) if options.allow_missing else [*found.missing, *found.problems]
     counts = collections.Counter(image.name for image in images)
     problems += [f'{name} is the name of several images' for name, count in counts.items() if count > 1]
@@ -133,7 +136,10 @@ def prepare_stores(found: FoundImages, out: str, prefix: str, options: StoreOpti
         summary = f'{count}; fix or remove them{option}, then run this again:'
         raise InputError('\n  '.join([summary, *problems]))
     if unfinished:
-        write_stores(plan, unfinished, options.log)
+        with lock:
+            unfinished = _unfinished(stores)  # another process may have finished them in the meantime
+            if unfinished:
+                write_stores(plan, unfinished, options.log)
     _report(plan, paths, options.log, found.missing if options.allow_missing else [])
     return list(paths.values())
 
@@ -208,9 +214,13 @@ def _settings(plan: Plan, scale: int) -> dict[str, Any]:
     return settings | {'pictures': f'{len(files)} ({sum(size for _, size in sizes)} bytes, {digest})'}
 
 
+def _unfinished(stores: dict[int, tuple[str, dict[str, Any]]]) -> dict[int, tuple[str, dict[str, Any]]]:
+    return {scale: (path, settings) for scale, (path, settings) in stores.items() if not is_finished(path, settings)}
+
+
 def _report(plan: Plan, paths: dict[int, str], log: Callable[[str], None], missing: list[str]) -> None:
     for path in paths.values():
-        size = sum(os.stat(entry).st_blocks * 512 for entry in os.scandir(path))
+        size = sum(bytes_on_disk(entry.path) for entry in os.scandir(path))
         log(f'{path}: {len(plan.images):,} images, {format_bytes(size)}.')
     cropped = sum(plan.stored_shape(image) != image.shape for image in plan.images)
     if cropped:

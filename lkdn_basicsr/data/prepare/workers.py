@@ -2,16 +2,18 @@
 
 import concurrent.futures.process
 import contextlib
+import ctypes
 import dataclasses
 import math
 import mmap
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from typing import get_args
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -21,6 +23,10 @@ from lkdn_basicsr.data.image_files import ImagePair, probe_image, read_image
 from lkdn_basicsr.data.imresize import Edges, imresize
 from lkdn_basicsr.data.prepare.formats import Places, Shape, StoreFormat
 from lkdn_basicsr.errors import InputError
+
+# Forked processes have the package in memory. Others import it again, with torch, which takes seconds and most of a
+# gigabyte in each; but Windows cannot fork, and macOS not safely.
+START_METHOD = 'fork' if sys.platform == 'linux' else 'spawn'
 
 
 @dataclasses.dataclass
@@ -33,7 +39,7 @@ class Plan:
     verify_lr: bool  # compare given LR images with those that `imresize` makes
     workers: int
     progress: bool  # show progress bars
-    slots: list[mmap.mmap] = dataclasses.field(default_factory=list)  # shared memory, one per image in progress
+    slots: list[Any] = dataclasses.field(default_factory=list)  # from `shared_memory`, one per image in progress
 
     def stored_shape(self, image: ImagePair, scale: int = 1) -> Shape:
         """Return the (height, width) of an image in the store of a scale."""
@@ -44,21 +50,34 @@ class Plan:
         return [self.stored_shape(image, scale) for image in self.images]
 
 
-# A forked worker gets its plan here, because a pool passes only the arguments of single calls.
+# A worker gets its plan here when it starts, because a pool passes only the arguments of single calls.
 _plan: Plan
+
+
+def count_cores() -> int:
+    """Return the number of cores that this process may use, where the system limits it, else of the machine."""
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return min(os.cpu_count() or 1, 61)  # more processes are not allowed in a pool on Windows
+
+
+def shared_memory(size: int) -> Any:
+    """Return a buffer that workers share if they are started later; they receive it in their plan."""
+    # Only forked processes inherit anonymous memory. The other kind is limited by the size of /dev/shm.
+    return mmap.mmap(-1, size) if START_METHOD == 'fork' else multiprocessing.RawArray(ctypes.c_ubyte, size)
+
+
+def slot_bytes(plan: Plan, slot: int) -> memoryview:
+    return np.frombuffer(plan.slots[slot], np.uint8).data
 
 
 @contextlib.contextmanager
 def start_workers(plan: Plan) -> Iterator[ProcessPoolExecutor]:
-    """Start a pool of forked processes that have the plan; raise InputError if one is killed.
-
-    Forked, because the package is already in memory: importing it again, with torch, takes seconds and most of a
-    gigabyte per process.
-    """
+    """Start a pool of processes that have the plan; raise InputError if one is killed."""
     # A forked child inherits OpenCV's settings but none of its threads, and would wait for them.
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
-    context = multiprocessing.get_context('fork')
+    context = multiprocessing.get_context(START_METHOD)
     try:
         with ProcessPoolExecutor(plan.workers, context, initializer=_initialize, initargs=(plan,)) as pool:
             try:
@@ -76,6 +95,7 @@ def start_workers(plan: Plan) -> Iterator[ProcessPoolExecutor]:
 def _initialize(plan: Plan) -> None:
     global _plan
     _plan = plan
+    cv2.setNumThreads(1)  # there is a process per core
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -146,7 +166,7 @@ def estimate(n: int) -> dict[int, int]:
 
 def encode(n: int, scales: list[int], slot: int) -> dict[int, Places]:
     """Write the entries of image ``n`` for the stores of some scales into a slot, and return them by scale."""
-    buffer, filled, places = memoryview(_plan.slots[slot]), 0, {}
+    buffer, filled, places = slot_bytes(_plan, slot), 0, {}
     for scale, pixels in _stored_images(n, scales):
         found = _plan.formats[scale].encode(n, _plan.images[n].name, pixels, buffer[filled:])
         places[scale] = [(key, filled + begin, filled + end) for key, begin, end in found]

@@ -15,7 +15,7 @@ import tqdm
 
 from lkdn_basicsr.data.prepare.formats import Places
 from lkdn_basicsr.data.prepare.store_writer import StoreWriter
-from lkdn_basicsr.data.prepare.workers import Plan, encode, estimate, start_workers
+from lkdn_basicsr.data.prepare.workers import Plan, encode, estimate, shared_memory, slot_bytes, start_workers
 from lkdn_basicsr.errors import InputError
 
 COMMIT_BYTES = 64 << 20
@@ -49,7 +49,7 @@ def _write_images(plan: Plan, writers: dict[int, StoreWriter], done: dict[int, i
     first, total, uncommitted = min(done.values()), len(plan.images), 0
     capacities = ([format.capacity(shape) for shape in plan.stored_shapes(n)] for n, format in plan.formats.items())
     capacity = max(map(sum, zip(*capacities, strict=True)))
-    plan.slots = [mmap.mmap(-1, capacity) for _ in range(plan.workers + 2)]
+    plan.slots = [shared_memory(capacity) for _ in range(plan.workers + 2)]
     bar = tqdm.tqdm(desc='Preparing', total=total, initial=first, unit='image', disable=not plan.progress)
     with start_workers(plan) as pool, bar:
         for slot, places in _encode_in_order(pool, plan, first, done):
@@ -75,7 +75,7 @@ def _encode_in_order(
     for n in range(first, len(plan.images) + len(plan.slots)):
         slot = n % len(plan.slots)
         if slot in futures:
-            yield memoryview(plan.slots[slot]), futures.pop(slot).result()
+            yield slot_bytes(plan, slot), futures.pop(slot).result()
         if n < len(plan.images):
             scales = [scale for scale, count in done.items() if count <= n]
             futures[slot] = pool.submit(encode, n, scales, slot)
@@ -115,12 +115,17 @@ def _count_committed(plan: Plan, writer: StoreWriter, scale: int) -> int:
 
 def _check_free_space(writers: list[StoreWriter], needed: int, log: Callable[[str], None]) -> None:
     folder = os.path.dirname(writers[0].path)
-    written = sum(os.stat(os.path.join(writer.partial, 'data.mdb')).st_blocks * 512 for writer in writers)
+    written = sum(bytes_on_disk(os.path.join(writer.partial, 'data.mdb')) for writer in writers)
     free = shutil.disk_usage(folder).free
     log(f'The stores take {format_bytes(needed)} in {folder}, where {format_bytes(free)} are free.')
     if needed - written > free:
         sizes = f'{format_bytes(free)} of free space, and {format_bytes(needed - written)} are needed'
         raise InputError(f'{folder} has {sizes}; make room or choose another --out.')
+
+
+def bytes_on_disk(path: str) -> int:
+    status = os.stat(path)
+    return status.st_blocks * 512 if hasattr(status, 'st_blocks') else status.st_size
 
 
 def format_bytes(size: int) -> str:

@@ -22,7 +22,7 @@ def hr(tmp_path):
 def test_folders_contain_cropped_images_and_their_bicubic(tmp_path, hr, edges):
     out = tmp_path / 'set'
     prepare_benchmark(hr, str(out), scales=(3, 4), edges=edges)
-    assert sorted(os.listdir(out)) == ['GTmod3', 'GTmod4', 'LRbicx3', 'LRbicx4']
+    assert sorted(os.listdir(out)) == ['.lock', 'GTmod3', 'GTmod4', 'LRbicx3', 'LRbicx4']
     for scale, name in itertools.product((3, 4), ('0.png', '1.png')):
         paths = f'{hr}/{name}', f'{out}/GTmod{scale}/{name}', f'{out}/LRbicx{scale}/{name}'
         original, gt, lq = map(cv2.imread, paths)

@@ -1,6 +1,5 @@
 """Preparation that is killed, starved of disk, or asked for something else in the middle."""
 
-import errno
 import multiprocessing
 import os
 import random
@@ -13,9 +12,12 @@ import time
 import lmdb
 import pytest
 
-from lkdn_basicsr.data.prepare import store_writer, workers, write_stores
+from lkdn_basicsr import locks
+from lkdn_basicsr.data.prepare import store_writer, stores, workers, write_stores
+from lkdn_basicsr.data.prepare.benchmark import prepare_benchmark
 from lkdn_basicsr.data.prepare.verify import verify
 from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.locks import FolderLock
 from tests.support.images import prepare, write_images
 
 pytestmark = pytest.mark.slow  # many killed processes
@@ -50,9 +52,10 @@ def entries(path):
 
 def content(out):
     """Return everything in the stores of a folder; LMDBs as their entries."""
-    files = [path for path in out.glob('*/*') if path.name != 'data.mdb']
-    stores = {path.relative_to(out): entries(path) for path in out.iterdir()}
-    return stores | {path.relative_to(out): path.read_bytes() for path in files}
+    files = [path for path in out.glob('*.lmdb/*') if path.name != 'data.mdb']
+    assert {path.name for path in out.glob('.*')} == {'.lock'}
+    lmdbs = {path.relative_to(out): entries(path) for path in out.glob('*.lmdb')}
+    return lmdbs | {path.relative_to(out): path.read_bytes() for path in files}
 
 
 def finished(out):
@@ -219,7 +222,8 @@ def test_finished_stores_are_not_touched(tmp_path, hr):
         prepare(tmp_path / 'given', hr, tmp_path / 'lr', verify_lr=True)
     # A further scale adds an LR store.
     prepare(out, hr, **RAW)
-    assert before.items() <= tree(out).items() | {(out, before.get(out))} and len(finished(out)) == 3
+    assert {path: time for path, time in before.items() if path.parent != out}.items() <= tree(out).items()
+    assert len(finished(out)) == 3
 
 
 def test_other_settings_and_other_images_are_refused_not_mixed(tmp_path, hr):
@@ -258,25 +262,59 @@ def test_a_store_that_was_begun_with_other_settings_is_refused(tmp_path, hr, mon
 
 def test_what_is_already_at_the_path_is_not_touched(tmp_path, hr):
     (tmp_path / 'out/HR.lmdb').mkdir(parents=True)
+    with pytest.raises(InputError, match='was not made by lkdn_basicsr.prepare'):
+        prepare(tmp_path / 'out', hr)
     (tmp_path / 'file').write_text('')
-    for out, reason in (('out', 'was not made by lkdn_basicsr.prepare'), ('file', os.strerror(errno.ENOTDIR))):
-        with pytest.raises(InputError, match=reason):
-            prepare(tmp_path / out, hr)
+    with pytest.raises(FileExistsError, match='file'):
+        prepare(tmp_path / 'file', hr)
 
 
-def test_two_commands_do_not_write_the_same_store(tmp_path, hr, monkeypatch):
+def test_a_second_command_is_refused_and_changes_nothing(tmp_path, hr, monkeypatch):
     out = tmp_path / 'out'
     with monkeypatch.context() as patch:
         patch.setattr(workers, 'imresize', lambda *args: time.sleep(60))
         process = start(prepare, out, hr)
     try:
-        for _ in range(100):
-            if (out / '.HR.lmdb.partial' / 'data.mdb').exists():
-                break
+        while not (out / '.HR.lmdb.partial' / 'data.mdb').exists():
+            assert process.is_alive()
             time.sleep(0.05)
-        with pytest.raises(InputError, match='is being written by another process'):
-            prepare(out, hr)
+        before = tree(out)
+        monkeypatch.setattr(locks, 'PATIENCE', 0)
+        monkeypatch.setattr(stores, 'check_images', None)
+        for command in (lambda: prepare(out, hr), lambda: prepare_benchmark(str(hr), str(out))):
+            with pytest.raises(InputError, match=f'out is in use by process {process.pid} on'):
+                command()  # before it reads the images
+        monkeypatch.setattr(FolderLock, 'check_free', lambda _: None)
+        monkeypatch.setattr(stores, 'check_images', lambda _: [])
+        for command in (lambda: prepare(out, hr), lambda: prepare_benchmark(str(hr), str(out))):
+            with pytest.raises(InputError, match=f'out is in use by process {process.pid} on'):
+                command()  # as if the first one had started while this one read the images
+        assert tree(out) == before
     finally:
         process.kill()
         process.join(60)
+    monkeypatch.undo()
+    prepare(out, hr)  # the workers of the first may still be alive
+
+
+def test_stores_that_another_command_has_finished_in_the_meantime_are_not_touched(tmp_path, hr, monkeypatch):
+    out, before = tmp_path / 'out', {}
+
+    def check(plan):
+        monkeypatch.undo()
+        prepare(out, hr)
+        before.update(tree(out))
+        return workers.check_images(plan)
+
+    monkeypatch.setattr(stores, 'check_images', check)
     prepare(out, hr)
+    assert before.pop(out / '.lock') and before.items() <= tree(out).items()
+
+
+def test_workers_that_are_not_forked_make_the_same_stores(tmp_path, hr, monkeypatch):
+    prepare(tmp_path / 'forked', hr)
+    monkeypatch.setattr(workers, 'START_METHOD', 'spawn')  # as on Windows and macOS
+    prepare(tmp_path / 'spawned', hr)
+    for path in finished(tmp_path / 'forked'):
+        for file in path.iterdir():
+            assert (tmp_path / 'spawned' / path.name / file.name).read_bytes() == file.read_bytes()

@@ -37,7 +37,8 @@ def test_one_run_makes_the_stores_of_all_scales(tmp_path, hr, images):
     lines = []
     stores = prepare(tmp_path / 'out', hr, scales=(4, 2, 3), workers=2, log=lines.append)
     names = 'HR.lmdb LR_bicubic_X2.lmdb LR_bicubic_X3.lmdb LR_bicubic_X4.lmdb'.split()
-    assert [os.path.basename(path) for path in stores] == sorted(os.listdir(tmp_path / 'out')) == names
+    assert [os.path.basename(path) for path in stores] == names
+    assert sorted(os.listdir(tmp_path / 'out')) == ['.lock', *names]
     assert RawStore(stores[0]).index['channel_order'] == 'rgb'
     for scale, path in enumerate(stores, 1):
         store = RawStore(path)
