@@ -28,6 +28,7 @@ from lkdn_basicsr.cli import build_parser
 from lkdn_basicsr.data.sampler import StreamSampler
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.files import write_file
+from lkdn_basicsr.locks import FolderLock
 from lkdn_basicsr.options.option_file import RunOptions, dump_yaml, read_option_file
 from lkdn_basicsr.options.parse import check_files, parse_options
 from lkdn_basicsr.options.registries import registered
@@ -84,6 +85,7 @@ class Run:
     def __init__(self) -> None:
         self.ranks = Ranks()
         self.stop = StopRequest()
+        self.held = contextlib.ExitStack()  # the lock on the folder of the run, until after its last write
         self.opt = RunOptions()
         self.val_loaders: list[Any] = []  # their datasets have BasicSR's ``opt``
         self.tb_logger: Any = None
@@ -155,6 +157,9 @@ class Run:
         opt['dist'] = launch.launcher != 'none'
         opt['rank'], opt['world_size'] = launch.rank, launch.world_size
         self.ranks.init_process_group(opt['num_gpu'], opt.get('dist_params'))
+        lock = FolderLock(opt['path']['log'], beside=True)
+        if not args.check:
+            self.ranks.on_first_rank(lock.check_free)
         smallest = self.ranks.on_first_rank(check_files, option_file, launch.world_size, is_train, not args.check)
         self._set_seed(opt)
         opt.notes = [*option_file.notes, *warn_about_shared_store()]
@@ -164,8 +169,12 @@ class Run:
         report = self.ranks.on_first_rank(dry_run, self, option_file, smallest)
         if args.check:
             if launch.rank == 0:
+                if holder := lock.holder():
+                    opt.notes.append(f'{lock.folder} is in use by {holder}; until it ends, a second run is refused.')
                 print(f'option file: {args.opt}', *opt.notes, *self._notes, *report, 'No problems found.', sep='\n')
             raise SystemExit(0)
+        self.ranks.on_first_rank(lock.acquire)
+        self.held.callback(lock.release)
         return opt, args
 
     def _set_seed(self, opt: RunOptions) -> None:
@@ -425,12 +434,14 @@ def train_pipeline(root_path: str) -> None:
         InputError: something in the options, data or checkpoints is invalid, or a file cannot be written.
         SystemExit: a signal asked to stop, and a checkpoint was saved.
     """
-    with Run() as run:
+    run = Run()
+    with run.held, run:
         run.execute(basicsr.train.train_pipeline, root_path)
         run.complete()
 
 
 def test_pipeline(root_path: str) -> None:
     """Test as ``basicsr.test.test_pipeline`` does, to ``results`` in a folder, with the errors of a training."""
-    with Run() as run:
+    run = Run()
+    with run.held, run:
         run.execute(basicsr.test.test_pipeline, root_path)
