@@ -45,7 +45,8 @@ def compare(arguments: argparse.Namespace) -> None:
         arguments: See :func:`build_parser`. The subfolder ``methods`` of ``--out`` is the cache of results.
 
     Raises:
-        InputError: An argument or the GPU cannot be used, or the report cannot be written.
+        InputError: An argument or the GPU cannot be used, the report cannot be written, or another process writes to
+            ``--out``.
     """
     # Imported here, so that cli.report_errors reports an OpenCV that does not load.
     from lkdn_basicsr.evaluate import latency, published
@@ -53,6 +54,7 @@ def compare(arguments: argparse.Namespace) -> None:
     from lkdn_basicsr.evaluate.loading.load import load
     from lkdn_basicsr.evaluate.measure import measure, measure_bicubic
     from lkdn_basicsr.files import check_writable
+    from lkdn_basicsr.locks import FolderLock
     from lkdn_basicsr.report.regions import check_region, parse_region
     from lkdn_basicsr.report.report import write_report
     from lkdn_basicsr.report.table import markdown
@@ -60,6 +62,8 @@ def compare(arguments: argparse.Namespace) -> None:
     out, scale = arguments.out, arguments.scale
     if scale < 2:
         raise InputError(f'--scale is {scale}; give the upscaling factor of the networks, 2 or more')
+    lock = FolderLock(out)
+    lock.check_free()
     benchmarks = read_benchmarks(arguments.sets, scale)
     regions = None if arguments.region is None else [parse_region(text) for text in arguments.region]
     for region in regions or ():
@@ -71,11 +75,12 @@ def compare(arguments: argparse.Namespace) -> None:
     check_writable(out)
 
     cache = os.path.join(out, 'methods')
-    results = [measure_bicubic(benchmarks, scale, cache, progress=True)]
-    for network, name in zip(networks, names):
-        results.append(measure(network, benchmarks, scale, cache, name, progress=True))
-    others = published.read(scale, [benchmark.name for benchmark in benchmarks])
-    write_report(out, f'Super-resolution ×{scale}', results, benchmarks, others, regions)
+    with lock:
+        results = [measure_bicubic(benchmarks, scale, cache, progress=True)]
+        for network, name in zip(networks, names):
+            results.append(measure(network, benchmarks, scale, cache, name, progress=True))
+        others = published.read(scale, [benchmark.name for benchmark in benchmarks])
+        write_report(out, f'Super-resolution ×{scale}', results, benchmarks, others, regions)
     print(f'{markdown(results)}\nThe page: {os.path.join(out, "index.html")}')
 
 

@@ -1,6 +1,7 @@
 import csv
 import itertools
 import json
+import os
 import sys
 from pathlib import Path
 from unittest.mock import Mock
@@ -9,11 +10,13 @@ import pytest
 from basicsr.archs.srresnet_arch import MSRResNet
 from spandrel.architectures.SPAN import SPAN
 
-from lkdn_basicsr import compare
+from lkdn_basicsr import compare, locks
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.evaluate import complexity, measure
+from lkdn_basicsr.locks import FolderLock
 from tests.support.networks import randomize, save_checkpoint, small_lkdn
 from tests.support.results import make_benchmark
+from tests.support.runs import snapshot
 
 
 @pytest.fixture
@@ -97,6 +100,14 @@ def test_everything_is_checked_before_anything_is_measured(folder, capsys):
         assert error.startswith('python -m lkdn_basicsr.compare: error: ') and message in error and '\n' not in error
         assert not (folder / 'out').exists()
     assert capsys.readouterr().out == ''
+
+
+def test_a_second_command_is_refused_and_changes_nothing(folder, monkeypatch):
+    monkeypatch.setattr(locks, 'PATIENCE', 0)
+    with FolderLock('out'):
+        before = snapshot(folder)
+        assert f'out is in use by process {os.getpid()} on ' in run('--models LKDN.pth --sets Set5 --out out')
+        assert snapshot(folder) == before
 
 
 def test_an_interrupted_command(folder, monkeypatch):

@@ -1,6 +1,7 @@
 """``python -m lkdn_basicsr.study options/ablation/table1 --iters N --out DIR``: train and compare many option files."""
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -10,6 +11,7 @@ import torch
 from lkdn_basicsr import cli
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.files import check_writable
+from lkdn_basicsr.locks import FolderLock
 
 PROG = 'python -m lkdn_basicsr.study'
 DESCRIPTION = """Train and test option files as the runs of one study, and write a table, plots and a page. Give the
@@ -54,24 +56,28 @@ def run_study(arguments: argparse.Namespace) -> None:
     from lkdn_basicsr.training.distributed import Ranks
     from lkdn_basicsr.training.launch import read_launch
 
-    failures = {}
-    with Ranks(read_launch()) as ranks:
+    failures, lock = {}, FolderLock(arguments.out)
+    with contextlib.ExitStack() as held, Ranks(read_launch()) as ranks:
         ranks.rendezvous()
         select_gpu()
         runs = read_runs(arguments.options, arguments.out, arguments.iters, arguments.force_yml)
-        if ranks.launch.rank == 0:
+        is_first = ranks.launch.rank == 0
+        if is_first:
+            lock.check_free()
             check_runs(runs)
-            ranks.set('study checked', '')
-        while ranks.get('study checked') is None:
+        while not is_first and ranks.get('study started') is None:
             ranks.exit_after_failure()
             time.sleep(0.1)
         benchmarks = read_benchmarks(arguments.sets or benchmark_folders(runs), runs[0].scale)
         check_writable(arguments.out)
+        if is_first:
+            held.enter_context(lock)
+            ranks.set('study started', '')
         with Trainer() as trainer:
             study = Study(runs, benchmarks, arguments.out, ranks, trainer)
             try:
                 study.work()
-                if ranks.launch.rank == 0:
+                if is_first:
                     names = [os.path.basename(os.path.normpath(path)) for path in arguments.options]
                     study.write_report(', '.join(names))
                     failures = study.failures()

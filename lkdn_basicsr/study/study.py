@@ -7,12 +7,12 @@ import dataclasses
 import os
 import sys
 import time
-from typing import BinaryIO
 
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.evaluate.benchmarks import Benchmark
 from lkdn_basicsr.evaluate.measure import measure, measure_bicubic
 from lkdn_basicsr.evaluate.results import Result
+from lkdn_basicsr.locks import FolderLock
 from lkdn_basicsr.report import report, table
 from lkdn_basicsr.study.runs import StudyRun
 from lkdn_basicsr.study.trainer import Trainer, claim
@@ -39,9 +39,11 @@ class Study:
         remaining = list(self.runs)
         while remaining:
             run, lock = self._claim_next(remaining)
-            with lock:
+            try:
                 if self.ranks.get(run.key) is None:
-                    self.ranks.set(run.key, self._train_and_measure(run, lock))
+                    self.ranks.set(run.key, self._train_and_measure(run))
+            finally:
+                lock.release()
             remaining.remove(run)
 
     def failures(self) -> dict[str, str]:
@@ -58,17 +60,17 @@ class Study:
         if done:
             self.trainer.call(write_report, title, done, self.benchmarks, self.out, not self._is_distributed)
 
-    def train(self, run: StudyRun, lock: BinaryIO) -> None:
+    def train(self, run: StudyRun) -> None:
         """Train a run to its end, unless it has been trained before."""
         record = run.prepare()
         if 'seconds' in record:
             return
         self._log(run, f'training on rank {self.ranks.launch.rank}')
-        self.trainer.train(run, lock, os.path.join(run.folder, 'study.log') if self._is_distributed else None)
+        self.trainer.train(run, os.path.join(run.folder, 'study.log') if self._is_distributed else None)
         record['seconds'], record['curves'] = run.read_events()
         run.write_record(record)
 
-    def _claim_next(self, runs: list[StudyRun]) -> tuple[StudyRun, BinaryIO]:
+    def _claim_next(self, runs: list[StudyRun]) -> tuple[StudyRun, FolderLock]:
         """Return the first run that no other process has claimed, and its lock; wait while there is none."""
         is_silent = self._is_distributed
         while True:
@@ -81,10 +83,10 @@ class Study:
                 is_silent = True
             time.sleep(0.5)
 
-    def _train_and_measure(self, run: StudyRun, lock: BinaryIO) -> str:
+    def _train_and_measure(self, run: StudyRun) -> str:
         """Return the state of the run afterwards: ``DONE``, or why it failed."""
         try:
-            self.train(run, lock)
+            self.train(run)
             scores = self.trainer.call(measure_run, run, self.benchmarks, not self._is_distributed).scores
         except InputError as error:
             self._log(run, f'failed: {error}', is_error=True)

@@ -5,7 +5,6 @@ training, and it may allow only one process at a time.
 """
 
 import contextlib
-import fcntl
 import os
 import pickle
 import signal
@@ -18,6 +17,7 @@ from typing import Any, BinaryIO, Self
 
 from lkdn_basicsr import cli
 from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.locks import FolderLock
 from lkdn_basicsr.study.runs import StudyRun
 from lkdn_basicsr.training.launch import end_with_parent
 from lkdn_basicsr.training.signals import SIGNALS
@@ -26,23 +26,21 @@ from lkdn_basicsr.training.signals import SIGNALS
 TORCHRUN = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'LOCAL_WORLD_SIZE', 'GROUP_', 'ROLE_', 'MASTER_', 'TORCHELASTIC_')
 
 
-def claim(run: StudyRun) -> BinaryIO | None:
-    """Lock a run, so that one process trains it at a time, on all machines that share its folder.
+def claim(run: StudyRun) -> FolderLock | None:
+    """Lock a run, so that one rank trains it at a time, on all machines that share its folder.
 
-    The trainer inherits the lock. If the study is killed, its trainer ends after the current iteration, and until then
-    no other process can write to the folder.
+    If the study is killed, its trainer ends after the current iteration. Until then it has the lock of a training.
 
     Returns:
-        The locked file, which releases the run when it is closed; None if another process has the lock.
+        The lock, to be released; None if another rank has it, or a trainer is active.
     """
-    os.makedirs(run.folder, exist_ok=True)
-    lock = open(os.path.join(run.folder, 'study.lock'), 'ab')
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
+    lock = FolderLock(run.folder)
+    if not lock.try_acquire():
         return None
-    return lock
+    if FolderLock(run.folder, beside=True).holder() is None:
+        return lock
+    lock.release()
+    return None
 
 
 class Trainer:
@@ -69,12 +67,11 @@ class Trainer:
             sys.exit(128 + number)
         self._process.send_signal(number)
 
-    def train(self, run: StudyRun, lock: BinaryIO, log_file: str | None = None) -> None:
+    def train(self, run: StudyRun, log_file: str | None = None) -> None:
         """Train a run, from its newest checkpoint if it has one.
 
         Args:
             run: prepared and claimed.
-            lock: as :func:`claim` returned it.
             log_file: file to append the output of the trainer to; by default the output is shown.
 
         Raises:
@@ -83,7 +80,7 @@ class Trainer:
         """
         with open(log_file, 'ab') if log_file else contextlib.nullcontext() as log:
             what = f'the trainer (log in {run.folder})'
-            self._run(what, log, [lock.fileno()], _train, run.name, run.out, run.options_path)
+            self._run(what, log, _train, run.name, run.out, run.options_path)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function in a subprocess and return its result; all of these are pickled.
@@ -92,9 +89,9 @@ class Trainer:
             InputError: by the function, or because the subprocess failed.
             SystemExit: a signal stopped the study.
         """
-        return self._run('the process that measures', None, [], function, *arguments)
+        return self._run('the process that measures', None, function, *arguments)
 
-    def _run(self, what: str, output: BinaryIO | None, fds: list[int], function: Callable, *arguments: Any) -> Any:
+    def _run(self, what: str, output: BinaryIO | None, function: Callable, *arguments: Any) -> Any:
         environment = {key: value for key, value in os.environ.items() if not key.startswith(TORCHRUN)}
         package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         environment['PYTHONPATH'] = os.pathsep.join(filter(None, [package, os.environ.get('PYTHONPATH')]))
@@ -102,8 +99,8 @@ class Trainer:
         with tempfile.TemporaryFile() as call, tempfile.TemporaryFile() as result:
             pickle.dump((function, arguments), call)
             call.seek(0)
-            command = [sys.executable, '-m', __name__, *map(str, (os.getpid(), call.fileno(), result.fileno()))]
-            fds = [*fds, call.fileno(), result.fileno()]
+            fds = call.fileno(), result.fileno()
+            command = [sys.executable, '-m', __name__, *map(str, (os.getpid(), *fds))]
             # Ctrl-C signals the group of the study. A trainer in that group would get it twice, directly and
             # forwarded, and the second signal stops a training without a checkpoint: it gets a group of its own.
             self._process = subprocess.Popen(

@@ -15,8 +15,10 @@ import pytest
 import torch
 import yaml
 
+from lkdn_basicsr import locks
 from lkdn_basicsr.checkpoints import list_training_states
 from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.locks import FolderLock
 from lkdn_basicsr.options.check_networks import check_networks
 from lkdn_basicsr.options.check_relations import check_relations
 from lkdn_basicsr.options.check_schema import check_schema
@@ -151,7 +153,7 @@ def test_interrupted_ranks_resume_and_match_an_uninterrupted_process(home):
     for name in 'ab':
         log = ''.join(path.read_text() for path in (out / f'experiments/{name}').glob('train_*.log'))
         assert log.count('Resuming training') == 1
-    assert sorted(os.listdir(out / 'experiments')) == ['a', 'b']  # none was renamed
+    assert sorted(os.listdir(out / 'experiments')) == ['.a.lock', '.b.lock', 'a', 'b']  # none was renamed
 
 
 @pytest.mark.slow
@@ -190,8 +192,20 @@ def test_more_iterations_continue_a_run_and_a_failed_run_does_not_stop_the_other
 def test_run_is_claimed_by_one_process_at_a_time(prepared_study):
     run, _ = read_runs(['table'], 'out', ITERATIONS)
     for _ in range(2):
-        with claim(run) as lock:
-            assert lock is not None and claim(run) is None
+        lock = claim(run)
+        assert lock is not None and claim(run) is None
+        lock.release()
+    with FolderLock(run.folder, beside=True):  # the trainer of a study that was killed has not ended yet
+        assert claim(run) is None
+    assert claim(run) is not None
+
+
+def test_a_second_study_is_refused_and_changes_nothing(prepared_study, monkeypatch):
+    monkeypatch.setattr(locks, 'PATIENCE', 0)
+    with FolderLock('out'):
+        before = snapshot(prepared_study)
+        assert f'out is in use by process {os.getpid()} on ' in study('table', '--iters', ITERATIONS, '--out', 'out')
+        assert snapshot(prepared_study) == before
 
 
 @pytest.mark.slow
