@@ -1,9 +1,10 @@
 """Checkpoint files: reading and writing them, downloading the official ones, fitting weights to a network.
 
-The weights of a file reach a fused network by ``load``, ``pick_weights``, ``fit`` and ``reparam.fuse``, in this order.
+The weights of a file reach a fused network by ``read``, ``fit`` and ``reparam.fuse``, in this order.
 """
 
 import copy
+import dataclasses
 import hashlib
 import io
 import logging
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from lkdn_basicsr import files, reparam
-from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.errors import InputError, one_line
 
 OFFICIAL_URL = 'https://github.com/stella-von/LKDN/raw/main/experiments/pretrained_models/LKDN'
 OFFICIAL_SHA256 = {
@@ -33,6 +34,10 @@ OFFICIAL_SHA256 = {
 }
 _COMMENT, _DIGITS = b'lkdn_basicsr SHA-256 ', 64  # of all bytes before the digits, which end the file
 _BLOCK = 1 << 20
+_FIX = 'give a file that contains the state_dict() of a network'
+# Of weights, and of buffers such as indices, masks and counters.
+_DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+_DTYPES += [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64]
 IS_FUSED = (
     'is fused and network_g is in training form, which cannot be restored from it; give a checkpoint in training form, '
     'or conv: BSConvU and upsampler: pixelshuffledirect'
@@ -177,23 +182,71 @@ def _is_pickle(file: BinaryIO) -> bool:
     return file.read(1) == b'\x80' or zipfile.is_zipfile(file)
 
 
-def pick_weights(checkpoint: Mapping[str, Any], param_key: str | None = None) -> tuple[dict[str, Tensor], str | None]:
-    """Return the state dict in a checkpoint, without leading ``module.``, and its key.
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """The weights of a network, validated, and what their file says about it."""
+
+    weights: dict[str, Tensor]  # dense, on the CPU, finite; the names have no leading ``module.``
+    key: str | None  # of the weights in the file; None for a flat one
+    config: dict[str, Any]  # the entry network_g, of which nothing is validated; empty if there is none
+
+
+def read(path: str, param_key: str | None = None) -> Checkpoint:
+    """Load a checkpoint, see :func:`load` and :func:`parse`."""
+    return parse(load(path), path, param_key)
+
+
+def parse(contents: Mapping[Any, Any], path: str, param_key: str | None = None) -> Checkpoint:
+    """Return the weights in the contents of a checkpoint.
 
     Args:
-        checkpoint: from :func:`load`, with the state dict under ``params_ema`` or ``params``, or flat.
+        contents: from :func:`load`, with the weights under ``params_ema`` or ``params``, or flat. A dict under
+            ``params-ema``, ``state_dict``, ``model`` or ``net``, as other trainers save, is found as well.
+        path: of the file, for messages.
         param_key: ``params``, ``params_ema``, or None for a flat file, as in BasicSR. If it is missing, the other key
             is used, then the file as a flat one.
+
+    Raises:
+        InputError: there are no weights, or what is in their place is not dense numbers, or is NaN or infinite.
     """
-    keys = [key for key in (param_key, 'params_ema', 'params') if key is not None and key in checkpoint]
+    keys = [key for key in (param_key, 'params_ema', 'params') if key is not None and key in contents]
+    keys += [key for key in ('params-ema', 'state_dict', 'model', 'net') if isinstance(contents.get(key), dict)]
     key = keys[0] if keys else None
-    weights: Any = checkpoint if key is None else checkpoint[key]
-    if any(name.startswith('module.') for name in weights):
-        metadata = getattr(weights, '_metadata', {})
-        weights = OrderedDict((name.removeprefix('module.'), value) for name, value in weights.items())
-        # Earlier releases stored the arguments of the network in it, see archs.config_from_state_dict.
-        weights._metadata = {name.removeprefix('module').removeprefix('.'): value for name, value in metadata.items()}
-    return weights, key
+    found = contents if key is None else contents[key]
+    weights: dict[str, Tensor] = OrderedDict()
+    if not isinstance(found, dict) or not found:
+        kind = 'nothing' if isinstance(found, dict) else f'a {type(found).__name__}'
+        raise InputError(f'checkpoint {path} has {kind} in place of weights: {_FIX}')
+    for name, value in found.items():
+        problem = _describe_problem(value) if isinstance(name, str) else f'is not a name: {_FIX}'
+        if problem:
+            raise InputError(f'checkpoint {path}: {one_line(repr(name))} {problem}')
+        weights[name.removeprefix('module.')] = value.detach()
+    # BasicSR and torch version their modules in it, and the first releases stored the arguments of the network in it.
+    metadata = getattr(found, '_metadata', None)
+    weights._metadata = {  # type: ignore[attr-defined]
+        name.removeprefix('module').removeprefix('.'): module
+        for name, module in (metadata.items() if isinstance(metadata, dict) else ())
+        if isinstance(name, str) and isinstance(module, dict) and isinstance(module.get('version', 1), int)
+    }
+    config = contents.get('network_g')
+    return Checkpoint(weights, key, config if isinstance(config, dict) else {})
+
+
+def _describe_problem(value: Any) -> str | None:
+    """Return why a value cannot be a weight, as the end of a sentence; None if it can."""
+    if not isinstance(value, Tensor):
+        return f'is of type {type(value).__name__}, not a tensor: {_FIX}'
+    if value.layout is not torch.strided or value.is_quantized or value.is_nested or value.is_meta:
+        return f'is a sparse, quantized or empty tensor: {_FIX}'
+    if value.dtype not in _DTYPES:
+        return f'is a tensor of {str(value.dtype).removeprefix("torch.")}: convert it to float32'
+    stored = value.untyped_storage().nbytes() // value.element_size()
+    if value.numel() > stored or (value.numel() == 0 and max(value.shape) > 0):
+        return f'has the shape {tuple(value.shape)}, but the file contains {stored} values: {_FIX}'
+    if value.is_floating_point() and not torch.isfinite(value).all():
+        return 'contains NaN or infinite values: give a checkpoint of a training that did not diverge'
+    return None
 
 
 def fit(network: nn.Module, weights: dict[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
@@ -201,64 +254,52 @@ def fit(network: nn.Module, weights: dict[str, Tensor]) -> tuple[nn.Module, dict
 
     Raises InputError if the weights belong to another network; the message is how they differ.
     """
-    if _shapes(network.state_dict()) == _shapes(weights):
+    wanted, found = _shapes(network.state_dict()), _shapes(weights)
+    if wanted == found:
         return network, weights
-    fused_weights = reparam.fuse_state_dict(weights)
-    if _shapes(network.state_dict()) == _shapes(fused_weights):
+    try:
+        fused_weights = reparam.fuse_state_dict(weights)
+    except InputError:  # with shapes that no block has
+        raise InputError(_difference(wanted, found)) from None
+    if wanted == _shapes(fused_weights):
         return network, fused_weights
     fused = reparam.fuse(network)
     if _shapes(fused.state_dict()) == _shapes(fused_weights):
         return fused, fused_weights
-    raise InputError(_difference(_shapes(network.state_dict()), _shapes(weights)))
+    raise InputError(_difference(wanted, found))
 
 
-def _shapes(state_dict: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(value.shape) for key, value in state_dict.items() if hasattr(value, 'shape')}
+def _shapes(state_dict: Mapping[str, Any]) -> dict[str, str]:
+    """Return the shapes of tensors, and which ones contain integers: ``(3, 8)``, ``(3, 8) of integers``."""
+    tensors = {key: value for key, value in state_dict.items() if isinstance(value, Tensor)}
+    kinds = {True: '', False: ' of integers'}
+    return {key: f'{tuple(value.shape)}{kinds[value.is_floating_point()]}' for key, value in tensors.items()}
 
 
-def _difference(wanted: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> str:
+def _difference(wanted: dict[str, str], found: dict[str, str]) -> str:
     for key, shape in wanted.items():
         if key not in found:
             return f'the network has {key} and the checkpoint has not'
         if found[key] != shape:
             return f'{key} is {found[key]} in the checkpoint and {shape} in the network'
-    return f'the checkpoint has {next(iter(found.keys() - wanted.keys()))} and the network has not'
+    return f'the checkpoint has {one_line(min(found.keys() - wanted.keys()))} and the network has not'
 
 
 def describe_mismatch(
     network: nn.Module,
-    checkpoint: Mapping[str, Any],
-    param_key: str | None = 'params',
+    weights: dict[str, Tensor],
     strict: bool = True,
     is_train: bool = False,
     model_type: str = 'ReparamSRModel',
-    ema: bool = False,
 ) -> str | None:
-    """Return why a model class could not load a checkpoint into a network, as a clause; None if it can.
-
-    ``param_key`` and ``strict`` are ``path:param_key_g`` and ``path:strict_load_g``.
+    """Return why a model class could not load weights into a network, as a clause; None if it can.
 
     Args:
         network: built from ``network_g``; it may be on the meta device.
+        strict: ``path:strict_load_g``.
         is_train: a network in training form cannot be trained from a fused checkpoint.
-        model_type: ReparamSRModel loads any form of a checkpoint, others what BasicSR's load_network loads.
-        ema: there are EMA weights to load, which BasicSR's SRModel expects under ``params_ema`` whatever
-            ``param_key_g`` is.
+        model_type: ReparamSRModel loads any form of a checkpoint, others only that of the network.
     """
-    if model_type == 'ReparamSRModel':
-        weights, _ = pick_weights(checkpoint, param_key)
-    elif param_key is None:
-        weights = dict(checkpoint)
-        if ema and is_train and not {'params_ema', 'params'} & set(checkpoint):
-            reason = f'it is flat, and {model_type} with train:ema_decay expects params_ema in it'
-            return f'{reason}; use model_type: ReparamSRModel, which loads it'
-    else:
-        weights = checkpoint.get(param_key, checkpoint.get('params'))
-        if weights is None:
-            return f'it has no {param_key}; set path:param_key_g to ~ for a flat file, or model_type: ReparamSRModel'
-    if not isinstance(weights, dict):
-        return f'it contains a {type(weights).__name__} in place of the weights'
-    weights = {name.removeprefix('module.'): value for name, value in weights.items()}
     if not strict:
         wanted, found = _shapes(network.state_dict()), _shapes(weights)
         return None if wanted.items() & found.items() else _difference(wanted, found)

@@ -36,8 +36,8 @@ def hint(word: object, known: Iterable[str]) -> str:
 
 
 def one_line(error: BaseException | str) -> str:
-    """Return an exception's message as a part of a sentence."""
-    text = ' '.join(str(error).split()).rstrip('.')
+    """Return an exception's message as a part of a sentence, or its class if it has none."""
+    text = ' '.join(str(error).split()).rstrip('.') or type(error).__name__
     # Messages of InputError end with the fix; those of others may be pages.
     return text if isinstance(error, InputError) or len(text) <= 200 else f'{text[:197]}...'
 

@@ -59,6 +59,9 @@ def test_checkpoint_that_cannot_be_used_is_reported_by_name(tmp_path):
             checkpoints.load(path)
 
     assert_refused('does not exist')
+    (tmp_path / 'folder').mkdir()
+    with pytest.raises(InputError, match='folder is not a file'):
+        checkpoints.load(tmp_path / 'folder')
     contents = {'contains a Tensor, not a state dict': torch.zeros(1), 'contains more than tensors': {'f': print}}
     for message, content in contents.items():
         torch.save(content, path)
@@ -129,23 +132,113 @@ def test_archive_that_would_need_more_memory_than_its_size_is_refused(tmp_path):
         checkpoints.load(tmp_path / 'bomb.pth')
 
 
-BOTH = {'params': {'w': 1}, 'params_ema': {'w': 2}}
+W = {'w': torch.ones(3)}
+BOTH = {'params': W, 'params_ema': W}
 
 
 @pytest.mark.parametrize(
-    'checkpoint, param_key, found',
+    'contents, param_key, found',
     [
         (BOTH, 'params', 'params'),
         (BOTH, 'params_ema', 'params_ema'),
         (BOTH, None, 'params_ema'),
-        ({'params': {'w': 1}}, 'params_ema', 'params'),
-        ({'w': 1}, 'params', None),
-        ({'module.w': 1}, None, None),
+        ({'params': W}, 'params_ema', 'params'),
+        (W, 'params', None),
+        ({'module.w': torch.ones(3)}, None, None),
+        ({'state_dict': W, 'epoch': 3}, 'params', 'state_dict'),
+        ({'model': W['w']}, 'params', None),
     ],
 )
-def test_weights_are_found_under_any_key(checkpoint, param_key, found):
-    weights, key = checkpoints.pick_weights(checkpoint, param_key)
-    assert key == found and set(weights) == {'w'}
+def test_weights_are_found_under_any_key(contents, param_key, found):
+    checkpoint = checkpoints.parse(contents, 'net.pth', param_key)
+    assert checkpoint.key == found and set(checkpoint.weights) <= {'w', 'model'}
+
+
+def with_metadata(value):
+    weights = OrderedDict(W)
+    weights._metadata = value
+    return weights
+
+
+@pytest.mark.parametrize('metadata', [5, {'': 5}, {3: {}}, {'': {'version': 'x'}}])
+def test_metadata_of_another_form_is_ignored(metadata):
+    checkpoint = checkpoints.parse({'params': with_metadata(metadata)}, 'net.pth')
+    norm = torch.nn.BatchNorm1d(3)
+    assert checkpoint.weights.keys() == {'w'} and checkpoint.config == {}
+    norm.load_state_dict(checkpoint.weights, strict=False)
+
+
+NOT_DENSE = [
+    torch.Tensor.to_sparse,
+    torch.Tensor.to_sparse_csr,
+    lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8),
+    lambda w: w.to('meta'),
+]
+
+
+@pytest.mark.filterwarnings('ignore')  # of torch about these layouts
+@pytest.mark.parametrize('convert', NOT_DENSE, ids=['sparse', 'CSR', 'quantized', 'meta'])
+def test_tensors_that_are_not_dense_are_reported(tmp_path, convert):
+    torch.save({'params': {'w': convert(torch.eye(3))}}, tmp_path / 'net.pth')
+    with pytest.raises(InputError, match="net.pth: 'w' is a sparse, quantized or empty tensor"):
+        checkpoints.read(str(tmp_path / 'net.pth'))
+
+
+@pytest.mark.parametrize(
+    'contents, problem',
+    [
+        ({}, 'has nothing in place of weights'),
+        ({'params': {}}, 'has nothing in place of weights'),
+        ({'params': None}, 'has a NoneType in place of weights'),
+        ({'params': [torch.ones(3)]}, 'has a list in place of weights'),
+        ({'params': {0: torch.ones(3)}}, '0 is not a name'),
+        ({0: torch.ones(3)}, '0 is not a name'),
+        ({'params': {'w': 1.0}}, "'w' is of type float, not a tensor"),
+        ({'params': {'a': W}}, "'a' is of type dict, not a tensor"),
+        ({**W, 'epoch': 3}, "'epoch' is of type int, not a tensor"),
+        ({'params': {'w': torch.ones(3) + 1j}}, "'w' is a tensor of complex64"),
+        ({'params': {'w': torch.ones(3).to(torch.float8_e5m2)}}, "'w' is a tensor of float8_e5m2"),
+        (
+            {'params': {'w': torch.ones(1).expand(10**12)}},
+            r"'w' has the shape \(1000000000000,\), but the file contains 1",
+        ),
+        ({'params': {'w': torch.ones(0, 10**12)}}, "'w' has the shape"),
+        ({'params': {'w': torch.tensor([1, float('nan')])}}, "'w' contains NaN or infinite values"),
+        ({'params': {'w': torch.tensor([1, float('inf')])}}, "'w' contains NaN or infinite values"),
+    ],
+)
+def test_contents_that_are_no_weights_are_reported(tmp_path, contents, problem):
+    torch.save(contents, tmp_path / 'net.pth')
+    with pytest.raises(InputError, match=f'net.pth:? {problem}') as caught:
+        checkpoints.read(str(tmp_path / 'net.pth'), 'params')
+    assert '\n' not in str(caught.value)
+
+
+def test_parameters_views_and_shared_tensors_are_weights(tmp_path):
+    base = torch.arange(12.0).reshape(3, 4)
+    weights = {'p': torch.nn.Parameter(base), 'v': base[:, 1], 't': base.t(), 's': base, 'n': torch.tensor(3)}
+    torch.save({'params': weights}, tmp_path / 'net.pth')
+    found = checkpoints.read(str(tmp_path / 'net.pth')).weights
+    assert same(found, {key: value.detach() for key, value in weights.items()})
+    assert {type(value) for value in found.values()} == {torch.Tensor}
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        ({'B1.c1_r.pw.weight': torch.ones(8, 8, 5, 5)}, r'B1.c1_r.pw.weight is \(8, 8, 5, 5\) in the checkpoint'),
+        ({'B1.c1_r.dw.weight': torch.ones(8, 1, 5, 5)}, r'B1.c1_r.dw.weight is \(8, 1, 5, 5\) in the checkpoint'),
+        ({'upsampler.conv3.weight': torch.ones(8)}, r'upsampler.conv3.weight is \(8,\) in the checkpoint'),
+        ({'c1.bias': torch.ones(8, dtype=torch.int32)}, r'c1.bias is \(8,\) of integers in the checkpoint'),
+        ({'extra': torch.ones(3)}, 'the checkpoint has extra and the network has not'),
+    ],
+)
+@pytest.mark.parametrize('form', [dict(conv='BSConvU_rep', upsampler='pixelshuffle_rep'), {}], ids=['train', 'fused'])
+def test_weights_of_other_shapes_do_not_fit(form, change, message):
+    small = dict(num_feat=8, num_atten=8, num_block=1)
+    weights = archs.LKDN(**small, conv='BSConvU_rep', upsampler='pixelshuffle_rep').state_dict() | change
+    with pytest.raises(InputError, match=message if form else 'in the checkpoint|the network has'):
+        checkpoints.fit(archs.LKDN(**small, **form), weights)
 
 
 def test_entry_of_a_network_is_its_config_or_a_copy_of_its_options(tmp_path):
@@ -159,4 +252,4 @@ def test_entry_of_a_network_is_its_config_or_a_copy_of_its_options(tmp_path):
         checkpoints.save({'params': network.state_dict(), 'network_g': value}, tmp_path / 'net.pth')
         loaded = checkpoints.load(tmp_path / 'net.pth')
         assert loaded['network_g'] == value
-        assert checkpoints.pick_weights(loaded, 'params_ema')[0].keys() == network.state_dict().keys()
+        assert checkpoints.parse(loaded, 'net.pth', 'params_ema').weights.keys() == network.state_dict().keys()

@@ -84,11 +84,11 @@ def config_from_state_dict(state_dict: State, entry: State | None = None) -> tup
         InputError: it is not the state dict of an LKDN.
     """
     for key in ('params_ema', 'params'):
-        if key in state_dict:
+        if isinstance(state_dict.get(key), Mapping):
             return config_from_state_dict(state_dict[key], state_dict.get('network_g'))
     try:
         return _infer(state_dict, _plain(entry) or _from_metadata(state_dict))
-    except (KeyError, IndexError, AttributeError, TypeError, ZeroDivisionError):
+    except (LookupError, AttributeError, TypeError, ValueError, ZeroDivisionError):
         missing = 'these are not the weights of an LKDN: keys or shapes are missing'
         raise InputError(f'{missing}; give a checkpoint of LKDN or LKDN_S') from None
 

@@ -44,14 +44,15 @@ class ReparamSRModel(SRModel):
             net: ``net_g`` or ``net_g_ema``. In a test, ``net_g`` is replaced by its fused form if the checkpoint is
                 fused; training needs the training form.
             strict: if False, load what fits by name and size.
-            param_key: ``params``, ``params_ema``, or None for a flat file; see ``checkpoints.pick_weights``.
+            param_key: ``params``, ``params_ema``, or None for a flat file; see ``checkpoints.parse``.
 
         Raises:
             InputError: the checkpoint is damaged, or of another network.
         """
         bare = self.get_bare_model(net)
-        weights, key = checkpoints.pick_weights(checkpoints.load(load_path), param_key)
-        get_root_logger().info(f'Loading {type(bare).__name__} model from {load_path}, with param key: [{key}].')
+        checkpoint = checkpoints.read(load_path, param_key)
+        name, weights = type(bare).__name__, checkpoint.weights
+        get_root_logger().info(f'Loading {name} model from {load_path}, with param key: [{checkpoint.key}].')
         try:
             fitting, fitting_weights = checkpoints.fit(bare, weights)
             if fitting is not bare and self.is_train:

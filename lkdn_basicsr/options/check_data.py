@@ -15,7 +15,7 @@ from lkdn_basicsr.data.image_sources import FolderSource, Source, is_lmdb, lmdb_
 from lkdn_basicsr.data.raw_store import is_raw_store
 from lkdn_basicsr.errors import InputError, hint, one_line
 from lkdn_basicsr.options.option_file import Keys, OptionFile
-from lkdn_basicsr.options.registries import CONSTRUCTOR_ERRORS, registered
+from lkdn_basicsr.options.registries import registered
 from lkdn_basicsr.options.schema import PAIRED
 
 # Every byte of a smaller dataset is checked; of a larger one, headers and ends of files.
@@ -84,7 +84,7 @@ def _open_crops(option_file: OptionFile, keys: Keys, dataset: dict[str, Any]) ->
     """Return the pairs of a PairedCropDataset, which checks them when it is built, and its number of samples."""
     try:
         crops = registered(DATASET_REGISTRY)[dataset['type']](deepcopy(dataset))
-    except CONSTRUCTOR_ERRORS as error:
+    except Exception as error:
         raise option_file.error(keys, f'cannot be opened: {one_line(error)}') from error
 
     def images(source: Source, indices: np.ndarray) -> list[_Image]:

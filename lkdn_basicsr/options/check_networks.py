@@ -1,30 +1,76 @@
 """Check that the networks can be built, and that the checkpoints in ``path`` exist and fit them."""
 
+import contextlib
 import os
 import warnings
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from lkdn_basicsr import checkpoints
 from lkdn_basicsr.errors import InputError, one_line
-from lkdn_basicsr.options.option_file import Keys, OptionFile
-from lkdn_basicsr.options.registries import CONSTRUCTOR_ERRORS, registered
+from lkdn_basicsr.options.option_file import Keys, OptionFile, format_value
+from lkdn_basicsr.options.registries import registered
+
+# No network for images is larger. Without limits, a wrong option would take all memory, or forever.
+MAX_ARGUMENT, MAX_VALUES, MAX_TENSORS = 100_000, 1_000_000_000, 20_000
+_Contents = TypeVar('_Contents')
 
 
 def build_network(options: dict[str, Any]) -> nn.Module:
     """Build ``network_g`` for its shapes only: on the meta device, or on the CPU if its class cannot be built there."""
-    cls = registered(ARCH_REGISTRY)[options['type']]
-    arguments = {name: value for name, value in options.items() if name != 'type'}
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # they are shown when the network that is used is built
         try:
             with torch.device('meta'):
-                return cls(**arguments)
-        except CONSTRUCTOR_ERRORS:  # some constructors, as SwinIR's, read values of the tensors that they create
-            return cls(**arguments)
+                return construct(options)
+        except Exception:  # some constructors, as SwinIR's, read values of the tensors that they create
+            return construct(options)
+
+
+def construct(options: dict[str, Any]) -> nn.Module:
+    """Return the network of a config; one that is absurdly large is a ValueError, see :func:`limit_size`.
+
+    A constructor may raise anything else.
+    """
+    arguments = {name: value for name, value in options.items() if name != 'type'}
+    for name, value in arguments.items():
+        if _largest(value) > MAX_ARGUMENT:
+            raise ValueError(f'{name} is {format_value(value)}, but must be at most {MAX_ARGUMENT}')
+    with limit_size():
+        return registered(ARCH_REGISTRY)[options['type']](**arguments)
+
+
+@contextlib.contextmanager
+def limit_size(values: int = MAX_VALUES, tensors: int = MAX_TENSORS) -> Iterator[None]:
+    """Raise ValueError where a network gets more parameters, before it takes much memory or time."""
+    found = [0, 0]
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        found[0] += 0 if parameter is None else parameter.numel()
+        found[1] += 1
+        if found[0] > values or found[1] > tensors:
+            raise ValueError(f'it has more than {values:,} parameters, or more than {tensors:,} tensors of them')
+
+    # It is called when a parameter is allocated, which takes no memory, and before it is initialized.
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _largest(value: Any) -> float:
+    """Return the largest absolute number in the value of an argument, or 0."""
+    if isinstance(value, list | tuple):
+        return max(map(_largest, value), default=0)
+    if isinstance(value, dict):
+        return _largest([*value.values()])
+    return abs(value) if isinstance(value, int | float) else 0
 
 
 def check_networks(option_file: OptionFile) -> None:
@@ -36,7 +82,7 @@ def check_networks(option_file: OptionFile) -> None:
     for key, options in option_file.opt.networks().items():
         try:
             build_network(options)
-        except CONSTRUCTOR_ERRORS as error:
+        except Exception as error:  # a constructor may raise anything
             raise option_file.error((key,), f'is refused by {options["type"]}: {one_line(error)}') from error
 
 
@@ -53,7 +99,7 @@ def check_checkpoints(option_file: OptionFile, is_train: bool, resuming: bool, f
     path = option_file.opt['path']
     state = path.get('resume_state')
     if is_train and state is not None:
-        _load(option_file, ('path', 'resume_state'), state)
+        _read(option_file, ('path', 'resume_state'), state, checkpoints.load)
     if not is_train and path.get('pretrain_network_g') is None:
         raise option_file.error(('path',), 'has no pretrain_network_g, so there is nothing to test; give a checkpoint')
     for network, options in option_file.opt.networks().items():
@@ -69,25 +115,22 @@ def check_checkpoints(option_file: OptionFile, is_train: bool, resuming: bool, f
             checkpoints.ensure(file)
         except InputError as error:
             raise option_file.error(('path', key), f'is {file}, which does not exist: {one_line(error)}') from error
-        reason = checkpoints.describe_mismatch(
-            build_network(options),
-            _load(option_file, ('path', key), file),
-            path.get(f'param_key_{suffix}', 'params'),
-            path.get(f'strict_load_{suffix}', True),
-            is_train,
-            option_file.opt['model_type'],
-            ema=is_train and option_file.opt['train'].get('ema_decay', 0) > 0,
-        )
+        param_key = path.get(f'param_key_{suffix}', 'params')
+        checkpoint = _read(option_file, ('path', key), file, checkpoints.read, param_key)
+        strict = path.get(f'strict_load_{suffix}', True)
+        form = checkpoint.weights, strict, is_train, option_file.opt['model_type']
+        reason = checkpoints.describe_mismatch(build_network(options), *form)
         if reason:
             raise option_file.error(('path', key), f'is {file}, which does not fit {network}: {reason}')
 
 
-def _load(option_file: OptionFile, keys: Keys, file: str) -> Any:
+def _read(option_file: OptionFile, keys: Keys, file: str, read: Callable[..., _Contents], *arguments: Any) -> _Contents:
+    """Return what ``read(file, *arguments)`` returns; an error names the option."""
     if not os.path.exists(file):
         raise option_file.error(keys, f'is {file}, which does not exist; correct the path or copy the file there')
     if not os.path.isfile(file) or os.path.getsize(file) == 0:
         raise option_file.error(keys, f'is {file}, which is empty or not a file; give a checkpoint')
     try:
-        return checkpoints.load(file)
+        return read(file, *arguments)
     except InputError as error:
         raise option_file.error(keys, f'is unusable: {one_line(error)}') from error

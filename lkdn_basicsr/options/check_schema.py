@@ -17,7 +17,7 @@ from basicsr.utils.registry import ARCH_REGISTRY, Registry
 from lkdn_basicsr.errors import hint, nearest, one_line
 from lkdn_basicsr.optim.lookup import optimizers
 from lkdn_basicsr.options.option_file import Keys, OptionFile, format_value
-from lkdn_basicsr.options.registries import CONSTRUCTOR_ERRORS, find_registered
+from lkdn_basicsr.options.registries import find_registered
 from lkdn_basicsr.options.schema import ABSENT, CLOSED_MODELS, KINDS, OTHER_DATASETS, PAIRED, REQUIRED, SECTIONS, Option
 
 SCHEDULERS = {
@@ -123,7 +123,7 @@ def _construct(option_file: OptionFile, keys: Keys, cls: type, first: Any) -> No
     options = option_file.block(keys)
     try:
         cls(first, **{key: value for key, value in options.items() if key != 'type'})
-    except CONSTRUCTOR_ERRORS as error:
+    except Exception as error:
         raise option_file.error(keys, f'is refused by {options["type"]}: {one_line(error)}') from error
 
 

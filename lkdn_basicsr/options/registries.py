@@ -8,10 +8,6 @@ from basicsr.utils.registry import Registry
 from lkdn_basicsr.errors import hint
 from lkdn_basicsr.options.option_file import Keys, OptionFile, format_value
 
-# What a constructor raises for arguments that it refuses.
-_WRONG_ARGUMENT = (AssertionError, AttributeError, LookupError, TypeError, ValueError)
-CONSTRUCTOR_ERRORS = (*_WRONG_ARGUMENT, ImportError, OSError, RuntimeError)
-
 
 def registered(known: Registry | Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries of a registry, or of a mapping, by their names in option files.

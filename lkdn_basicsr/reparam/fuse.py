@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.reparam.transforms import (
     Branch,
     add_branches,
@@ -172,6 +173,9 @@ def fuse_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         state_dict: flat (keys to tensors), or a checkpoint that contains such under ``params`` and ``params_ema``, and
             may contain the arguments of its network under ``network_g``. What is fused already stays as it is.
+
+    Raises:
+        InputError: tensors that have the keys of a re-parameterizable block have other shapes or types.
     """
     if any(isinstance(value, dict) for value in state_dict.values()):
         nested = {key: fuse_state_dict(v) if isinstance(v, dict) else v for key, v in state_dict.items()}
@@ -191,5 +195,9 @@ def fuse_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Any]:
             continue
         start = f'{prefix}.' if prefix else ''
         block = {key: fused.pop(start + key) for key in keys}
-        fused.update((start + key, value) for key, value in _apply(rule, block).items())
+        try:
+            fused.update((start + key, value) for key, value in _apply(rule, block).items())
+        except (RuntimeError, ValueError, LookupError, StopIteration):  # by torch, for the shapes of another block
+            reason = f'{prefix or "the state dict"} has keys of a re-parameterizable block, and other shapes'
+            raise InputError(f'{reason}: give a checkpoint of LKDN or LKDN_S') from None
     return fused

@@ -68,9 +68,9 @@ class RunModel(BaseModel):
     ) -> None:
         """Load a network after its checksums are verified; never run code from the file."""
         net = self.get_bare_model(net)
-        weights, key = checkpoints.pick_weights(checkpoints.load(load_path), param_key)
-        get_root_logger().info(f'Loading {type(net).__name__} model from {load_path}, with param key: [{key}].')
-        weights = dict(weights)  # the next line renames entries that differ in size
+        checkpoint = checkpoints.read(load_path, param_key)
+        name, weights = type(net).__name__, checkpoint.weights
+        get_root_logger().info(f'Loading {name} model from {load_path}, with param key: [{checkpoint.key}].')
         self._print_different_keys_loading(net, weights, strict)
         net.load_state_dict(weights, strict=strict)
 

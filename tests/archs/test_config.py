@@ -37,7 +37,7 @@ def test_entry_decides_what_keys_and_shapes_leave_open(tmp_path):
     assert read(tmp_path / 'net.pth', network) == network.config
     weights = {f'module.{key}': value for key, value in network.state_dict().items()}
     for wrapped in (weights, {'params': weights}):
-        cls, arguments = archs.config_from_state_dict(checkpoints.pick_weights(wrapped)[0], network.config)
+        cls, arguments = archs.config_from_state_dict(checkpoints.parse(wrapped, 'net.pth').weights, network.config)
         assert {'type': cls, **arguments} == network.config
 
 
@@ -82,7 +82,7 @@ def test_checkpoints_of_earlier_releases_are_read(tmp_path, mark, prefix):
     checkpoints.save({'params': weights, 'params_ema': weights}, tmp_path / 'net.pth')
     loaded = checkpoints.load(tmp_path / 'net.pth')
     for found in (loaded['params_ema'], reparam.fuse_state_dict(loaded)['params']):
-        cls, arguments = archs.config_from_state_dict(checkpoints.pick_weights(found)[0])
+        cls, arguments = archs.config_from_state_dict(checkpoints.parse(found, 'net.pth').weights)
         assert {'type': cls, **arguments} == network.config
 
 

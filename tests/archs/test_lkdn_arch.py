@@ -33,7 +33,7 @@ def test_variant_equals_the_official_network(shared, name):
 @pytest.mark.parametrize('name', ['LKDN_x4', 'LKDN-S_x4', 'LKDN-S_del_rep_x4'])
 @torch.no_grad()
 def test_official_checkpoint_gives_the_official_output(shared, name):
-    weights, _ = checkpoints.pick_weights(checkpoints.load(shared / f'official/{name}.pth'), 'params_ema')
+    weights = checkpoints.read(str(shared / f'official/{name}.pth'), 'params_ema').weights
     cls, arguments = archs.config_from_state_dict(weights)
     network = ARCH_REGISTRY.get(cls)(**arguments)
     network.load_state_dict(weights)

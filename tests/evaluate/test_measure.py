@@ -148,7 +148,8 @@ def test_latency_is_stored_per_device_and_can_be_measured_later(monkeypatch):
 
 def test_a_diverged_network_is_refused(one):
     network = small_lkdn()
-    network.c1.bias.data[0] = float('nan')
+    network.c1.bias.data[0] = 3e38
+    network.c1.weight.data.fill_(3e38)
     path = save_checkpoint(network, 'a.pth')
     with pytest.raises(InputError, match='a.pth gives NaN or infinite pixels for p0 of One'):
         measure(path, [one], 4, 'cache')

@@ -160,9 +160,6 @@ def test_invalid_option_file_is_reported_in_one_line(home, monkeypatch, file):
     check_refused(home, monkeypatch, 'train', file, file)
 
 
-FLAT = ['path:pretrain_network_g=flat.pth', 'path:param_key_g=~', *BASICSR]
-
-
 @pytest.mark.parametrize(
     'task, changes, message',
     [
@@ -180,7 +177,8 @@ FLAT = ['path:pretrain_network_g=flat.pth', 'path:param_key_g=~', *BASICSR]
         ('train', ['path:pretrain_network_g=none.pth'], 'none.pth'),
         ('train', ['path:pretrain_network_g=short.pth'], 'short.pth'),
         ('train', ['path:pretrain_network_g=other.pth'], 'other.pth'),
-        ('train', FLAT, 'flat.*ReparamSRModel'),
+        ('train', ['path:pretrain_network_g=nan.pth'], 'nan.pth.*B1.c4.pw.weight.*NaN'),
+        ('test', ['path:pretrain_network_g=nan.pth'], 'nan.pth.*B1.c4.pw.weight.*NaN'),
         ('test', ['path:pretrain_network_g=other.pth'], 'other.pth'),
         ('test', ['path:pretrain_network_g=damaged.pth'], 'damaged.pth'),
         ('test', ['path:pretrain_network_g=~'], 'pretrain_network_g'),
@@ -189,12 +187,25 @@ FLAT = ['path:pretrain_network_g=flat.pth', 'path:param_key_g=~', *BASICSR]
 def test_invalid_option_is_reported_in_one_line(home, monkeypatch, task, changes, message):
     (home / 'empty').mkdir()
     torch.save({'params': torch.nn.Conv2d(3, 3, 1).state_dict()}, 'other.pth')
-    torch.save(build_network(yaml.safe_load(Path('train.yml').read_text())['network_g']).state_dict(), 'flat.pth')
+    weights = build_network(yaml.safe_load(Path('train.yml').read_text())['network_g']).state_dict()
+    weights['B1.c4.pw.weight'][3] = float('nan')
+    torch.save({'params': weights}, 'nan.pth')
     (home / 'short.pth').write_bytes((home / 'other.pth').read_bytes()[:500])
     torch.save({'params': {'w': torch.zeros(5000)}}, 'damaged.pth')
     damage(home / 'damaged.pth')
     change(home, *changes, file=f'{task}.yml')
     check_refused(home, monkeypatch, task, f'{task}.yml', message)
+
+
+def test_flat_checkpoint_starts_a_training_of_srmodel_with_ema(home, monkeypatch):
+    weights = build_network(yaml.safe_load(Path('train.yml').read_text())['network_g']).state_dict()
+    torch.save(weights, 'flat.pth')
+    change(home, 'path:pretrain_network_g=flat.pth', 'path:param_key_g=~', *BASICSR, 'train:total_iter=1')
+    change(home, 'train:optim_g:lr=1.0e-30')
+    assert train(monkeypatch) is None
+    saved = torch.load('experiments/run/models/net_g_latest.pth', weights_only=True)
+    for key in ('params', 'params_ema'):
+        torch.testing.assert_close(saved[key], weights, rtol=1e-6, atol=1e-20)  # float32
 
 
 @pytest.mark.parametrize('contents', [b'not an image', b'', None], ids=['text', 'empty', 'flipped byte'])

@@ -14,6 +14,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
 from lkdn_basicsr import archs, checkpoints, reparam
+from lkdn_basicsr.evaluate.loading.from_config import limit_to
 from lkdn_basicsr.evaluate.loading.wrappers import SpandrelNetwork, pad_to_window, suppress_output
 from lkdn_basicsr.options.registries import registered
 
@@ -23,7 +24,8 @@ Weights = dict[str, torch.Tensor]
 def detect_network(weights: Weights) -> nn.Module | None:
     """Return the network of a state dict with these weights, for images of any size; None if it is unknown."""
     networks = (detect(weights) for detect in (_detect_lkdn, _detect_bsrn, _detect_basicsr, _detect_spandrel))
-    return next((network for network in networks if network is not None), None)
+    with limit_to(weights):
+        return next((network for network in networks if network is not None), None)
 
 
 def _detect_lkdn(weights: Weights) -> nn.Module | None:
@@ -31,7 +33,7 @@ def _detect_lkdn(weights: Weights) -> nn.Module | None:
     try:
         name, arguments = archs.config_from_state_dict(weights)
         network, weights = checkpoints.fit(getattr(archs, name)(**arguments), weights)
-    except (ValueError, RuntimeError):  # keys or shapes of another network; InputError is a ValueError
+    except (ValueError, RuntimeError, MemoryError):  # keys or shapes of another network; InputError is a ValueError
         return None
     network.load_state_dict(weights)
     return reparam.fuse(network)
@@ -44,7 +46,7 @@ def _detect_bsrn(weights: Weights) -> nn.Module | None:
         name, arguments = archs.config_from_state_dict(renamed)
         network = getattr(archs, name)(**arguments | {'conv': 'BSConvU_idt'})
         network.load_state_dict(renamed)
-    except (ValueError, RuntimeError):
+    except (ValueError, RuntimeError, MemoryError):
         return None
     return network
 
@@ -56,7 +58,7 @@ def _detect_basicsr(weights: Weights) -> nn.Module | None:
             common = _common_arguments(weights)
             network = registered(ARCH_REGISTRY)[name](**common | read_arguments(weights, common))
             checkpoints.fit(network, weights)
-        except (LookupError, AttributeError, ValueError, RuntimeError, ZeroDivisionError):  # weights of another class
+        except Exception:  # weights of another class
             continue
         network.load_state_dict(weights)
         return pad_to_window(network)

@@ -3,7 +3,7 @@
 A config is a dict with ``type`` and the init arguments: ``network_g`` of an option file, or of a checkpoint.
 """
 
-from collections.abc import Callable
+import contextlib
 from typing import Any
 
 import torch
@@ -13,8 +13,14 @@ from torch import nn
 from lkdn_basicsr import checkpoints, reparam
 from lkdn_basicsr.errors import one_line
 from lkdn_basicsr.evaluate.loading.wrappers import pad_to_window, suppress_output
+from lkdn_basicsr.options.check_networks import construct, limit_size
 from lkdn_basicsr.options.option_file import OptionFile
-from lkdn_basicsr.options.registries import CONSTRUCTOR_ERRORS, find_registered, registered
+from lkdn_basicsr.options.registries import find_registered
+
+
+def limit_to(weights: dict[str, torch.Tensor]) -> contextlib.AbstractContextManager[None]:
+    """Raise ValueError where a network gets much larger than its weights, which may be fused."""
+    return limit_size(10 * sum(value.numel() for value in weights.values()), 10 * len(weights))
 
 
 def from_config(config: Any, weights: dict[str, torch.Tensor]) -> nn.Module | None:
@@ -24,7 +30,9 @@ def from_config(config: Any, weights: dict[str, torch.Tensor]) -> nn.Module | No
         config: Anything; it may come from an untrusted checkpoint.
     """
     try:
-        return _load_weights(_build(registered(ARCH_REGISTRY)[config['type']], config), weights)
+        with suppress_output(), limit_to(weights):
+            network = construct(config)
+        return _load_weights(network, weights)
     except Exception:  # nobody has checked the config: it may be of any type, and the constructor may raise anything
         return None
 
@@ -38,19 +46,15 @@ def from_option_file(option_file: OptionFile, weights: dict[str, torch.Tensor]) 
     keys, config = ('network_g',), option_file.opt.get('network_g')
     if not isinstance(config, dict):
         raise option_file.error(keys, 'does not describe a network; give its type and arguments')
-    cls = find_registered(option_file, keys, ARCH_REGISTRY, 'network')
+    find_registered(option_file, keys, ARCH_REGISTRY, 'network')
     reason = f'is refused by {config["type"]}'
     try:
-        network = _build(cls, config)
+        with suppress_output():
+            network = construct(config)
         reason = 'does not fit the checkpoint'
         return _load_weights(network, weights)
-    except CONSTRUCTOR_ERRORS as error:  # of the constructor; InputError; or what a network's own fuse() raises
+    except Exception as error:  # of the constructor; InputError; or what a network's own fuse() raises
         raise option_file.error(keys, f'{reason}: {one_line(error)}') from None
-
-
-def _build(cls: Callable[..., nn.Module], config: dict[str, Any]) -> nn.Module:
-    with suppress_output():
-        return cls(**{key: value for key, value in config.items() if key != 'type'})
 
 
 def _load_weights(network: nn.Module, weights: dict[str, torch.Tensor]) -> nn.Module:

@@ -17,7 +17,7 @@ from lkdn_basicsr.errors import InputError, one_line
 from lkdn_basicsr.evaluate.loading.detect import detect_network
 from lkdn_basicsr.evaluate.loading.from_config import from_config, from_option_file
 from lkdn_basicsr.evaluate.loading.wrappers import suppress_output
-from lkdn_basicsr.options.option_file import read_option_file
+from lkdn_basicsr.options.option_file import format_value, read_option_file
 
 PROBE_SIZE = 32  # height and width in pixels of the image that every network is run on when it is loaded
 
@@ -77,13 +77,16 @@ def _load_option_file(path: str) -> tuple[nn.Module, str]:
     if not isinstance(file, str):
         raise option_file.error(('path',), 'has no pretrain_network_g; give the checkpoint of the network')
     file, param_key = os.path.expanduser(file), paths.get('param_key_g', 'params')
-    weights, _ = _read_checkpoint(file, param_key)
+    if not isinstance(param_key, str | None):
+        raise option_file.error(('path', 'param_key_g'), f'is {format_value(param_key)}, but must be text or ~')
+    weights = _read_checkpoint(file, param_key).weights
     return from_option_file(option_file, weights), _digest(file, option_file.opt['network_g'], param_key)
 
 
 def _load_checkpoint(path: str) -> tuple[nn.Module, str]:
-    weights, saved_config = _read_checkpoint(path)
-    network = from_config(saved_config, weights)
+    checkpoint = _read_checkpoint(path)
+    weights = checkpoint.weights
+    network = from_config(checkpoint.config, weights)
     if network is None:
         run_config = _config_of_run(path)
         network = from_config(run_config, weights)
@@ -114,22 +117,17 @@ def _config_of_run(path: str) -> Any:
     return None
 
 
-def _read_checkpoint(path: str, param_key: str | None = None) -> tuple[dict[str, torch.Tensor], Any]:
-    """Return the weights in a file, and its entry ``network_g`` (not validated) or None; download official weights."""
+def _read_checkpoint(path: str, param_key: str | None = None) -> checkpoints.Checkpoint:
+    """Read a checkpoint of either format; download official weights."""
     checkpoints.ensure(path)
-    if path.lower().endswith('.safetensors'):
-        try:
-            return safetensors.torch.load_file(path), None
-        except (OSError, safetensors.SafetensorError) as error:
-            raise InputError(f'{path} cannot be read ({one_line(error)}): copy or download it again') from None
-    checkpoint = checkpoints.load(path)
+    if not path.lower().endswith('.safetensors'):
+        return checkpoints.read(path, param_key)
     try:
-        weights, _ = checkpoints.pick_weights(checkpoint, param_key)
-    except AttributeError:  # keys that are not strings
-        weights = None
-    if not isinstance(weights, dict):
-        raise InputError(f'checkpoint {path} contains no named weights: give a .pth file in the format of BasicSR')
-    return weights, checkpoint.get('network_g')
+        with open(path, 'rb') as file:
+            weights = safetensors.torch.load(file.read())
+    except Exception as error:  # of the system, of the parser in Rust, of torch for the dtypes that it names
+        raise InputError(f'{path} cannot be read ({one_line(error)}): copy or download it again') from None
+    return checkpoints.parse(weights, path)
 
 
 def _digest(file: str, *description: Any) -> str:
