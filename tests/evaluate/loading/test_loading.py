@@ -21,6 +21,7 @@ from spandrel.architectures.SPAN import SPAN
 from torch import nn
 from torch.nn import functional as F
 
+from lkdn_basicsr import reparam
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.evaluate.loading.load import load
 from tests.support.networks import randomize, save_checkpoint, small_lkdn
@@ -284,6 +285,27 @@ def test_networks_that_do_not_upscale_are_refused(forward, message, tmp_path, mo
     path = save_checkpoint(Talkative(), tmp_path / 'a.pth', network_g={'type': 'Talkative'})
     with pytest.raises(InputError, match=f'a.pth .*{message}'):
         load(path)
+
+
+ENDLESS: list = []
+ENDLESS.append(ENDLESS)
+HUGE = [dict(num_block=10**9), dict(num_block=10**5), dict(num_feat=10**9), dict(num_feat=10**5), dict(lka_kernel=10**5)]
+
+
+@pytest.mark.parametrize(
+    'entry',
+    [
+        *(None, 5, 'LKDN', ENDLESS, {}, {'type': 'Nothing'}, {'type': ['LKDN']}, {'type': 'LKDN', 3: 4}),
+        *({'type': 'LKDN', **sizes} for sizes in HUGE),
+        *({'type': 'LKDN', 'num_feat': value} for value in (float('nan'), 10**400, 'x', ENDLESS)),
+        {'type': 'SwinIR', 'depths': [10**9], 'num_heads': [1]},
+        {'type': 'RCAN', 'num_in_ch': 3, 'num_out_ch': 3, 'squeeze_factor': 0},
+    ],
+    ids=lambda entry: None if entry is ENDLESS else str(entry)[:40],
+)
+def test_wrong_entry_of_a_checkpoint_is_ignored(entry, tmp_path):
+    loaded = load(save_checkpoint(small_lkdn(), tmp_path / 'a.pth', network_g=entry))
+    assert torch.equal(outputs(loaded.network), outputs(reparam.fuse(small_lkdn())))
 
 
 UNKNOWN = [
