@@ -14,7 +14,7 @@ class InputError(ValueError):
         if message.startswith('Caught InputError in '):
             # Raised by a DataLoader worker: torch builds it again from the traceback, which ends with the message.
             message = message.rpartition(f'{__name__}.InputError: ')[2].strip()
-        super().__init__(message)
+        super().__init__(printable(message))
 
 
 def nearest(word: object, known: Iterable[str]) -> str | None:

@@ -1,6 +1,7 @@
 """Check that the networks can be built, and that the checkpoints in ``path`` exist and fit them."""
 
 import contextlib
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,44 +18,54 @@ from lkdn_basicsr.options.option_file import Keys, OptionFile, format_value
 from lkdn_basicsr.options.registries import registered
 
 # No network for images is larger. Without limits, a wrong option would take all memory, or forever.
-MAX_ARGUMENT, MAX_VALUES, MAX_TENSORS = 100_000, 1_000_000_000, 20_000
+MAX_ARGUMENT, MAX_VALUES, MAX_TENSORS = 100_000, 1_000_000_000, 10_000
 _Contents = TypeVar('_Contents')
 
 
+class TooLarge(ValueError):
+    """A network is absurdly large."""
+
+
 def build_network(options: dict[str, Any]) -> nn.Module:
-    """Build ``network_g`` for its shapes only: on the meta device, or on the CPU if its class cannot be built there."""
-    with warnings.catch_warnings():
+    """Build ``network_g`` for its shapes only: on the meta device, or on the CPU if its class cannot be built there.
+
+    The generator of torch, from which a network on the CPU draws its weights, is left as it is.
+    """
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter('ignore')  # they are shown when the network that is used is built
         try:
             with torch.device('meta'):
-                return construct(options)
+                return construct(options, math.inf)
+        except TooLarge:
+            raise
         except Exception:  # some constructors, as SwinIR's, read values of the tensors that they create
             return construct(options)
 
 
-def construct(options: dict[str, Any]) -> nn.Module:
-    """Return the network of a config; one that is absurdly large is a ValueError, see :func:`limit_size`.
-
-    A constructor may raise anything else.
-    """
+def construct(options: dict[str, Any], max_values: float = MAX_VALUES) -> nn.Module:
+    """Return the network of a config, or raise TooLarge, see :func:`limit_size`, or what the constructor raises."""
     arguments = {name: value for name, value in options.items() if name != 'type'}
     for name, value in arguments.items():
-        if _largest(value) > MAX_ARGUMENT:
-            raise ValueError(f'{name} is {format_value(value)}, but must be at most {MAX_ARGUMENT}')
-    with limit_size():
-        return registered(ARCH_REGISTRY)[options['type']](**arguments)
+        if not _largest(value) <= MAX_ARGUMENT:  # NaN is not either
+            raise TooLarge(f'{name} is {format_value(value)}, but must be at most {MAX_ARGUMENT}')
+    with limit_size(max_values):
+        network = registered(ARCH_REGISTRY)[options['type']](**arguments)
+    for name, parameter in network.named_parameters():
+        if parameter.numel() == 0:
+            raise ValueError(f'{name} has no values, but the shape {tuple(parameter.shape)}')
+    return network
 
 
 @contextlib.contextmanager
-def limit_size(values: int = MAX_VALUES, tensors: int = MAX_TENSORS) -> Iterator[None]:
-    """Raise ValueError where a network gets more parameters, before it takes much memory or time."""
+def limit_size(values: float = math.inf, tensors: int = MAX_TENSORS) -> Iterator[None]:
+    """Raise TooLarge where a network gets more parameters, before it takes much memory or time."""
     found = [0, 0]
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
         found[0] += 0 if parameter is None else parameter.numel()
         found[1] += 1
         if found[0] > values or found[1] > tensors:
-            raise ValueError(f'it has more than {values:,} parameters, or more than {tensors:,} tensors of them')
+            raise TooLarge(f'it has more than {values:,} parameters, or more than {tensors:,} tensors of them')
 
     # It is called when a parameter is allocated, which takes no memory, and before it is initialized.
     hook = register_module_parameter_registration_hook(count)

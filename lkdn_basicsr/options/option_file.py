@@ -216,7 +216,7 @@ def force_options(option_file: OptionFile, entries: Iterable[str] | None) -> Non
     for entry in entries or ():
         name, equals, text = entry.partition('=')
         keys = tuple(key.strip() for key in name.split(':'))
-        label = f'--force_yml {entry}'
+        label = f'--force_yml {entry if len(entry) <= 100 else f"{entry[:97]}..."}'
         if not equals or not all(keys):
             raise InputError(f'{label} is not of the form key:key=value, as in train:ema_decay=0.99')
         block: Any = None

@@ -9,9 +9,12 @@ import yaml
 from lkdn_basicsr.errors import InputError
 
 MAX_NODES = 20_000  # nested aliases can expand to billions of nodes
+MAX_DEPTH, MAX_DIGITS = 50, 100  # of lists and mappings, and of numbers, which Python computes exactly
 Lines = dict[tuple[str, ...], int]
 _TAG = 'tag:yaml.org,2002:'
-_PLAIN_TAGS = {_TAG + name for name in ('str', 'int', 'float', 'bool', 'null', 'seq', 'map', 'merge')}
+_SCALARS = ('str', 'int', 'float', 'bool', 'null', 'merge')
+_PLAIN_TAGS = {_TAG + name: yaml.ScalarNode for name in _SCALARS}
+_PLAIN_TAGS |= {_TAG + 'seq': yaml.SequenceNode, _TAG + 'map': yaml.MappingNode}
 
 
 class _Loader(yaml.SafeLoader):
@@ -71,10 +74,10 @@ def load(text: str, source: str) -> tuple[Any, Lines]:
         raise InputError(f'{source}{line} is not YAML ({error.problem or error.context}); correct that line') from error
     except RecursionError as error:
         raise InputError(f'{source} is not an option file: it is nested too deeply') from error
-    except InputError:
-        raise
-    except ValueError as error:  # as in !!int abc
-        raise InputError(f'{source} has a value that does not fit its tag ({error}); correct the tag') from error
+    except (ValueError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f'{source} contains "\\U" and a number that is no character ({error}); correct it') from error
 
 
 def dump(data: Any) -> str:
@@ -83,25 +86,32 @@ def dump(data: Any) -> str:
 
 
 def _check_nodes(root: yaml.Node, source: str) -> None:
-    """Refuse tags of other than plain data, and documents that their aliases make very large or endless."""
-    nodes = [root]
-    for node in nodes:  # grows while it is read; a node is appended once for each alias
-        if node.tag not in _PLAIN_TAGS:
+    """Refuse other than plain data, and documents that their aliases make very large or endless."""
+    nodes = [(root, 0)]
+    for node, depth in nodes:  # grows while it is read; a node is appended once for each alias
+        if not isinstance(node, _PLAIN_TAGS.get(node.tag, ())):
             tag = node.tag.replace(_TAG, '!!')
             raise InputError(f'{_line(source, node)}: the tag {tag} is not allowed; remove it, and write plain data')
         if isinstance(node, yaml.MappingNode):
-            nodes += [child for pair in node.value for child in pair]
+            nodes += [(child, depth + 1) for pair in node.value for child in pair]
         elif isinstance(node, yaml.SequenceNode):
-            nodes += node.value
+            nodes += [(child, depth + 1) for child in node.value]
         if len(nodes) > MAX_NODES:
             raise InputError(f'{_line(source, node)} is not an option file: aliases make it endless or very large')
+        if depth > MAX_DEPTH:
+            raise InputError(f'{_line(source, node)} is not an option file: it is nested too deeply')
 
 
 def _key_lines(node: yaml.Node, keys: tuple[str, ...], source: str) -> Lines:
-    """Return the lines of the keys below ``node``, whose own path is ``keys``; refuse keys that are wrong."""
+    """Return the lines of the keys below ``node``, whose own path is ``keys``; refuse wrong keys and values."""
     lines: Lines = {}
     merged: Lines = {}
-    if isinstance(node, yaml.SequenceNode):
+    if isinstance(node, yaml.ScalarNode):
+        problem = _describe_problem(node)
+        if problem:
+            name = f': {":".join(keys)}' if keys else ''
+            raise InputError(f'{_line(source, node)}{name} is {node.value[:60]!r}, {problem}')
+    elif isinstance(node, yaml.SequenceNode):
         for child in node.value:
             _key_lines(child, keys, source)  # only checked: what is in a list has no path
     elif isinstance(node, yaml.MappingNode):
@@ -118,6 +128,21 @@ def _key_lines(node: yaml.Node, keys: tuple[str, ...], source: str) -> Lines:
             lines[path] = key.start_mark.line + 1
             lines |= _key_lines(child, path, source)
     return merged | lines
+
+
+def _describe_problem(node: yaml.ScalarNode) -> str | None:
+    """Return why the text of a value cannot be read, as a clause; None if it can."""
+    kind = node.tag.removeprefix(_TAG)
+    if kind in ('int', 'float') and len(node.value) > MAX_DIGITS:
+        return f'a number of {len(node.value)} characters; round it'
+    if re.search('[\0\ud800-\udfff]', node.value):
+        return 'with a character that no text can contain; remove it'
+    if kind in ('int', 'float', 'bool'):
+        try:
+            getattr(yaml.constructor.SafeConstructor(), f'construct_yaml_{kind}')(node)
+        except (ValueError, LookupError):  # as for !!int abc, !!bool maybe
+            return f'which does not fit its tag !!{kind}; correct it'
+    return None
 
 
 def _line(source: str, node: yaml.Node) -> str:

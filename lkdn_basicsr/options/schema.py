@@ -4,11 +4,11 @@
 option, add an entry.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+MAX_NUMBER, MAX_INT = 3e38, 10**15  # the largest numbers of float32; the integers that float64 represents
 REQUIRED, ABSENT = object(), object()  # defaults: the file must have the option; an option that is missing stays so
 
 
@@ -27,7 +27,7 @@ class Option:
         """Return an option for an argument that is not in the table, of the type of its default."""
         if isinstance(default, bool):
             return cls(key, 'bool', '')
-        if _is_finite(default):
+        if _is_number(default):
             return cls(key, 'number | null', '')
         return cls(key, 'text | null' if isinstance(default, str) else 'any', '')
 
@@ -40,12 +40,13 @@ class Kind:
     description: str
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
 
 
 def _is_int(value: Any) -> bool:
-    return _is_finite(value) and float(value).is_integer()  # the official files write 5000 as `!!float 5e3`
+    # The official files write 5000 as `!!float 5e3`.
+    return _is_number(value) and abs(value) < MAX_INT and float(value).is_integer()
 
 
 def _is_list(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -53,12 +54,12 @@ def _is_list(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 KINDS = {
-    'int': Kind(_is_int, 'an integer'),
-    'number': Kind(_is_finite, 'a number'),
+    'int': Kind(_is_int, 'an integer of at most 15 digits'),
+    'number': Kind(_is_number, 'a number of at most 3e38'),
     'bool': Kind(lambda value: isinstance(value, bool), 'true or false'),
     'text': Kind(lambda value: isinstance(value, str) and value.strip() != '', 'text'),
     'ints': Kind(_is_list(_is_int), 'a list of integers'),
-    'numbers': Kind(_is_list(_is_finite), 'a list of numbers'),
+    'numbers': Kind(_is_list(_is_number), 'a list of numbers'),
     'texts': Kind(_is_list(lambda value: isinstance(value, str)), 'a list of names'),
     'options': Kind(lambda value: isinstance(value, dict), 'a block of options'),
     'auto': Kind(lambda value: value == 'auto', 'auto'),
@@ -201,7 +202,7 @@ SECTIONS: dict[str, tuple[Option, ...]] = {
     'dist_params': (
         Option('backend', 'text', 'Default: nccl on GPUs. On a CPU always gloo.', valid=('nccl', 'gloo', 'mpi')),
         Option('port', 'int', 'slurm: port of the first node. torchrun uses its own.', valid='[1, 65535]'),
-        Option('timeout', 'number', "Seconds to wait for a silent rank. Default: torch's.", valid='(0, inf)'),
+        Option('timeout', 'number', "Seconds to wait for a silent rank. Default: torch's.", valid='(0, 1e9]'),
     ),
 }
 

@@ -4,7 +4,7 @@ import re
 import pytest
 import torch
 
-from lkdn_basicsr.options.check_networks import build_network
+from lkdn_basicsr.options.check_networks import TooLarge, build_network, limit_size
 from tests.support.images import flipped
 from tests.support.option_files import small_network
 
@@ -94,4 +94,35 @@ def test_networks_build_with_or_without_memory(name, arguments):
     state = torch.get_rng_state()
     devices = {parameter.device.type for parameter in build_network({'type': name, **arguments}).parameters()}
     assert devices in ({'meta'}, {'cpu'})
-    assert devices == {'cpu'} or torch.equal(state, torch.get_rng_state())
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize('limits, most', [(dict(values=700), 700), (dict(tensors=12), 12)])
+def test_a_constructor_ends_where_a_network_gets_too_large(limits, most):
+    built = []
+
+    class Layer(torch.nn.Conv2d):
+        def reset_parameters(self):  # which is where its memory would be used
+            built.append(sum(parameter.numel() for parameter in self.parameters()))
+
+    with pytest.raises(TooLarge, match='it has more than'), limit_size(**limits):
+        torch.nn.Sequential(*(Layer(4, 8, 3) for _ in range(1000)))
+    assert len(built) == most // 2 if 'tensors' in limits else sum(built) <= most
+    Layer(4, 8, 30)  # there is no limit any more
+
+
+@pytest.mark.parametrize(
+    'options, reason',
+    [
+        (dict(type='SwinIR', depths=[10**9], num_heads=[2]), 'depths is'),
+        (
+            dict(type='SwinIR', embed_dim=30_000, depths=[1], num_heads=[2], window_size=4),
+            '.*more than 1,000,000,000 param',
+        ),
+        (dict(type='EDSR', num_in_ch=3, num_out_ch=3, num_feat=0), 'has no values'),
+        (dict(type='RCAN', num_in_ch=3, num_out_ch=3, squeeze_factor=0), 'is refused by RCAN: .*zero'),
+    ],
+)
+def test_absurd_networks_are_refused(opt, refused, options, reason):
+    opt['network_g'] = options | {'upscale': 2}
+    assert re.search(f'network_g.* {reason}', refused(opt))

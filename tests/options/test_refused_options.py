@@ -45,6 +45,14 @@ INVALID = """
     datasets:val:name='a/b'
 """.split()
 
+HUGE_INTS = """
+    num_gpu manual_seed scale datasets:train:batch_size_per_gpu datasets:train:num_worker_per_gpu datasets:train:gt_size
+    train:total_iter train:warmup_iter val:val_freq logger:print_freq logger:keep_checkpoints dist_params:port
+""".split()
+HUGE_NUMBERS = 'train:optim_g:lr train:scheduler:gamma train:pixel_opt:loss_weight dist_params:timeout'.split()
+HUGE_LISTS = ['train:scheduler:milestones', 'train:scheduler:restarts', 'datasets:train:mean']
+NETWORKS = [('num_feat', 1e9), ('num_feat', 0), ('num_feat', 4.5), ('num_block', 10**6)]
+
 TRAIN_CASES = [  # the option, its value, and parts of the message
     *((typo, None, [f'{typo} is not ', f'did you mean {key}?']) for typo, key in (p.split('→') for p in TYPOS)),
     *((keys, literal_eval(value), [f'{keys} is {value}']) for keys, value in (p.split('=') for p in INVALID)),
@@ -76,7 +84,12 @@ TRAIN_CASES = [  # the option, its value, and parts of the message
     ('train:optim_g:lr', 'fast', ["train:optim_g:lr is 'fast'", 'a number']),
     ('train:optim_g', 'Adam', ["train:optim_g is 'Adam'", 'a block of options']),
     ('train:scheduler:milestones', 50, ['train:scheduler:milestones is 50', 'a list of integers']),
-    ('train:total_iter', float('inf'), ['train:total_iter']),
+    *((key, value, [f'{key} is ']) for key in HUGE_INTS for value in (1e30, 1e300, 10**60, float('inf'), float('nan'))),
+    *((key, value, [f'{key} is ']) for key in HUGE_NUMBERS for value in (1e300, float('inf'), float('nan'))),
+    *((key, [value], [f'{key} is ']) for key in HUGE_LISTS for value in (1e300, float('nan'))),
+    ('dist_params:port', 99999, ['dist_params:port is 99999']),
+    ('manual_seed', 1e15, ['manual_seed is']),
+    *((f'network_g:{name}', value, ['network_g is refused by MSRResNet: ']) for name, value in NETWORKS),
     # ranges
     ('scale', 0, ['scale is 0', '[1, inf)']),
     ('datasets:train:prefetch_mode', 'gpu', ["prefetch_mode is 'gpu'", 'cpu, cuda']),

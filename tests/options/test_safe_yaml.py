@@ -23,6 +23,10 @@ def test_order_anchors_and_merges():
     assert lines[('y', 'b')] == 1 and lines[('y', 'a')] == 3
 
 
+NUMBERS = ('!!int', '!!float', '!!bool')
+LONG = ('9' * 5000, '1:' * 99 + '1', '0x' + 'f' * 5000, '.' + '1' * 999)
+
+
 @pytest.mark.parametrize(
     'text, reason',
     [
@@ -33,8 +37,14 @@ def test_order_anchors_and_merges():
         *((text, 'is not YAML') for text in ('a: [1, 2\n', 'a: 1\n---\nb: 2\n', 'a: *nowhere\n')),
         *(('a: 1\n\tb: 2\n', 'line 2: is not YAML'), ('a: b: c\n', 'line 1: is not YAML')),
         *(('1: a\n', "the key '1' is not text"), ('[a, b]: c\n', 'is not text')),
-        *((f'a: {value}\n', 'does not fit its tag') for value in ('!!int abc', '!!float x')),
-        ('a: &a [*a]\n', 'aliases make it endless'),
+        *((f'a: 1\nb: {tag} x\n', f"line 2: b is 'x', which does not fit its tag {tag}") for tag in NUMBERS),
+        *((f'a: {tag} ""\n', f"line 1: a is '', which does not fit its tag {tag}") for tag in NUMBERS),
+        *((f'a: 1\nb: {value}\n', 'line 2: the tag !!') for value in ('!!map [1]', '!!map x', '!!seq x', '!!bool [a]')),
+        *((f'a:\n  b: [{value}]\n', f"line 2: a:b is '{value[:60]}', a number of") for value in LONG),
+        *((f'a: 1\nb: "x{value}"\n', 'with a character that no text') for value in (r'\0', r'\ud800')),
+        (r'a: "\UFFFFFFFF"', 'is no character'),
+        ('a: ' + '[' * 100 + ']' * 100, 'line 1 is not an option file: it is nested too deeply'),
+        ('a: &a [*a]\n', 'nested too deeply'),
         ('a: 1\x00\x01', 'character 4 is invalid in YAML'),
         ('[' * 3000, 'nested too deeply'),
         (

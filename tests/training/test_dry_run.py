@@ -28,7 +28,12 @@ def refused(home, monkeypatch, *arguments):
     [
         ('network_g', dict(NETWORK, num_out_ch=1), 'network_g gives 2x1x16x16 for training samples, lq 2x3x8x8, gt'),
         ('network_g', dict(NETWORK, num_in_ch=4), 'network_g fails with training samples, lq 2x3x8x8'),
-        ('network_g', dict(NETWORK, num_feat=10**9), 'network_g gives a network of'),
+        ('network_g', dict(NETWORK, num_feat=10**5), 'network_g gives a network of'),
+        (
+            'network_g',
+            dict(NETWORK, num_feat=10**9),
+            'network_g is refused by LKDN: num_feat is 1000000000, but must be',
+        ),
         ('network_g', dict(type='VGGStyleDiscriminator', num_in_ch=3, num_feat=4), 'network_g fails with'),
         ('train__optim_g', dict(type='LBFGS', lr=1.0), 'train:optim_g cannot train network_g with LBFGS'),
         ('train__optim_g', dict(type='SparseAdam', lr=1.0), 'train:optim_g cannot train network_g with SparseAdam'),

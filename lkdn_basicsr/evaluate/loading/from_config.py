@@ -19,7 +19,7 @@ from lkdn_basicsr.options.registries import find_registered
 
 
 def limit_to(weights: dict[str, torch.Tensor]) -> contextlib.AbstractContextManager[None]:
-    """Raise ValueError where a network gets much larger than its weights, which may be fused."""
+    """Raise TooLarge where a network gets much larger than its weights, which may be fused."""
     return limit_size(10 * sum(value.numel() for value in weights.values()), 10 * len(weights))
 
 

@@ -289,7 +289,13 @@ def test_networks_that_do_not_upscale_are_refused(forward, message, tmp_path, mo
 
 ENDLESS: list = []
 ENDLESS.append(ENDLESS)
-HUGE = [dict(num_block=10**9), dict(num_block=10**5), dict(num_feat=10**9), dict(num_feat=10**5), dict(lka_kernel=10**5)]
+HUGE = [
+    dict(num_block=10**9),
+    dict(num_block=10**5),
+    dict(num_feat=10**9),
+    dict(num_feat=10**5),
+    dict(lka_kernel=10**5),
+]
 
 
 @pytest.mark.parametrize(
