@@ -218,7 +218,7 @@ def parse(contents: Mapping[Any, Any], path: str, param_key: str | None = None) 
         kind = 'nothing' if isinstance(found, dict) else f'a {type(found).__name__}'
         raise InputError(f'checkpoint {path} has {kind} in place of weights: {_FIX}')
     for name, value in found.items():
-        problem = _describe_problem(value) if isinstance(name, str) else f'is not a name: {_FIX}'
+        problem = describe_problem(value) if isinstance(name, str) else f'is not a name: {_FIX}'
         if problem:
             raise InputError(f'checkpoint {path}: {one_line(repr(name))} {problem}')
         weights[name.removeprefix('module.')] = value.detach()
@@ -233,7 +233,7 @@ def parse(contents: Mapping[Any, Any], path: str, param_key: str | None = None) 
     return Checkpoint(weights, key, config if isinstance(config, dict) else {})
 
 
-def _describe_problem(value: Any) -> str | None:
+def describe_problem(value: Any) -> str | None:
     """Return why a value cannot be a weight, as the end of a sentence; None if it can."""
     if not isinstance(value, Tensor):
         return f'is of type {type(value).__name__}, not a tensor: {_FIX}'

@@ -68,7 +68,7 @@ def check_schema(option_file: OptionFile, is_train: bool) -> None:
             raise option_file.error((), 'has no train section; add it, or run the file with lkdn_basicsr.test')
         _check_block(option_file, ('train',), open_ended=open_ended)
         if not open_ended or _is_known(model_class):  # a model of another plugin may use the blocks in its own way
-            _check_train(option_file)
+            check_train_blocks(option_file)
     if opt.get('val') is None and not is_train:
         opt['val'] = {}
     if opt.get('val') is not None:
@@ -103,7 +103,8 @@ def _check_dataset(option_file: OptionFile, keys: Keys, for_training: bool) -> N
             raise option_file.error(keys, f'has no {option.key}; add it: {option.text}')
 
 
-def _check_train(option_file: OptionFile) -> None:
+def check_train_blocks(option_file: OptionFile) -> None:
+    """Check the optimizers, the schedule and the losses in the block ``train``; InputError if one is refused."""
     for key, options in option_file.opt['train'].items():
         keys = ('train', key)
         if fnmatchcase(key, 'optim_*') and isinstance(options, dict):

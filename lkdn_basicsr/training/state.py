@@ -3,18 +3,52 @@
 import os
 import random
 import warnings
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from basicsr.models.base_model import BaseModel
 
-from lkdn_basicsr.checkpoints import iteration_of, list_training_states
+from lkdn_basicsr.checkpoints import describe_problem, iteration_of, list_training_states
+from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.options.diff import plain
+from lkdn_basicsr.structure import is_plain, matches
 from lkdn_basicsr.training.distributed import Ranks
 
+VERSION = 1  # of the training states; increase it when an older release would misread what is saved
+TrainingState: TypeAlias = dict[str, Any]  # entries as in _REQUIRED and, unless BasicSR wrote it, in _OPTIONAL
+_NUMBER = range(10**15)
+_RANDOM = {
+    'python': {'version': int, 'state': torch.Tensor, 'gauss': float | None},
+    'numpy': {'state': torch.Tensor, 'position': range(625), 'has_gauss': range(2), 'cached': float},
+    'torch': torch.Tensor,
+    'cuda': torch.Tensor | None,
+}
+_OPTIONS = {
+    'train': {'optim_g': {'type': str}, 'scheduler': {'type': str}, 'warmup_iter': int | None},
+    'manual_seed': _NUMBER,
+}
+_REQUIRED = {
+    'epoch': _NUMBER,
+    'iter': _NUMBER,
+    'optimizers': [{'state': dict, 'param_groups': [dict]}],
+    'schedulers': [{'last_epoch': _NUMBER}],
+}
+_OPTIONAL = {
+    'version': _NUMBER,
+    'optimizer_names': [str],
+    'best_metric_results': {str: {str: {'better': str, 'val': float, 'iter': range(-1, 10**15)}}},
+    'random': [_RANDOM],
+    'files': {str: str},
+    'validated': _NUMBER,
+    'finished': bool,
+    'options': _OPTIONS,
+    'global_batch': _NUMBER,
+    'tensorboard': {str: _NUMBER},
+}
 
-def state_of(model: BaseModel, ranks: Ranks, epoch: int, iteration: int) -> dict[str, Any]:
+
+def state_of(model: BaseModel, ranks: Ranks, epoch: int, iteration: int) -> TrainingState:
     """Return the training state of a model: BasicSR's entries, and what BasicSR forgets.
 
     Every rank must call this; the result is the same on all. ``torch.load(weights_only=True)`` loads it. ``random``
@@ -22,6 +56,7 @@ def state_of(model: BaseModel, ranks: Ranks, epoch: int, iteration: int) -> dict
     """
     saved = getattr(model, 'saved_files', {})
     return {
+        'version': VERSION,
         'epoch': epoch,
         'iter': iteration,
         'optimizers': [optimizer.state_dict() for optimizer in model.optimizers],
@@ -33,7 +68,38 @@ def state_of(model: BaseModel, ranks: Ranks, epoch: int, iteration: int) -> dict
     }
 
 
-def restore(model: BaseModel, state: dict[str, Any]) -> None:
+def parse(contents: dict[Any, Any], path: str) -> TrainingState:
+    """Return the training state in the contents of a file, without optional entries that are None.
+
+    Raises:
+        InputError: it is of a newer release, or an entry is missing or of another form.
+    """
+    if any(name not in contents for name in _REQUIRED):
+        raise InputError(f'{path} is no training state of BasicSR: give one of experiments/NAME/training_states')
+    if matches(contents.get('version'), _NUMBER) and contents['version'] > VERSION:
+        raise InputError(f'{path} was written by a newer release: update lkdn_basicsr')
+    state = {name: value for name, value in contents.items() if value is not None or name in _REQUIRED}
+    for name, form in (_REQUIRED | _OPTIONAL).items():
+        if name in state and not (matches(state[name], form) and _is_valid(name, state[name])):
+            raise InputError(f'{path} is damaged: its entry {name} is not one of a training state; copy it again')
+    return state
+
+
+def _is_valid(name: str, value: Any) -> bool:
+    """Return whether the contents of an entry of a training state, which is of the right form, can be used."""
+    if name == 'optimizers':
+        moments = [item for one in value for item in one['state'].values()]
+        tensors = [v for item in moments if isinstance(item, dict) for v in item.values() if torch.is_tensor(v)]
+        groups = [group for one in value for group in one['param_groups']]
+        return is_plain(groups) and not any(map(describe_problem, tensors))
+    if name == 'options':
+        return is_plain(value)
+    if name == 'random':
+        return all(map(_are_random_states, value))
+    return True
+
+
+def restore(model: BaseModel, state: TrainingState) -> None:
     """Restore optimizers, schedulers, best metrics and random states of a model whose networks are loaded.
 
     With ``path:resume_override`` the optimizers keep their moments, if they are of the same class, and take the
@@ -62,7 +128,7 @@ def restore(model: BaseModel, state: dict[str, Any]) -> None:
         set_random_states(state['random'][rank], model.device)
 
 
-def _restore_optimizers(model: BaseModel, state: dict[str, Any], override: bool | None) -> None:
+def _restore_optimizers(model: BaseModel, state: TrainingState, override: bool | None) -> None:
     names = state.get('optimizer_names', [])
     for number, optimizer in enumerate(model.optimizers):
         settings = [dict(group, params=None) for group in optimizer.param_groups]
@@ -89,13 +155,34 @@ def random_states(device: torch.device) -> dict[str, Any]:
 
 def set_random_states(states: dict[str, Any], device: torch.device) -> None:
     """Set the generators of this rank to what :func:`random_states` returned."""
-    python, array = states['python'], states['numpy']
-    random.setstate((python['version'], tuple(python['state'].tolist()), python['gauss']))
-    keys = array['state'].numpy().astype(np.uint32)
-    np.random.set_state(('MT19937', keys, array['position'], array['has_gauss'], array['cached']))
+    python, numpy = _native_states(states)
+    random.setstate(python)
+    np.random.set_state(numpy)
     torch.set_rng_state(states['torch'])
     if states['cuda'] is not None and device.type == 'cuda':
         torch.cuda.set_rng_state(states['cuda'])
+
+
+def _native_states(states: dict[str, Any]) -> tuple[tuple, tuple]:
+    """Return the states of the generators of Python and numpy in their own forms."""
+    python, numpy = states['python'], states['numpy']
+    keys = numpy['state'].numpy().astype(np.uint32)
+    return (
+        (python['version'], tuple(python['state'].tolist()), python['gauss']),
+        ('MT19937', keys, numpy['position'], numpy['has_gauss'], numpy['cached']),
+    )
+
+
+def _are_random_states(states: dict[str, Any]) -> bool:
+    """Return whether :func:`set_random_states` would accept them."""
+    try:
+        python, numpy = _native_states(states)
+        random.Random().setstate(python)
+        np.random.RandomState().set_state(numpy)
+        torch.Generator().set_state(states['torch'])
+        return states['cuda'] is None or states['cuda'].dtype == torch.uint8
+    except Exception:  # what the generators raise for other types and sizes
+        return False
 
 
 def remove_old_checkpoints(models: str, states: str, keep: int, iteration: int) -> None:

@@ -1,6 +1,7 @@
 """Runs that are killed, stopped, out of disk space or given other settings, and resume."""
 
 import logging
+import math
 import multiprocessing
 import os
 import random
@@ -287,6 +288,39 @@ def test_damaged_newest_checkpoint_is_skipped(stopped, monkeypatch, name, spoil)
     text = log(stopped)
     assert re.search(r'Resuming from \S*4\.state; skipped: 6\.state \(.+\)\.', text), text[:3000]
     assert iterations(text)[:3] == list('567') and not list((stopped / 'experiments').glob('*arch*'))
+
+
+EDITS = {
+    'moments of other shapes': lambda state: state['optimizers'][0]['state'][0].update(exp_avg=torch.ones(2)),
+    'fewer parameters': lambda state: state['optimizers'][0]['param_groups'][0]['params'].pop(),
+    'no betas': lambda state: state['optimizers'][0]['param_groups'][0].pop('betas'),
+    'rate that is text': lambda state: state['optimizers'][0]['param_groups'][0].update(lr='fast'),
+    'no optimizer': lambda state: state['optimizers'].clear(),
+    'empty schedule': lambda state: state['schedulers'][0].clear(),
+    'schedule with a method': lambda state: state['schedulers'][0].update(step=5),
+    'schedule of NaN': lambda state: state['schedulers'][0].update(
+        _last_lr=[math.nan], gamma=math.nan, milestones={6: 1}
+    ),
+    'option of another type': lambda state: state['options']['train']['optim_g'].update(lr='fast'),
+    'unknown optimizer': lambda state: state['options']['train']['optim_g'].update(type='Adon'),
+    'iteration that is text': lambda state: state.update(iter='6'),
+    'newer release': lambda state: state.update(version=99),
+}
+
+
+@pytest.mark.parametrize('edit', EDITS)
+def test_edited_state_is_skipped_or_refused_before_anything_is_written(stopped, monkeypatch, edit):
+    path = stopped / RUN / 'training_states/6.state'
+    state = load(stopped, 'training_states/6.state')
+    EDITS[edit](state)
+    torch.save(state, path)
+    change(stopped, 'name=second', f'path:resume_state={path}')
+    before = snapshot(stopped)
+    assert re.search(r'error: path:resume_state: \S*6\.state[^\n]*$', train(monkeypatch))
+    assert snapshot(stopped) == before
+    change(stopped, 'name=run', 'path:resume_state=~')
+    assert train(monkeypatch, '--auto_resume') is None
+    assert re.search(r'Resuming from \S*4\.state; skipped: 6\.state \(\S*6\.state[:,]? .+\)\.', log(stopped))
 
 
 def test_nothing_usable_to_resume_from_is_reported_in_one_line(stopped, monkeypatch):
