@@ -1,10 +1,21 @@
 """Whether data from a file, which anyone may have edited, are of the form that the program expects."""
 
+import json
 import math
 from types import UnionType
 from typing import Any
 
+NATURAL = range(10**15)
 MAX_DEPTH = 50  # of lists and dicts in each other
+
+
+def read_json(path: str) -> Any:
+    """Return the contents of a JSON file; OSError if it cannot be read, ValueError if it is not JSON."""
+    with open(path, encoding='utf-8') as file:
+        try:
+            return json.load(file)
+        except RecursionError:
+            raise ValueError('it is nested too deeply') from None
 
 
 def matches(value: Any, form: Any) -> bool:
@@ -12,11 +23,14 @@ def matches(value: Any, form: Any) -> bool:
 
     Args:
         form: a type, or a union of types; a bool is no ``int``, and an int that is not huge is a ``float``, but NaN is
-            not. A range, for an int in it. ``[form]``, for a list. ``{str: form}``, for a dict with any names.
-            ``{name: form}``, for a dict with these entries and any others; a missing entry is None.
+            not. A range, for an int in it. ``[form]``, for a list, ``(form, form)``, for one of this length.
+            ``{str: form}``, for a dict with any names, ``{name: form}``, for a dict with these entries and any others;
+            a missing entry is None.
     """
     if isinstance(form, UnionType):
         return any(matches(value, part) for part in form.__args__)
+    if isinstance(form, tuple):
+        return isinstance(value, list) and len(value) == len(form) and all(map(matches, value, form))
     if isinstance(form, range):
         return type(value) is int and value in form
     if isinstance(form, list):

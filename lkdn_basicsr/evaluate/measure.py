@@ -8,7 +8,7 @@ without a border of ``scale`` pixels. The cache has a folder ``NAME-DIGEST`` for
 - ``cost.json``: parameters, Multi-Adds, and latency by device.
 
 A JSON file also contains what its results are valid for (weights, images, scale, protocol); one that is valid for
-something else is ignored and replaced.
+something else is ignored and replaced. What is damaged is measured again, with a warning.
 """
 
 import functools
@@ -27,6 +27,7 @@ from basicsr.metrics import calculate_psnr, calculate_ssim
 from basicsr.utils import tensor2img
 from tqdm import tqdm
 
+from lkdn_basicsr.data.image_files import probe_image
 from lkdn_basicsr.data.imresize import imresize
 from lkdn_basicsr.devices import exact_arithmetic, is_out_of_memory
 from lkdn_basicsr.errors import InputError, one_line
@@ -35,9 +36,13 @@ from lkdn_basicsr.evaluate.benchmarks import Benchmark
 from lkdn_basicsr.evaluate.loading.load import LoadedNetwork, load
 from lkdn_basicsr.evaluate.results import BenchmarkScores, Result
 from lkdn_basicsr.files import write_file
+from lkdn_basicsr.structure import NATURAL, matches, read_json
 
 PROTOCOL = 1  # version of the measurement; increase it when anything is measured differently, to ignore older caches
 BICUBIC = 'Bicubic'
+
+_COST = {'params': NATURAL, 'multi_adds': NATURAL, 'latency': {str: float}}
+_SCORES = {'psnr': {str: float}, 'ssim': {str: float}}
 
 Upscale = Callable[[np.ndarray, str], np.ndarray]  # see _upscale
 
@@ -113,7 +118,7 @@ def _measure_cost(
 ) -> tuple[int, int, float | None]:
     """Return parameters, Multi-Adds and the latency in seconds, None if it is neither in the cache nor measured."""
     path = os.path.join(folder, 'cost.json')
-    cost = _read_record(path, digest=loaded.digest)
+    cost = _read_record(path, _COST, digest=loaded.digest)
     device, latencies = latency.device_name(), cost.setdefault('latency', {})
     must_count, must_time = 'params' not in cost, timed and device not in latencies
     if must_count or must_time:
@@ -148,10 +153,14 @@ def _measure_scores(
 ) -> BenchmarkScores:
     """Return the scores on a benchmark. Images that the cache lacks are measured and written one by one."""
     record, sr_folder = os.path.join(folder, f'{benchmark.name}.json'), os.path.join(folder, benchmark.name)
-    scores = _read_record(record, digest=digest, checksum=benchmark.checksum, scale=benchmark.scale)
+    scores = _read_record(record, _SCORES, digest=digest, checksum=benchmark.checksum, scale=benchmark.scale)
     psnr, ssim = scores.setdefault('psnr', {}), scores.setdefault('ssim', {})
     sr_paths = {name: os.path.join(sr_folder, f'{name}.png') for name in benchmark.images}
-    missing = [name for name, path in sr_paths.items() if not (name in psnr and name in ssim and os.path.isfile(path))]
+    missing = [
+        name
+        for name, path in sr_paths.items()
+        if not (name in psnr and name in ssim and _is_intact(path, benchmark.images[name][0]))
+    ]
     hide = None if progress and missing else True  # None shows the bar on a terminal only
     for name in tqdm(missing, f'{method} on {benchmark.name}', unit='image', leave=False, disable=hide):
         label = f'{name} of {benchmark.name}'
@@ -177,16 +186,36 @@ def _method_folder(cache: str, name: str, digest: str) -> str:
     return known[0] if known else os.path.join(cache, re.sub(r'[^-+.()\w]+', '_', name) + suffix)
 
 
-def _read_record(path: str, **identity: Any) -> dict[str, Any]:
+def _is_intact(path: str, hr: str) -> bool:
+    """Return whether an SR image is in the cache; one that is damaged, or not as large as the HR image, is not."""
+    if not os.path.isfile(path):
+        return False
+    try:
+        if probe_image(path) == probe_image(hr, decode=False, any_mode=True):
+            return True
+        problem = f'{path} has another size than {hr}'
+    except InputError as error:
+        problem = str(error)
+    logging.getLogger('basicsr').warning(f'{problem}: this image is measured again.')
+    return False
+
+
+def _read_record(path: str, form: dict[str, Any], **identity: Any) -> dict[str, Any]:
     """Return the contents of a JSON file if they are valid for ``identity``, else a new record with ``identity``."""
     identity['protocol'] = PROTOCOL
     try:
-        with open(path, encoding='utf-8') as file:
-            record = json.load(file)
-        if all(record[key] == value for key, value in identity.items()):
+        record = read_json(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return identity
+    except (OSError, ValueError) as error:
+        problem = one_line(error)
+    else:
+        if isinstance(record, dict) and any(record.get(key, value) != value for key, value in identity.items()):
+            return identity  # measured of something else, or in another way
+        if matches(record, form) and identity.keys() <= record.keys():
             return record
-    except (OSError, ValueError, KeyError, TypeError):  # missing, damaged, or written by another program
-        pass
+        problem = 'it is not a record of results'
+    logging.getLogger('basicsr').warning(f'{path} is damaged ({problem}): its results are measured again.')
     return identity
 
 

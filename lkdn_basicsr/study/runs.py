@@ -1,5 +1,6 @@
 """The runs of a study: their option files, read and checked together, and the record of each run."""
 
+import dataclasses
 import json
 import os
 import re
@@ -12,7 +13,7 @@ from typing import Any
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
 from lkdn_basicsr.checkpoints import list_training_states
-from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.errors import InputError, one_line
 from lkdn_basicsr.files import write_file
 from lkdn_basicsr.options.check_data import check_data
 from lkdn_basicsr.options.check_networks import check_checkpoints, check_networks
@@ -28,12 +29,27 @@ from lkdn_basicsr.options.option_file import (
     read_option_file,
 )
 from lkdn_basicsr.options.parse import set_derived_options, set_num_gpu
+from lkdn_basicsr.structure import NATURAL, is_plain, matches, read_json
 
 MIN_CURVE_POINTS = 20
 # Options that may change when a run is continued: they do not affect what it has already learned.
 LOADING = ('num_worker_per_gpu', 'prefetch_mode', 'num_prefetch_queue', 'pin_memory', 'persistent_workers')
 CHANGEABLE = ['train:total_iter', 'val:val_freq', 'val:pbar', 'logger:*', 'dist_params*']
 CHANGEABLE += [f'datasets:train:{name}' for name in LOADING]
+
+
+@dataclasses.dataclass
+class Record:
+    """What a study records of a run, in ``study.json``."""
+
+    options: dict[str, Any]  # of the option file, with the settings of the study
+    trained: bool = False
+    seconds: float | None = None  # of the training; None if they are not known
+    curves: dict[str, list[tuple[int, float]]] = dataclasses.field(default_factory=dict)  # see StudyRun.read_events
+
+
+_STARTED = {'options': {'train': {'total_iter': NATURAL}}}
+_TRAINED = _STARTED | {'seconds': float | None, 'curves': {str: [(NATURAL, float)]}}
 
 
 class StudyRun:
@@ -57,25 +73,36 @@ class StudyRun:
         fused = os.path.join(models, 'net_g_latest_fused.pth')
         return fused if os.path.isfile(fused) else os.path.join(models, 'net_g_latest.pth')
 
-    def read_record(self) -> dict[str, Any]:
-        """Return ``options`` and, after the training, ``seconds`` and ``curves``; empty if the run was not started."""
+    def read_record(self) -> 'Record | None':
+        """Return the record of the run, or None if it was not started."""
         try:
-            with open(self.record_file, encoding='utf-8') as file:
-                return json.load(file)
+            contents = read_json(self.record_file)
         except (FileNotFoundError, NotADirectoryError):
-            return {}
+            return None
         except (OSError, ValueError) as error:
-            fix = f'remove {self.folder} to train this run again'
-            raise InputError(f'{self.record_file} cannot be read ({error}): {fix}') from None
+            raise self._unreadable(one_line(error)) from None
+        trained = isinstance(contents, dict) and 'seconds' in contents
+        if not matches(contents, _TRAINED if trained else _STARTED) or not is_plain(contents):
+            raise self._unreadable('it is not the record of a run')
+        if not trained:
+            return Record(contents['options'])
+        curves = {name: [(step, value) for step, value in points] for name, points in contents['curves'].items()}
+        return Record(contents['options'], True, contents['seconds'], curves)
 
-    def write_record(self, record: dict[str, Any]) -> None:
-        write_file(self.record_file, json.dumps(record, indent=1).encode())
+    def _unreadable(self, reason: str) -> InputError:
+        return InputError(f'{self.record_file} cannot be read ({reason}): remove {self.folder} to train this run again')
 
-    def prepare(self) -> dict[str, Any]:
+    def write_record(self, record: 'Record') -> None:
+        contents: dict[str, Any] = {'options': record.options}
+        if record.trained:
+            contents |= {'seconds': record.seconds, 'curves': record.curves}
+        write_file(self.record_file, json.dumps(contents, indent=1).encode())
+
+    def prepare(self) -> 'Record':
         """Write the option file of the trainer and return the record, which is a new one if the options changed."""
         record, options = self.read_record(), plain(self.option_file.opt)
-        if record.get('options') != options:
-            record = {'options': options}
+        if record is None or record.options != options:
+            record = Record(options)
             # The trainer renames an experiment's folder that lacks this one.
             os.makedirs(os.path.join(self.folder, 'models'), exist_ok=True)
             self.write_record(record)
@@ -86,15 +113,15 @@ class StudyRun:
     def check_record(self) -> None:
         """Raise InputError if the run was started with other options, with more iterations, or not by a study."""
         record = self.read_record()
-        if not record:
+        if record is None:
             if list_training_states(os.path.join(self.folder, 'training_states')):
                 raise InputError(f'{self.folder} contains a training that no study started: give another --out')
             return
         fix = f'give another --out, or remove {self.folder} to train this run again'
-        for name, old, new in changes(record['options'], plain(self.option_file.opt)):
+        for name, old, new in changes(record.options, plain(self.option_file.opt)):
             if not any(fnmatchcase(name, pattern) for pattern in CHANGEABLE):
                 raise InputError(f'{self.name} was started with {name}: {old}, and cannot continue with {new}: {fix}')
-        old = record['options']['train']['total_iter']
+        old = record.options['train']['total_iter']
         if self.iterations < old:
             raise InputError(f'{self.name} was started with {old} iterations, more than {self.iterations}: {fix}')
 
@@ -145,7 +172,9 @@ def list_option_files(paths: list[str]) -> list[str]:
 
 
 def _natural_key(name: str) -> list[tuple[bool, int, str]]:
-    return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r'(\d+)', name) if part]
+    return [
+        (not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r'(\d+)', name) if part
+    ]
 
 
 def read_runs(paths: list[str], out: str, iterations: int | None = None, forced: Sequence[str] = ()) -> list[StudyRun]:

@@ -63,11 +63,12 @@ class Study:
     def train(self, run: StudyRun) -> None:
         """Train a run to its end, unless it has been trained before."""
         record = run.prepare()
-        if 'seconds' in record:
+        if record.trained:
             return
         self._log(run, f'training on rank {self.ranks.launch.rank}')
         self.trainer.train(run, os.path.join(run.folder, 'study.log') if self._is_distributed else None)
-        record['seconds'], record['curves'] = run.read_events()
+        record.seconds, record.curves = run.read_events()
+        record.trained = True
         run.write_record(record)
 
     def _claim_next(self, runs: list[StudyRun]) -> tuple[StudyRun, FolderLock]:
@@ -106,9 +107,9 @@ class Study:
 def measure_run(run: StudyRun, benchmarks: list[Benchmark], progress: bool, timed: bool = False) -> Result:
     """Measure a trained run; results that were measured before come from the cache."""
     record = run.read_record()
+    assert record is not None  # the run was trained
     result = measure(run.checkpoint, benchmarks, run.scale, _cache(run.out), run.name, progress, timed)
-    result.seconds = record['seconds']
-    result.curves = {name: [tuple(point) for point in points] for name, points in record['curves'].items()}
+    result.seconds, result.curves = record.seconds, record.curves
     return result
 
 

@@ -12,12 +12,11 @@ from basicsr.models.base_model import BaseModel
 from lkdn_basicsr.checkpoints import describe_problem, iteration_of, list_training_states
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.options.diff import plain
-from lkdn_basicsr.structure import is_plain, matches
+from lkdn_basicsr.structure import NATURAL, is_plain, matches
 from lkdn_basicsr.training.distributed import Ranks
 
 VERSION = 1  # of the training states; increase it when an older release would misread what is saved
 TrainingState: TypeAlias = dict[str, Any]  # entries as in _REQUIRED and, unless BasicSR wrote it, in _OPTIONAL
-_NUMBER = range(10**15)
 _RANDOM = {
     'python': {'version': int, 'state': torch.Tensor, 'gauss': float | None},
     'numpy': {'state': torch.Tensor, 'position': range(625), 'has_gauss': range(2), 'cached': float},
@@ -26,25 +25,25 @@ _RANDOM = {
 }
 _OPTIONS = {
     'train': {'optim_g': {'type': str}, 'scheduler': {'type': str}, 'warmup_iter': int | None},
-    'manual_seed': _NUMBER,
+    'manual_seed': NATURAL,
 }
 _REQUIRED = {
-    'epoch': _NUMBER,
-    'iter': _NUMBER,
+    'epoch': NATURAL,
+    'iter': NATURAL,
     'optimizers': [{'state': dict, 'param_groups': [dict]}],
-    'schedulers': [{'last_epoch': _NUMBER}],
+    'schedulers': [{'last_epoch': NATURAL}],
 }
 _OPTIONAL = {
-    'version': _NUMBER,
+    'version': NATURAL,
     'optimizer_names': [str],
     'best_metric_results': {str: {str: {'better': str, 'val': float, 'iter': range(-1, 10**15)}}},
     'random': [_RANDOM],
     'files': {str: str},
-    'validated': _NUMBER,
+    'validated': NATURAL,
     'finished': bool,
     'options': _OPTIONS,
-    'global_batch': _NUMBER,
-    'tensorboard': {str: _NUMBER},
+    'global_batch': NATURAL,
+    'tensorboard': {str: NATURAL},
 }
 
 
@@ -76,7 +75,7 @@ def parse(contents: dict[Any, Any], path: str) -> TrainingState:
     """
     if any(name not in contents for name in _REQUIRED):
         raise InputError(f'{path} is no training state of BasicSR: give one of experiments/NAME/training_states')
-    if matches(contents.get('version'), _NUMBER) and contents['version'] > VERSION:
+    if matches(contents.get('version'), NATURAL) and contents['version'] > VERSION:
         raise InputError(f'{path} was written by a newer release: update lkdn_basicsr')
     state = {name: value for name, value in contents.items() if value is not None or name in _REQUIRED}
     for name, form in (_REQUIRED | _OPTIONAL).items():

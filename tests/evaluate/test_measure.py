@@ -124,13 +124,47 @@ def test_a_killed_measurement_continues(monkeypatch):
     assert scores.ssim == expected.ssim
 
 
-@pytest.mark.parametrize('contents', ['', '{', '[]', '{"psnr": {}}', None])
-def test_a_damaged_cache_is_replaced(contents, one):
+DAMAGED = ['', '{', '[]', '3', '"x"', '\xff', '[' * 100_000, '{"protocol": ' + '1' * 5000 + '}', '{"psnr": {}}']
+
+
+@pytest.mark.parametrize('contents', DAMAGED, ids=lambda contents: contents[:9])
+def test_a_damaged_cache_is_replaced(contents, one, caplog):
     first = measure('small.pth', [one], 4, 'cache').scores
-    for path in Path('cache').rglob('*.json' if contents is not None else 'p1.png'):
-        path.unlink() if contents is None else path.write_text(contents)
+    for path in Path('cache').rglob('*.json'):
+        path.write_bytes(contents.encode('latin-1'))
     assert measure('small.pth', [one], 4, 'cache').scores == first
-    assert sorted(os.listdir(first['One'].folder)) == ['p0.png', 'p1.png']
+    for name in ('One', 'cost'):
+        assert f'{name}.json is damaged (' in caplog.text
+    caplog.clear()
+    assert measure('small.pth', [one], 4, 'cache').scores == first and not caplog.text
+
+
+EDITS = {
+    'One': [{'psnr': []}, {'ssim': {'p0': 'x'}}, {'psnr': {'p0': None}}, {'ssim': {'p0': float('nan')}}],
+    'cost': [{'params': 'x'}, {'multi_adds': 1.5}, {'latency': None}, {'latency': {'CPU': '1'}}, {'params': 10**300}],
+}
+
+
+@pytest.mark.parametrize('name, edit', [(name, edit) for name, edits in EDITS.items() for edit in edits])
+def test_an_edited_cache_is_replaced(name, edit, one, caplog):
+    first = measure('small.pth', [one], 4, 'cache')
+    (path,) = Path('cache').rglob(f'{name}.json')
+    path.write_text(json.dumps(json.loads(path.read_text()) | edit))
+    again = measure('small.pth', [one], 4, 'cache')
+    assert (again.scores, again.params, again.multi_adds) == (first.scores, first.params, first.multi_adds)
+    assert f'{name}.json is damaged (it is not a record of results)' in caplog.text
+
+
+def test_a_damaged_image_in_the_cache_is_replaced(one, caplog):
+    first = measure('small.pth', [one], 4, 'cache').scores['One']
+    expected = [Path(first.folder, f'p{i}.png').read_bytes() for i in range(2)]
+    Path(first.folder, 'p0.png').write_bytes(expected[0][:-20])
+    cv2.imwrite(f'{first.folder}/p1.png', np.zeros((3, 4, 3), np.uint8))
+    assert measure('small.pth', [one], 4, 'cache').scores['One'] == first
+    assert [Path(first.folder, f'p{i}.png').read_bytes() for i in range(2)] == expected
+    assert 'p0.png' in caplog.text and 'p1.png has another size than One/GTmod4/p1.png' in caplog.text
+    Path(first.folder, 'p1.png').unlink()
+    assert measure('small.pth', [one], 4, 'cache').scores['One'] == first
 
 
 def test_latency_is_stored_per_device_and_can_be_measured_later(monkeypatch):

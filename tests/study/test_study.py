@@ -252,11 +252,33 @@ def test_invalid_input_is_reported_in_one_line_and_nothing_is_written(prepared_s
     assert snapshot(prepared_study) == before
 
 
+STARTED = {'options': {'train': {'total_iter': ITERATIONS}}}
+RECORDS = [
+    *('', '{', '3', 'null', '[' * 100_000, '{"options": ' + '1' * 5000 + '}'),
+    *({}, {'options': None}, {'options': {}}, {'options': {'train': {'total_iter': 'x'}}}),
+    *(STARTED | {'seconds': value, 'curves': {}} for value in ('x', [], float('nan'))),
+    *(
+        STARTED | {'seconds': 1, 'curves': value}
+        for value in (None, [], {'held': 3}, {'held': [[1]]}, {'held': [[1, 'x']]})
+    ),
+]
+
+
+@pytest.mark.parametrize('record', RECORDS, ids=lambda record: str(record)[:20])
+def test_edited_record_of_a_run_is_reported_and_nothing_is_written(prepared_study, record):
+    path = prepared_study / 'out/experiments/a/study.json'
+    path.write_text(record if isinstance(record, str) else json.dumps(record))
+    before = snapshot(prepared_study)
+    status = study('table', '--iters', ITERATIONS, '--out', 'out')
+    assert re.search(r'error: out/experiments/a/study.json cannot be read \(.+\): remove out/experiments/a to', status)
+    assert '\n' not in status and snapshot(prepared_study) == before
+
+
 def test_option_files_are_in_natural_order(tmp_path):
-    for name in ('10_x.yml', '9_y.yml', 'b.yml', 'a.yaml', 'notes.txt', '.hidden.yml'):
+    for name in ('10_x.yml', '9_y.yml', '9²1.yml', 'b.yml', 'a.yaml', 'notes.txt', '.hidden.yml'):
         (tmp_path / name).touch()
     names = [os.path.basename(file) for file in list_option_files([str(tmp_path)])]
-    assert names == ['9_y.yml', '10_x.yml', 'a.yaml', 'b.yml']
+    assert names == ['9_y.yml', '9²1.yml', '10_x.yml', 'a.yaml', 'b.yml']
 
 
 @pytest.mark.parametrize('prefix', ['', 'options/'])
