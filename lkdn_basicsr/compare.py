@@ -71,6 +71,7 @@ def compare(arguments: argparse.Namespace) -> None:
     named_files = [split_name(model) for model in arguments.models]
     names = method_names(named_files)
     networks = [load(path, scale) for _, path in named_files]
+    others = published.read(scale, [benchmark.name for benchmark in benchmarks])
     latency.device()  # raises if the GPU cannot be used
     check_writable(out)
 
@@ -79,7 +80,6 @@ def compare(arguments: argparse.Namespace) -> None:
         results = [measure_bicubic(benchmarks, scale, cache, progress=True)]
         for network, name in zip(networks, names):
             results.append(measure(network, benchmarks, scale, cache, name, progress=True))
-        others = published.read(scale, [benchmark.name for benchmark in benchmarks])
         write_report(out, f'Super-resolution ×{scale}', results, benchmarks, others, regions)
     print(f'{markdown(results)}\nThe page: {os.path.join(out, "index.html")}')
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import yaml
 
+from lkdn_basicsr.errors import InputError, one_line
+
 FILE = os.path.join(os.path.dirname(__file__), 'published.yml')
 _ALIASES = {'b100': 'bsd100', 'bsds100': 'bsd100', 'cbsd100': 'bsd100'}
 
@@ -29,19 +31,33 @@ def read(scale: int | None = None, names: Sequence[str] | None = None) -> list[P
         scale: Only results at this scale; None for all.
         names: Only results on these benchmarks, returned under these names; None for all. B100 is BSD100; case and
             punctuation do not matter. Methods without results on any of them are left out.
+
+    Raises:
+        InputError: The file was edited or damaged.
     """
     entries = []
-    with open(FILE, encoding='utf-8') as file:
-        blocks = yaml.safe_load(file)
-    for block in blocks:
-        for method, method_scale, params, multi_adds, *cells in block['rows']:
-            sets = {name: _scores(cell) for name, cell in zip(block['sets'], cells) if cell}
-            if names is not None:
-                known = {_normalize(name): scores for name, scores in sets.items()}
-                sets = {name: known[_normalize(name)] for name in names if _normalize(name) in known}
-            if sets and scale in (None, method_scale):
+    for entry in _read_file():
+        sets = entry.sets
+        if names is not None:
+            known = {_normalize(name): scores for name, scores in sets.items()}
+            sets = {name: known[_normalize(name)] for name in names if _normalize(name) in known}
+        if sets and scale in (None, entry.scale):
+            entries.append(dataclasses.replace(entry, sets=sets))
+    return entries
+
+
+def _read_file() -> list[Published]:
+    entries = []
+    try:
+        with open(FILE, encoding='utf-8') as file:
+            blocks = yaml.safe_load(file)
+        for block in blocks:
+            for method, scale, params, multi_adds, *cells in block['rows']:
                 counts = round(params * 1e3), round(multi_adds * 1e9)
-                entries.append(Published(method, method_scale, *counts, sets, block['source']))
+                sets = {name: _scores(cell) for name, cell in zip(block['sets'], cells) if cell}
+                entries.append(Published(method, scale, *counts, sets, block['source']))
+    except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise InputError(f'{FILE} is damaged ({one_line(error)}): install lkdn_basicsr again') from None
     return entries
 
 

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import pytest
 import yaml
 
+from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.evaluate import published
 
 
@@ -28,3 +30,16 @@ def test_by_scale_and_benchmark():
     (bsrn,) = (entry for entry in published.read(4, ['B100']) if entry.method == 'BSRN')
     assert bsrn.sets == {'B100': (27.65, 0.7387)}
     assert published.read(4, ['mine']) == []
+
+
+ROWS = '- {{source: x, sets: [Set5], rows: [{}]}}'
+CONTENTS = ['', '3', '{', '[' * 3000, '- {}', ROWS.format('3'), ROWS.format('[LKDN, 4, x, 1, 30/0.9]')]
+
+
+@pytest.mark.parametrize('contents', CONTENTS + [ROWS.format('[LKDN, 4, 1, 1, 30]'), None], ids=str)
+def test_damaged_file_is_reported(tmp_path, monkeypatch, contents):
+    monkeypatch.setattr(published, 'FILE', str(tmp_path / 'published.yml'))
+    if contents is not None:
+        (tmp_path / 'published.yml').write_text(contents)
+    with pytest.raises(InputError, match='published.yml is damaged .*: install'):
+        published.read()
