@@ -89,4 +89,6 @@ def parse_run(root_path, is_train, *argv):
     """Return the options of a run, as ``train`` and ``test`` parse them."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(sys, 'argv', ['x', '-opt', *map(str, argv)])
-        return Run().parse_options(str(root_path), is_train)[0]
+        run = Run()
+        with run.held:
+            return run.parse_options(str(root_path), is_train)[0]

@@ -190,7 +190,9 @@ def test_restarted_ranks_resume(home, monkeypatch):
     for count in '01':
         monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', count)
         monkeypatch.setattr(sys, 'argv', ['train', '-opt', 'train.yml'])
-        assert Run().parse_options(str(home))[0]['auto_resume'] is (count == '1')
+        run_ = Run()
+        with run_.held:
+            assert run_.parse_options(str(home))[0]['auto_resume'] is (count == '1')
 
 
 def test_only_the_first_rank_reports_invalid_arguments(monkeypatch, capsys):
