@@ -1,7 +1,8 @@
 """The exception for invalid input (an option, a file, a folder, a command line), and parts of its messages."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 
 class InputError(ValueError):
@@ -40,6 +41,21 @@ def one_line(error: BaseException | str) -> str:
     text = ' '.join(str(error).split()).rstrip('.') or type(error).__name__
     # Messages of InputError end with the fix; those of others may be pages.
     return text if isinstance(error, InputError) or len(text) <= 200 else f'{text[:197]}...'
+
+
+def raise_all(summary: str, problems: list[str], log: Callable[[str], None] = lambda line: None) -> NoReturn:
+    """Raise InputError with ``summary``, as in "3 files are damaged; copy them again:", and the first ten problems.
+
+    If there are more, all of them are logged before, one in a line.
+    """
+    if len(problems) == 1:
+        raise InputError(f'{summary} {problems[0]}')
+    shown = ' '.join(f'({n}) {problem}' for n, problem in enumerate(problems[:10], 1))
+    if len(problems) > 10:
+        for problem in problems:
+            log(printable(problem))
+        shown += f' … and {len(problems) - 10:,} more'
+    raise InputError(f'{summary} {shown}')
 
 
 def printable(text: object) -> str:

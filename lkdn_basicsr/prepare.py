@@ -97,7 +97,7 @@ def _verify(args: argparse.Namespace) -> None:
     from lkdn_basicsr.data.prepare.verify import verify
 
     for store in args.store:
-        verify(store, progress=True)
+        verify(store, progress=True, log=print)
         print(f'{store} is intact.')
 
 

@@ -1,5 +1,6 @@
 """Convert a folder of HR images to the benchmark folders that test option files name: ``GTmodX`` and ``LRbicxX``."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ import tqdm
 
 from lkdn_basicsr.data.image_files import list_images, probe_image, read_image
 from lkdn_basicsr.data.imresize import Edges, imresize
-from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.errors import InputError, raise_all
 from lkdn_basicsr.files import partial_folder, replace, sync_folder
 from lkdn_basicsr.locks import FolderLock
 
@@ -62,7 +63,7 @@ def prepare_benchmark(
             problems.append(str(error))
     if problems:
         summary = f'{len(problems)} images cannot be used; fix or remove them, then run this again:'
-        raise InputError('\n  '.join([summary, *problems]))
+        raise_all(summary, problems, log)
     try:
         with lock:
             # Another process may have made some of them in the meantime.
@@ -76,16 +77,18 @@ def prepare_benchmark(
 
 def _write(images: dict[str, str], folders: list[tuple[str, str, int]], edges: Edges, progress: bool) -> None:
     partial = [partial_folder(path) for path, *_ in folders]
-    for folder in partial:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.makedirs(folder)
-    for name, path in tqdm.tqdm(images.items(), 'Preparing', unit='image', disable=not progress):
-        image = read_image(path, 'bgr')
-        for folder, (_, kind, scale) in zip(partial, folders, strict=True):
-            height, width = (side - side % scale for side in image.shape[:2])
-            gt = np.ascontiguousarray(image[:height, :width])
-            png = cv2.imencode('.png', gt if kind == 'GTmod' else imresize(gt, 1 / scale, edges))[1]
-            replace(os.path.join(folder, f'{name}.png'), png.tobytes())
-    for folder, (path, *_) in zip(partial, folders, strict=True):
-        os.rename(folder, path)
-        sync_folder(os.path.dirname(path))
+    with contextlib.ExitStack() as stack:
+        for folder in partial:
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)  # after an error, or it would fill the disk
+            shutil.rmtree(folder, ignore_errors=True)
+            os.makedirs(folder)
+        for name, path in tqdm.tqdm(images.items(), 'Preparing', unit='image', disable=not progress):
+            image = read_image(path, 'bgr')
+            for folder, (_, kind, scale) in zip(partial, folders, strict=True):
+                height, width = (side - side % scale for side in image.shape[:2])
+                gt = np.ascontiguousarray(image[:height, :width])
+                png = cv2.imencode('.png', gt if kind == 'GTmod' else imresize(gt, 1 / scale, edges))[1]
+                replace(os.path.join(folder, f'{name}.png'), png.tobytes())
+        for folder, (path, *_) in zip(partial, folders, strict=True):
+            os.rename(folder, path)
+            sync_folder(os.path.dirname(path))

@@ -23,6 +23,11 @@ Index = tuple[dict[str, Any], dict[str, str]]  # content of index.json; file nam
 _CHANGED = 'The entries of a store changed while it was written; delete it and prepare it again.'
 
 
+def is_utf8(text: str) -> bool:
+    """Return whether a text from the file system, see ``os.fsdecode``, can be written as UTF-8."""
+    return not any('\ud800' <= char <= '\udfff' for char in text)
+
+
 class RawFormat:
     """One entry per image, see `raw_store`."""
 
@@ -37,7 +42,7 @@ class RawFormat:
 
     def check(self, name: str, shape: Shape) -> str | None:
         """Return why an image of this name and (height, width) cannot be stored; None where it can."""
-        return None
+        return None if is_utf8(name) else 'has a name that is not UTF-8, which index.json requires; rename it'
 
     def entries(self, shape: Shape) -> int:
         """Return the number of entries of an image of this (height, width)."""

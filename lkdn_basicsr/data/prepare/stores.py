@@ -13,12 +13,12 @@ from typing import Any, Literal
 import numpy as np
 
 from lkdn_basicsr.data.image_files import ImagePair, pair_images
-from lkdn_basicsr.data.prepare.formats import PngFormat, RawFormat, StoreFormat
+from lkdn_basicsr.data.prepare.formats import PngFormat, RawFormat, StoreFormat, is_utf8
 from lkdn_basicsr.data.prepare.store_writer import finished_settings, is_finished, partial_settings
 from lkdn_basicsr.data.prepare.workers import Plan, check_images, count_cores
 from lkdn_basicsr.data.prepare.write_stores import bytes_on_disk, format_bytes, write_stores
 from lkdn_basicsr.data.raw_store import read_index
-from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.errors import InputError, raise_all
 from lkdn_basicsr.locks import FolderLock
 
 # The datasets of the paper: their training images, and where their archives have HR and LR.
@@ -107,6 +107,8 @@ def prepare_stores(found: FoundImages, out: str, prefix: str, options: StoreOpti
         InputError: Images that cannot be used, other settings than a store was made with, too little space, a full
             disk, a worker that was killed, another process that writes to ``out``.
     """
+    if not is_utf8(os.path.abspath(out)):
+        raise InputError(f'--out: {out} is not UTF-8, which LMDB requires; choose another folder.')
     lock = FolderLock(out)
     lock.check_free()  # before the images are checked, which takes long
     # The order of BasicSR's listing of sub-images, so that both formats have the same windows in the same order.
@@ -134,7 +136,7 @@ def prepare_stores(found: FoundImages, out: str, prefix: str, options: StoreOpti
         count = f'{len(problems)} problem{"s" * (len(problems) > 1)} with the images'
         option = ', or add --allow-missing where they are only missing' if found.missing else ''
         summary = f'{count}; fix or remove them{option}, then run this again:'
-        raise InputError('\n  '.join([summary, *problems]))
+        raise_all(summary, problems, options.log)
     if unfinished:
         with lock:
             unfinished = _unfinished(stores)  # another process may have finished them in the meantime

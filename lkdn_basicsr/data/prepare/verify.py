@@ -12,14 +12,14 @@ from lkdn_basicsr.data import raw_store
 from lkdn_basicsr.data.image_files import png_chunks
 from lkdn_basicsr.data.lmdb_file import locate
 from lkdn_basicsr.data.prepare.formats import PNG_FORMAT, PngFormat
-from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.errors import InputError, raise_all
 
 # Key of an entry to its name, and a function that raises ValueError if its value is damaged.
 Checks = dict[bytes, tuple[str, Callable[[memoryview], Any]]]
 
 
-def verify(path: str, progress: bool = False) -> None:
-    """Check a store of either format; raise InputError if something is missing or damaged, and list all of it."""
+def verify(path: str, progress: bool = False, log: Callable[[str], None] = lambda line: None) -> None:
+    """Check a store of either format; raise InputError if something is missing or damaged, see `raise_all`."""
     index = raw_store.read_index(path)
     problems = []
     if index.get('format') == raw_store.FORMAT:
@@ -36,7 +36,7 @@ def verify(path: str, progress: bool = False) -> None:
     problems += _check_values(path, checks, progress)
     if problems:
         summary = f'{path} is damaged ({len(problems)} of its entries); copy or prepare it again:'
-        raise InputError('\n  '.join([summary, *problems]))
+        raise_all(summary, problems, log)
 
 
 def _raw_checks(store: raw_store.RawStore) -> Checks:

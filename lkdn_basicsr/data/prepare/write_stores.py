@@ -17,6 +17,7 @@ from lkdn_basicsr.data.prepare.formats import Places
 from lkdn_basicsr.data.prepare.store_writer import StoreWriter
 from lkdn_basicsr.data.prepare.workers import Plan, encode, estimate, shared_memory, slot_bytes, start_workers
 from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.files import partial_folder
 
 COMMIT_BYTES = 64 << 20
 
@@ -27,13 +28,12 @@ def write_stores(plan: Plan, stores: dict[int, tuple[str, dict[str, Any]]], log:
     Raises:
         InputError: Too little space, a full disk, an image that cannot be decoded, a worker that was killed.
     """
-    needed = _estimate_disk(plan, list(stores))
+    _check_free_space([path for path, _ in stores.values()], _estimate_disk(plan, list(stores)), log)
     with contextlib.ExitStack() as stack:
         writers = {
             scale: stack.enter_context(StoreWriter(*store, _map_size(plan, scale))) for scale, store in stores.items()
         }
         done = {scale: _count_committed(plan, writer, scale) for scale, writer in writers.items()}
-        _check_free_space(list(writers.values()), needed, log)
         if any(done.values()):
             log(f'Resuming after {min(done.values()):,} of {len(plan.images):,} images.')
         _write_images(plan, writers, done)
@@ -113,9 +113,10 @@ def _count_committed(plan: Plan, writer: StoreWriter, scale: int) -> int:
     return ends.index(committed)
 
 
-def _check_free_space(writers: list[StoreWriter], needed: int, log: Callable[[str], None]) -> None:
-    folder = os.path.dirname(writers[0].path)
-    written = sum(bytes_on_disk(os.path.join(writer.partial, 'data.mdb')) for writer in writers)
+def _check_free_space(paths: list[str], needed: int, log: Callable[[str], None]) -> None:
+    folder = os.path.dirname(paths[0])
+    partial = [os.path.join(partial_folder(path), 'data.mdb') for path in paths]
+    written = sum(bytes_on_disk(data) for data in partial if os.path.exists(data))
     free = shutil.disk_usage(folder).free
     log(f'The stores take {format_bytes(needed)} in {folder}, where {format_bytes(free)} are free.')
     if needed - written > free:

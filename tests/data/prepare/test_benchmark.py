@@ -1,3 +1,4 @@
+import errno
 import itertools
 import os
 
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 
 from lkdn_basicsr.data import imresize
+from lkdn_basicsr.data.prepare import benchmark
 from lkdn_basicsr.data.prepare.benchmark import prepare_benchmark
 from lkdn_basicsr.errors import InputError
 from tests.support.images import write_images
@@ -41,6 +43,23 @@ def test_a_second_run_changes_nothing_and_other_images_are_refused(tmp_path, hr)
     with pytest.raises(InputError, match='has other images'):
         prepare_benchmark(hr, str(out))
     assert {path: path.stat().st_mtime_ns for path in out.rglob('*')} == before
+
+
+def test_names_that_are_not_utf_8_are_kept(tmp_path, hr):
+    name = os.fsdecode(b'\xff')
+    os.rename(f'{hr}/1.png', f'{hr}/{name}.png')
+    prepare_benchmark(hr, str(tmp_path / name))
+    assert set(os.listdir(tmp_path / name / 'LRbicx4')) == {'0.png', f'{name}.png'}
+
+
+def test_nothing_is_left_behind_after_an_error(tmp_path, hr, monkeypatch):
+    def fail(path, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    monkeypatch.setattr(benchmark, 'replace', fail)
+    with pytest.raises((InputError, OSError), match=os.strerror(errno.ENOSPC)):
+        prepare_benchmark(hr, str(tmp_path / 'set'))
+    assert os.listdir(tmp_path / 'set') == ['.lock']
 
 
 def test_unusable_images_are_listed_together_and_nothing_is_made(tmp_path, hr):
