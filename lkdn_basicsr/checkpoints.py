@@ -51,7 +51,7 @@ def ensure(path: str) -> None:
     InputError if it fails.
     """
     name = os.path.basename(path)
-    if os.path.isfile(path):
+    if os.path.exists(path):
         return
     if name not in OFFICIAL_SHA256:
         known = f'give the path of a .pth file, or one of the names that are downloaded, {", ".join(OFFICIAL_SHA256)}'

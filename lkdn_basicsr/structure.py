@@ -13,17 +13,19 @@ def read_json(path: str) -> Any:
     """Return the contents of a JSON file; OSError if it cannot be read, ValueError if it is not JSON."""
     with open(path, encoding='utf-8') as file:
         try:
-            return json.load(file)
+            contents = json.load(file)
+            json.dumps(contents, ensure_ascii=False).encode()  # fails for halves of characters, which no text contains
         except RecursionError:
             raise ValueError('it is nested too deeply') from None
+    return contents
 
 
 def matches(value: Any, form: Any) -> bool:
     """Return whether a value is of a form.
 
     Args:
-        form: a type, or a union of types; a bool is no ``int``, and an int that is not huge is a ``float``, but NaN is
-            not. A range, for an int in it. ``[form]``, for a list, ``(form, form)``, for one of this length.
+        form: a type, or a union of types; a bool is no ``int``; a ``float`` is an int or a float, infinite ones too,
+            but not NaN, and none that would overflow in sums. A range, for an int in it. ``[form]``, for a list, ``(form, form)``, for one of this length.
             ``{str: form}``, for a dict with any names, ``{name: form}``, for a dict with these entries and any others;
             a missing entry is None.
     """
@@ -42,7 +44,7 @@ def matches(value: Any, form: Any) -> bool:
             return all(isinstance(name, str) and matches(item, form[str]) for name, item in value.items())
         return all(matches(value.get(name), part) for name, part in form.items())
     if form is float:
-        return type(value) is float and not math.isnan(value) or type(value) is int and abs(value) < 1 << 53
+        return type(value) in (int, float) and (abs(value) < 1e15 or abs(value) == math.inf)
     if form is int:
         return type(value) is int
     return isinstance(value, form)

@@ -26,7 +26,8 @@ def plot_complexity(results: Sequence[Result], published: Sequence[Published], b
     """Plot the mean PSNR against Multi-Adds; the area of a bubble is proportional to the number of parameters.
 
     Methods without Multi-Adds, such as bicubic, are dashed lines, in separate axes where they are far below. Measured
-    methods are filled, published ones are hollow and gray. Methods without scores on this benchmark are left out.
+    methods are filled, published ones are hollow and gray. Methods without scores on this benchmark are left out, and
+    those whose PSNR is infinite, because an image is exact.
 
     Args:
         published: At the scale of the results.
@@ -36,6 +37,7 @@ def plot_complexity(results: Sequence[Result], published: Sequence[Published], b
         *((result, result.scores[benchmark].mean_psnr) for result in results if benchmark in result.scores),
         *((entry, entry.sets[benchmark][0]) for entry in published if benchmark in entry.sets),
     ]
+    entries = [(entry, psnr) for entry, psnr in entries if math.isfinite(psnr)]
     most = max((entry.params for entry, _ in entries if entry.params), default=0)
     bubbles: list[Bubble] = []
     lines: list[tuple[str, float]] = []

@@ -132,18 +132,16 @@ def _try_state(opt: dict[str, Any], state: TrainingState, path: str, files: dict
     check_train_blocks(OptionFile(path, RunOptions(train=train), {}, [path]))
     try:
         with warnings.catch_warnings(action='ignore'):
-            rates = _take_step(network, **train, state=state, override=override)
+            _take_step(network, **train, state=state, override=override)
     except Exception as error:  # by torch, for states of any other form
         reason = f'does not fit network_g, train:optim_g and train:scheduler ({one_line(error)})'
         raise InputError(f'{path} {reason}') from None
-    if not all(map(math.isfinite, rates)):
-        raise InputError(f'{path} has a schedule with a learning rate that is NaN or infinite')
 
 
 def _take_step(
     network: nn.Module, optim_g: dict[str, Any], scheduler: dict[str, Any], state: TrainingState, override: bool | None
-) -> list[float]:
-    """Continue a training for a step, with zeros in place of weights and gradients; return the learning rates."""
+) -> None:
+    """Continue a training for a step, with zeros in place of weights and gradients."""
     params = [torch.zeros(p.shape, requires_grad=True) for p in network.parameters() if p.requires_grad]
     name, schedule_name = optim_g.pop('type'), scheduler.pop('type')
     optimizer = optimizers()[name](params, **optim_g)
@@ -154,9 +152,13 @@ def _take_step(
         optimizer.load_state_dict(deepcopy(state['optimizers'][0]))
     for parameter in params:
         parameter.grad = torch.zeros_like(parameter)
+    rates = schedule.get_last_lr()
+    for group, lr in zip(optimizer.param_groups, rates, strict=True):  # as ReparamSRModel does
+        group['lr'] = lr
     optimizer.step()
     schedule.step()
-    return schedule.get_last_lr()
+    if not all(map(math.isfinite, rates + schedule.get_last_lr())):
+        raise ValueError('a learning rate is NaN or infinite')
 
 
 def comparable(opt: dict[str, Any]) -> dict[str, Any]:

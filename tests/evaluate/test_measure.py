@@ -140,7 +140,13 @@ def test_a_damaged_cache_is_replaced(contents, one, caplog):
 
 
 EDITS = {
-    'One': [{'psnr': []}, {'ssim': {'p0': 'x'}}, {'psnr': {'p0': None}}, {'ssim': {'p0': float('nan')}}],
+    'One': [
+        {'psnr': []},
+        {'ssim': {'p0': 'x'}},
+        {'psnr': {'p0': None}},
+        {'ssim': {'p0': float('nan')}},
+        {'psnr': {'p0': 1e308}},
+    ],
     'cost': [{'params': 'x'}, {'multi_adds': 1.5}, {'latency': None}, {'latency': {'CPU': '1'}}, {'params': 10**300}],
 }
 

@@ -48,7 +48,13 @@ def test_bicubic_is_a_dashed_line_also_far_below(tmp_path):
 ONLY = make_method('only', 32)
 
 
-@pytest.mark.parametrize('methods', [[ONLY], [BICUBIC], [BICUBIC, ONLY], [make_method(f'{k}', 32) for k in range(12)]])
+EXACT = make_method('exact', float('inf'))
+
+
+@pytest.mark.parametrize(
+    'methods',
+    [[ONLY], [BICUBIC], [BICUBIC, ONLY], [make_method(f'{k}', 32) for k in range(12)], [ONLY, EXACT], [EXACT]],
+)
 def test_few_methods_and_equal_methods_are_plotted(tmp_path, methods):
     plots.plot_complexity(methods, (), 'Set5', str(tmp_path / 'plot.png'))
     assert cv2.imread(str(tmp_path / 'plot.png')).shape == (1040, 1280, 3)

@@ -261,6 +261,7 @@ RECORDS = [
     *('', '{', '3', 'null', '[' * 100_000, '{"options": ' + '1' * 5000 + '}'),
     *({}, {'options': None}, {'options': {}}, {'options': {'train': {'total_iter': 'x'}}}),
     *(STARTED | {'seconds': value, 'curves': {}} for value in ('x', [], float('nan'))),
+    *(STARTED | {'seconds': 1, 'curves': value} for value in ({'\ud800': []}, {'held': [[1, 1e308]]})),
     *(
         STARTED | {'seconds': 1, 'curves': value}
         for value in (None, [], {'held': 3}, {'held': [[1]]}, {'held': [[1, 'x']]})

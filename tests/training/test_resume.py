@@ -298,6 +298,7 @@ EDITS = {
     'no optimizer': lambda state: state['optimizers'].clear(),
     'empty schedule': lambda state: state['schedulers'][0].clear(),
     'schedule with a method': lambda state: state['schedulers'][0].update(step=5),
+    'schedule at a rate that is text': lambda state: state['schedulers'][0].update(_last_lr=['fast']),
     'schedule of NaN': lambda state: state['schedulers'][0].update(
         _last_lr=[math.nan], gamma=math.nan, milestones={6: 1}
     ),
