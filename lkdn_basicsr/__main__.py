@@ -23,13 +23,13 @@ def main() -> None:
     parser = cli.Parser(prog=PROG, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.description = 'Train, test and compare LKDN super-resolution networks with BasicSR.'
     parser.epilog = f'{commands}\n\nFlags of a command: {PROG}.train --help'
-    _, unknown = parser.parse_known_args()
     with cli.report_errors(PROG):
+        _, unknown = parser.parse_known_args()
         if unknown:
             name = unknown[0].removeprefix('lkdn_basicsr.')
             fix = f'run {PROG}.{name}' if name in COMMANDS else hint(name, [*COMMANDS, '--help'])
             raise InputError(f'{unknown[0]} is not an argument; {fix}')
-    parser.print_help(sys.stdout)
+        parser.print_help(sys.stdout)
 
 
 if __name__ == '__main__':

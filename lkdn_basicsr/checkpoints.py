@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from lkdn_basicsr import files, reparam
-from lkdn_basicsr.errors import InputError, one_line
+from lkdn_basicsr.errors import InputError, one_line, system_error
 
 OFFICIAL_URL = 'https://github.com/stella-von/LKDN/raw/main/experiments/pretrained_models/LKDN'
 OFFICIAL_SHA256 = {
@@ -51,7 +51,7 @@ def ensure(path: str) -> None:
     InputError if it fails.
     """
     name = os.path.basename(path)
-    if os.path.exists(path):
+    if files.exists(path):
         return
     if name not in OFFICIAL_SHA256:
         known = f'give the path of a .pth file, or one of the names that are downloaded, {", ".join(OFFICIAL_SHA256)}'
@@ -66,12 +66,14 @@ def download(url: str, path: str, sha256: str, other: str = '') -> None:
     Raises InputError if it fails; ``other`` names other places to get the file from.
     """
     logging.getLogger('basicsr').warning(f'Downloading {url} to {path}')
-    timeout = socket.getdefaulttimeout()
+    folder, timeout = os.path.dirname(path) or '.', socket.getdefaulttimeout()
+    os.makedirs(folder, exist_ok=True)
     try:
         socket.setdefaulttimeout(30)  # torch.hub sets none, and some firewalls drop packets silently
-        os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
         torch.hub.download_url_to_file(url, path, sha256, progress=sys.stderr.isatty())
     except (OSError, RuntimeError) as error:  # network and HTTP errors are OSErrors, a wrong checksum a RuntimeError
+        if isinstance(error, OSError) and error.errno and system_error(error):  # a full disk
+            raise
         how = f'fetch {url} on another machine, {other}and put it at {path}'
         raise InputError(f'{os.path.basename(path)} could not be downloaded ({error}): {how}') from None
     finally:
@@ -90,16 +92,12 @@ def network_entry(network: nn.Module, options: Mapping[str, Any] | None) -> dict
 def save(contents: Mapping[str, Any], path: str) -> str:
     """Write what :func:`load` can read (tensors, numbers, strings, lists, dicts); return the SHA-256 of the file.
 
-    The write is atomic: a run may be killed, or the disk fill up, at any moment. Raises InputError if it fails.
+    The write is atomic: a run may be killed, or the disk fill up, at any moment. Raises OSError if it fails.
     """
     buffer = io.BytesIO()
     torch.save(contents, buffer)
     checksum = _append_checksum(buffer)
-    try:
-        files.replace(path, buffer.getbuffer())
-    except OSError as error:
-        fix = 'earlier checkpoints are intact; check the disk and its permissions, then resume with --auto_resume'
-        raise InputError(f'{path} could not be written ({error.strerror}): {fix}') from None
+    files.replace(path, buffer.getbuffer())
     return checksum
 
 
@@ -131,8 +129,6 @@ def load(path: str) -> dict[str, Any]:
         file = open(path, 'rb')
     except FileNotFoundError:
         raise InputError(f'checkpoint {path} does not exist: give the path of a .pth file') from None
-    except OSError as error:
-        raise InputError(f'checkpoint {path} cannot be read ({error.strerror}): make it readable') from None
     with file:
         try:
             _verify(file)
@@ -140,6 +136,8 @@ def load(path: str) -> dict[str, Any]:
             with warnings.catch_warnings(action='ignore'):  # about old protocols and layouts, which load or fail anyway
                 checkpoint = torch.load(file, map_location='cpu', weights_only=True)
         except Exception as error:  # torch.load raises whatever zipfile, pickle and the system raise
+            if isinstance(error, OSError) and system_error(error):  # the file may be intact
+                raise
             if 'Weights only' in str(error) and _is_pickle(file):
                 reason = 'contains more than tensors, which could run code when it is loaded'
                 raise InputError(f'checkpoint {path} {reason}: save only its state_dict() with torch.save') from None

@@ -2,13 +2,15 @@
 
 import argparse
 import contextlib
+import io
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from lkdn_basicsr import compat
-from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.errors import InputError, printable, system_error
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,7 +22,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if os.environ.get('RANK', '0') != '0':  # torchrun gives all ranks the same arguments
             sys.exit(2)
-        super().error(message)
+        super().error(printable(message))
 
 
 def build_parser(prog: str | None = None) -> Parser:
@@ -52,11 +54,70 @@ def integer(minimum: int) -> Callable[[str], int]:
 
 @contextlib.contextmanager
 def report_errors(prog: str) -> Iterator[None]:
-    """Report invalid input in one line and exit with status 1; any other exception is a bug and keeps its traceback."""
+    """Report invalid input, and errors of the operating system, in one line and exit with status 1.
+
+    Any other exception is a bug and keeps its traceback. What the command prints is complete when this ends; a name in
+    it that the terminal cannot show does not raise.
+    """
+    _open_streams()
+    thread_hook, threading.excepthook = threading.excepthook, _report_in_thread
     try:
-        compat.check_opencv()
-        yield
-    except InputError as error:
-        sys.exit(f'{prog}: error: {error}')
+        try:
+            yield
+        except SystemExit:  # --help, --check
+            sys.stdout.flush()
+            raise
+        sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if isinstance(error, ImportError):
+            error = _missing_library() or error
+        if isinstance(error, OSError) and error.filename is None and _discard_output(sys.stdout):
+            error.filename = 'standard output'
+        reason = error if isinstance(error, InputError) else system_error(error)
+        if reason is None:
+            raise
+        sys.exit(f'{prog}: error: {printable(reason)}')
+    finally:
+        threading.excepthook = thread_hook
+        for stream in (sys.stdout, sys.stderr):
+            _discard_output(stream)
+
+
+def _missing_library() -> InputError | None:
+    """Return the reason why OpenCV does not load, on which almost every import of this package depends."""
+    try:
+        compat.check_opencv()
+    except InputError as error:
+        return error
+    return None
+
+
+def _open_streams() -> None:
+    """Open streams that were closed before the start; a file would get their numbers, and what is printed."""
+    for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors='backslashreplace')
+
+
+def _discard_output(stream: TextIO) -> bool:
+    """Discard output that cannot be written, to a closed pipe or a full disk; return whether there is any.
+
+    Python would try again at its exit, and print a traceback.
+    """
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return True
+    return False
+
+
+def _report_in_thread(arguments: threading.ExceptHookArgs) -> None:
+    """Print no errors of the system in threads, which pass them on to the main thread, such as TensorBoard's."""
+    if system_error(arguments.exc_value) is None:
+        threading.__excepthook__(arguments)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 
 from lkdn_basicsr import cli
-from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.errors import InputError, printable
 
 PROG = 'python -m lkdn_basicsr.compare'
 EPILOG = """\
@@ -33,9 +33,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    arguments = build_parser().parse_args()
     with cli.report_errors(PROG):
-        compare(arguments)
+        compare(build_parser().parse_args())
 
 
 def compare(arguments: argparse.Namespace) -> None:
@@ -45,8 +44,8 @@ def compare(arguments: argparse.Namespace) -> None:
         arguments: See :func:`build_parser`. The subfolder ``methods`` of ``--out`` is the cache of results.
 
     Raises:
-        InputError: An argument or the GPU cannot be used, the report cannot be written, or another process writes to
-            ``--out``.
+        InputError: An argument or the GPU cannot be used, or another process writes to ``--out``.
+        OSError: The report cannot be written.
     """
     # Imported here, so that cli.report_errors reports an OpenCV that does not load.
     from lkdn_basicsr.evaluate import latency, published
@@ -81,7 +80,7 @@ def compare(arguments: argparse.Namespace) -> None:
         for network, name in zip(networks, names):
             results.append(measure(network, benchmarks, scale, cache, name, progress=True))
         write_report(out, f'Super-resolution ×{scale}', results, benchmarks, others, regions)
-    print(f'{markdown(results)}\nThe page: {os.path.join(out, "index.html")}')
+    print(f'{markdown(results)}\nThe page: {printable(os.path.join(out, "index.html"))}')
 
 
 def split_name(text: str) -> tuple[str | None, str]:

@@ -17,9 +17,9 @@ After an interruption, the same command resumes. Finished stores and folders are
 
 
 def main(arguments: list[str] | None = None) -> None:
-    args = _parse(arguments)
     start = time.time()
     with report_errors(PROG):
+        args = _parse(arguments)
         try:
             args.run(args)
         except KeyboardInterrupt:

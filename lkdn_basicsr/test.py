@@ -8,9 +8,9 @@ PROG = 'python -m lkdn_basicsr.test'
 
 
 def main() -> None:
-    cli.build_parser(PROG).parse_args()  # --help and typos are answered under this name
     with cli.report_errors(PROG):
-        from lkdn_basicsr.training.run import test_pipeline  # needs OpenCV, which report_errors checks
+        cli.build_parser(PROG).parse_args()  # --help and typos are answered under this name
+        from lkdn_basicsr.training.run import test_pipeline  # needs OpenCV, see report_errors
 
         test_pipeline(os.getcwd())
 

@@ -8,9 +8,9 @@ PROG = 'python -m lkdn_basicsr.train'
 
 
 def main() -> None:
-    cli.build_parser(PROG).parse_args()  # --help and typos are answered under this name
     with cli.report_errors(PROG):
-        from lkdn_basicsr.training.run import train_pipeline  # needs OpenCV, which report_errors checks
+        cli.build_parser(PROG).parse_args()  # --help and typos are answered under this name
+        from lkdn_basicsr.training.run import train_pipeline  # needs OpenCV, see report_errors
 
         train_pipeline(os.getcwd())
 

@@ -2,6 +2,7 @@ import csv
 import itertools
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from unittest.mock import Mock
@@ -14,6 +15,7 @@ from lkdn_basicsr import compare, locks
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.evaluate import complexity, measure
 from lkdn_basicsr.locks import FolderLock
+from tests.support.images import NAMES
 from tests.support.networks import randomize, save_checkpoint, small_lkdn
 from tests.support.results import make_benchmark
 from tests.support.runs import snapshot
@@ -94,7 +96,7 @@ def test_everything_is_checked_before_anything_is_measured(folder, capsys):
         ('--region Wave/p1', 'Wave'),
         ('--region Waves/p1:0,0,900,9', 'Waves/p1:0,0,900,9'),
         ('--scale 1', '--scale is 1'),
-        ('--out file/out', 'cannot be written'),
+        ('--out file/out', 'a part of this path is a file'),
     ]:
         error = run(f'--models LKDN.pth --sets Set5 Waves --out out {arguments}')
         assert error.startswith('python -m lkdn_basicsr.compare: error: ') and message in error and '\n' not in error
@@ -108,6 +110,26 @@ def test_a_second_command_is_refused_and_changes_nothing(folder, monkeypatch):
         before = snapshot(folder)
         assert f'out is in use by process {os.getpid()} on ' in run('--models LKDN.pth --sets Set5 --out out')
         assert snapshot(folder) == before
+
+
+def test_images_benchmarks_and_methods_of_any_name(folder, capsys):
+    raw, lines, marks, long = NAMES
+    for kind in ('GTmod4', 'LRbicx4'):
+        for old, new in (('p0', raw), ('p1', long)):
+            os.rename(f'Set5/{kind}/{old}.png', f'Set5/{kind}/{new}.png')
+    os.rename('Set5', marks)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', ['compare', '--models', f'{lines}{raw}=LKDN.pth', '--sets', marks, '--out', 'out'])
+        compare.main()
+    saved = [path for path in (folder / 'out/methods').glob('*/*/*.png') if path.stem in (raw, long)]
+    assert [path.parent.name for path in saved] == [marks] * 4
+    drawn = [path.name for path in (folder / 'out').glob('comparison-*.png')]
+    assert len(drawn) == 2 and all(name.isprintable() for name in drawn)
+    for file in ('table.csv', 'index.html'):
+        (folder / 'out' / file).read_text(encoding='utf-8')
+    heading, _, *rows = (folder / 'out/table.md').read_text().split('\n\n')[0].splitlines()
+    assert len(rows) == 2 and len({len(re.findall(r'(?<!\\)\|', row)) for row in (heading, *rows)}) == 1
+    assert capsys.readouterr().out.startswith(heading)
 
 
 def test_an_interrupted_command(folder, monkeypatch):

@@ -10,6 +10,7 @@ import numpy as np
 from lkdn_basicsr import checkpoints
 from lkdn_basicsr.data.image_files import pair_images, probe_image, read_image
 from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.files import exists
 
 
 @dataclasses.dataclass
@@ -51,7 +52,7 @@ def read_benchmark(folder: str | os.PathLike[str], scale: int) -> Benchmark:
     folder = os.fspath(folder)
     hr_folder, lr_folder = (os.path.join(folder, f'{kind}{scale}') for kind in ('GTmod', 'LRbicx'))
     for path in (hr_folder, lr_folder):
-        if not os.path.isdir(path):
+        if not exists(path):
             raise InputError(
                 f'the benchmark {folder} has no folder {os.path.basename(path)}: prepare it from HR images with '
                 f'python -m lkdn_basicsr.prepare benchmark --hr DIR --out {folder} --scale {scale}'
@@ -93,8 +94,5 @@ def _check_sizes(hr: str, gt_size: tuple[int, ...], lr: str, lq_size: tuple[int,
 
 
 def _checksum(images: dict[str, tuple[str, str]]) -> str:
-    try:
-        lines = [f'{name} {checkpoints.sha256(path)}\n' for name, paths in images.items() for path in paths]
-    except OSError as error:
-        raise InputError(f'{error.filename} cannot be read ({error.strerror}): make it readable') from None
-    return hashlib.sha256(''.join(lines).encode()).hexdigest()
+    lines = [f'{name} {checkpoints.sha256(path)}\n' for name, paths in images.items() for path in paths]
+    return hashlib.sha256(''.join(lines).encode(errors='surrogateescape')).hexdigest()

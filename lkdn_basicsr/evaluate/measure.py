@@ -70,8 +70,8 @@ def measure(
         timed: Measure the latency. Use False while other processes are busy.
 
     Raises:
-        InputError: The file or an image cannot be used, the output is not finite, memory does not suffice, or the cache
-            cannot be written.
+        InputError: The file or an image cannot be used, the output is not finite, or memory does not suffice.
+        OSError: The cache cannot be written.
     """
     loaded = path if isinstance(path, LoadedNetwork) else load(path, scale)
     name = name or loaded.name
@@ -183,7 +183,8 @@ def _method_folder(cache: str, name: str, digest: str) -> str:
     """Return the folder with this digest, whatever the method was called when it was created, or a new path."""
     suffix = f'-{digest[:12]}'
     known = sorted(glob.glob(os.path.join(glob.escape(cache), f'*{suffix}')))
-    return known[0] if known else os.path.join(cache, re.sub(r'[^-+.()\w]+', '_', name) + suffix)
+    stem = re.sub(r'[^-+.()\w]+', '_', name).encode()[:200].decode(errors='ignore')  # a name has up to 255 bytes
+    return known[0] if known else os.path.join(cache, stem + suffix)
 
 
 def _is_intact(path: str, hr: str) -> bool:
@@ -220,4 +221,4 @@ def _read_record(path: str, form: dict[str, Any], **identity: Any) -> dict[str, 
 
 
 def _write_record(path: str, record: dict[str, Any]) -> None:
-    write_file(path, json.dumps(record, indent=1).encode())
+    write_file(path, json.dumps(record, indent=1))

@@ -14,12 +14,14 @@ from lkdn_basicsr.data.image_files import pair_names, probe_image
 from lkdn_basicsr.data.image_sources import FolderSource, Source, is_lmdb, lmdb_entries, read_meta_info
 from lkdn_basicsr.data.raw_store import is_raw_store
 from lkdn_basicsr.errors import InputError, hint, one_line
+from lkdn_basicsr.files import exists
 from lkdn_basicsr.options.option_file import Keys, OptionFile
 from lkdn_basicsr.options.registries import registered
 from lkdn_basicsr.options.schema import PAIRED
 
 # Every byte of a smaller dataset is checked; of a larger one, headers and ends of files.
 DECODE_BELOW = 1 << 30
+MAX_BYTES = 255  # in the name of a file
 _SMALLEST_SIDE = {'calculate_ssim': 11, 'calculate_ssim_pt': 11, 'calculate_niqe': 96}  # in pixels, by metric
 
 
@@ -51,7 +53,7 @@ def check_data(option_file: OptionFile, world_size: int = 1) -> dict[str, int]:
     for phase, dataset in option_file.opt['datasets'].items():
         keys = ('datasets', phase)
         for key, root in dataset.items():
-            if key.startswith('dataroot') and isinstance(root, str) and not os.path.exists(root):
+            if key.startswith('dataroot') and isinstance(root, str) and not exists(root):
                 reason = f'is {root}, which does not exist; correct the path, or put the data there'
                 raise option_file.error((*keys, key), reason)
         if dataset['type'] not in (*PAIRED, 'SingleImageDataset') or dataset['io_backend']['type'] == 'memcached':
@@ -71,6 +73,7 @@ def check_data(option_file: OptionFile, world_size: int = 1) -> dict[str, int]:
             _check_batch(option_file, keys, dataset, len(pairs), samples, world_size)
         else:
             _check_metrics(option_file, phase, [gt for gt, _ in pairs])
+            _check_saved_names(option_file, [lq.name for _, lq in pairs])
             smallest |= _smallest(phase, [lq for _, lq in pairs])
     return smallest
 
@@ -236,6 +239,18 @@ def _check_batch(
     if samples < batch:
         reason = f'is {size}, but {images} images give only {samples} samples for a batch of {batch}; make it smaller'
         raise option_file.error((*keys, 'batch_size_per_gpu'), f'{reason}, or raise dataset_enlarge_ratio')
+
+
+def _check_saved_names(option_file: OptionFile, names: list[str]) -> None:
+    """Check that the names of the images that are saved, IMAGE_ITERATION.png or IMAGE_SUFFIX.png, are not too long."""
+    opt = option_file.opt
+    val = opt.get('val') or {}
+    suffix = str(opt['train']['total_iter']) if opt['is_train'] else val.get('suffix') or opt['name']
+    for name in names if val.get('save_img') else ():
+        saved = f'{os.path.splitext(os.path.basename(name))[0]}_{suffix}.png'
+        if len(os.fsencode(saved)) > MAX_BYTES:
+            reason = f'is true, but {saved} has more than the {MAX_BYTES} bytes of a file name; rename {name}'
+            raise option_file.error(('val', 'save_img'), f'{reason}, or set it to false')
 
 
 def _check_metrics(option_file: OptionFile, phase: str, gt_images: list[_Image]) -> None:

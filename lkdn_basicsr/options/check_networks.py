@@ -14,6 +14,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from lkdn_basicsr import checkpoints
 from lkdn_basicsr.errors import InputError, one_line
+from lkdn_basicsr.files import exists
 from lkdn_basicsr.options.option_file import Keys, OptionFile, format_value
 from lkdn_basicsr.options.registries import registered
 
@@ -137,7 +138,7 @@ def check_checkpoints(option_file: OptionFile, is_train: bool, resuming: bool, f
 
 def _read(option_file: OptionFile, keys: Keys, file: str, read: Callable[..., _Contents], *arguments: Any) -> _Contents:
     """Return what ``read(file, *arguments)`` returns; an error names the option."""
-    if not os.path.exists(file):
+    if not exists(file):
         raise option_file.error(keys, f'is {file}, which does not exist; correct the path or copy the file there')
     if not os.path.isfile(file) or os.path.getsize(file) == 0:
         raise option_file.error(keys, f'is {file}, which is empty or not a file; give a checkpoint')

@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import os
 import re
 from typing import Any
 
@@ -9,9 +10,12 @@ from basicsr.metrics import METRIC_REGISTRY
 from basicsr.models import MODEL_REGISTRY
 from basicsr.utils.registry import ARCH_REGISTRY
 
-from lkdn_basicsr.options.option_file import Keys, OptionFile
+from lkdn_basicsr.options.option_file import Keys, OptionFile, format_value
 from lkdn_basicsr.options.registries import registered
 from lkdn_basicsr.options.schema import CLOSED_MODELS, PAIRED
+
+# Bytes. A file system allows 255, and BasicSR adds to the name of a run, as in train_NAME_20240101_120000.log.
+MAX_NAME = 200
 
 
 def check_relations(option_file: OptionFile, is_train: bool) -> None:
@@ -32,14 +36,21 @@ def check_relations(option_file: OptionFile, is_train: bool) -> None:
 
 
 def _check_names(option_file: OptionFile) -> None:
-    """Check that names can be folders, and that those of benchmarks differ."""
-    names: dict[Keys, str] = {('name',): option_file.opt['name']}
-    names |= {('datasets', phase, 'name'): block['name'] for phase, block in option_file.opt['datasets'].items()}
+    """Check that names can be in the names of folders and files, and that those of benchmarks differ."""
+    opt = option_file.opt
+    names: dict[Keys, str] = {('name',): opt['name']}
+    names |= {('datasets', phase, 'name'): block['name'] for phase, block in opt['datasets'].items()}
+    if (opt.get('val') or {}).get('suffix') is not None:
+        names['val', 'suffix'] = opt['val']['suffix']
     seen: dict[str, str] = {}
     for keys, name in names.items():
-        if re.search(r'[/\\\x00-\x1f]', name) or name in ('.', '..'):
-            raise option_file.error(keys, f'is {name!r}, which cannot name a folder; use letters, digits, - and _')
-        if keys == ('name',) or keys[1] == 'train':
+        if re.search(r'[/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]', name) or name in ('.', '..'):
+            reason = f'is {format_value(name)}, which cannot name a folder or file; use letters, digits, - and _'
+            raise option_file.error(keys, reason)
+        size = len(os.fsencode(name))
+        if size > MAX_NAME:
+            raise option_file.error(keys, f'has {size} bytes; shorten it to at most {MAX_NAME}')
+        if keys[0] != 'datasets' or keys[1] == 'train':
             continue  # a training dataset has no results, whose folders need different names
         if name in seen:
             reason = f'is {name}, as is that of {seen[name]}; their results would be mixed, so rename one'

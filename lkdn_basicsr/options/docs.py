@@ -3,6 +3,7 @@
 ``python -m lkdn_basicsr.options.docs > docs/options.md``
 """
 
+from lkdn_basicsr import cli
 from lkdn_basicsr.options.schema import ABSENT, CLOSED_MODELS, OTHER_DATASETS, REQUIRED, SECTIONS, Option
 
 _HEAD = f"""# Options
@@ -29,7 +30,7 @@ in the base, key by key. Anything else (a value, a list, `~`) replaces what the 
 from the base's replaces it: Adam does not get Adan's three `betas`. A run writes the merged options to a file next to
 its log.
 
-**Command line.** `--force_yml a:b=value` sets an option that the file or its base has; the value is read as YAML.
+**Command line.** `--force_yml a:b=value` sets an option, whether or not the file has it; the value is read as YAML.
 `datasets:test_2=~` leaves a dataset out.
 """
 _KINDS = dict(null='`~`', auto='`auto`', ints='list of int', numbers='list of numbers', texts='list of texts')
@@ -66,4 +67,5 @@ def _row(option: Option) -> str:
 
 
 if __name__ == '__main__':
-    print(render(), end='')
+    with cli.report_errors('python -m lkdn_basicsr.options.docs'):
+        print(render(), end='')

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lkdn_basicsr.errors import InputError, hint, nearest
+from lkdn_basicsr.files import exists
 from lkdn_basicsr.options import safe_yaml
 
 Keys = tuple[str, ...]  # the path of an option: ('train', 'optim_g', 'lr')
@@ -84,7 +85,7 @@ def find_option_file(path: str) -> str:
     Raises:
         InputError: There is neither.
     """
-    found = path if os.path.exists(path) else shipped_option_file(path)
+    found = path if exists(path) else shipped_option_file(path)
     if found is None:
         advice = _advise([path, _shipped_path(path)], 'check the path')
         raise InputError(f'Option file {path} does not exist, neither at that path nor in {SHIPPED_FOLDER}; {advice}')
@@ -144,8 +145,6 @@ def _read_one(path: str) -> OptionFile:
     try:
         with open(path, 'rb') as file:
             text = file.read().decode('utf-8-sig')
-    except OSError as error:
-        raise InputError(f'The option file {path} cannot be read: {error.strerror}') from error
     except UnicodeDecodeError as error:
         raise InputError(f'{path} is not an option file: byte {error.start} is not UTF-8 text') from error
     opt, lines = safe_yaml.load(text, path)
@@ -204,13 +203,14 @@ def _without_places(places: dict[Keys, tuple[str, int]], replaced: set[Keys]) ->
 
 
 def force_options(option_file: OptionFile, entries: Iterable[str] | None) -> None:
-    """Set options from ``--force_yml``, in place.
+    """Set options from ``--force_yml``, in place, whether or not the file has them; ``check_schema`` then checks them.
 
     Args:
-        entries: ``a:b=value``: an option that is in the file, and its value as YAML (``1e-3``, ``~``, ``[1, 2]``).
+        entries: ``a:b=value``: an option and its value as YAML (``1e-3``, ``~``, ``[1, 2]``).
 
     Raises:
-        InputError: An entry has no ``=``, names an option that is not in the file, or has a value that is not YAML.
+        InputError: An entry has no ``=``, is below a value, leaves out a dataset that is not in the file, or has a
+            value that is not YAML.
     """
     place = option_file.path + (' or its base' if len(option_file.files) > 1 else '')
     for entry in entries or ():
@@ -219,15 +219,20 @@ def force_options(option_file: OptionFile, entries: Iterable[str] | None) -> Non
         label = f'--force_yml {entry if len(entry) <= 100 else f"{entry[:97]}..."}'
         if not equals or not all(keys):
             raise InputError(f'{label} is not of the form key:key=value, as in train:ema_decay=0.99')
-        block: Any = None
-        value: Any = option_file.opt
-        for depth, key in enumerate(keys):
-            if not isinstance(value, dict):
+        if keys[0] == 'base':
+            raise InputError(f'{label}: the base is merged before; write it to a file, and give that with -opt')
+        block: Any = option_file.opt
+        for depth, key in enumerate(keys[:-1], 1):
+            if block.get(key) is None:
+                block[key] = OrderedDict()
+                option_file.forced.add(keys[:depth])
+            block = block[key]
+            if not isinstance(block, dict):
                 raise InputError(f'{label}: {":".join(keys[:depth])} in {place} is a value, not a block of options')
-            if key not in value:
-                raise InputError(f'{label}: {":".join(keys[: depth + 1])} is not in {place}; {hint(key, value)}')
-            block, value = value, value[key]
-        block[keys[-1]] = safe_yaml.load(text.strip(), label)[0]
+        value = safe_yaml.load(text.strip(), label)[0]
+        if keys[:-1] == ('datasets',) and value is None and keys[-1] not in block:
+            raise InputError(f'{label}: {name} is not in {place}; {hint(keys[-1], block)}')
+        block[keys[-1]] = value
         option_file.places = _without_places(option_file.places, {keys})
         option_file.forced.add(keys)
 

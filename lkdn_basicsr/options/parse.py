@@ -1,6 +1,7 @@
 """Parsing of option files: read, validated and completed as BasicSR's pipelines expect, before anything is written."""
 
 import os
+import re
 from argparse import Namespace
 from typing import Any
 
@@ -8,6 +9,8 @@ import torch
 
 from lkdn_basicsr.checkpoints import list_training_states
 from lkdn_basicsr.devices import check_cuda
+from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.files import check_writable
 from lkdn_basicsr.options.check_data import check_data
 from lkdn_basicsr.options.check_losses import check_losses
 from lkdn_basicsr.options.check_networks import check_checkpoints, check_networks
@@ -60,8 +63,10 @@ def check_files(option_file: OptionFile, world_size: int, is_train: bool, downlo
 
     Raises:
         InputError: On the first error.
+        OSError: A folder of the run cannot be written to.
     """
     opt = option_file.opt
+    check_outputs(opt, is_train)
     check_networks(option_file)
     if is_train:
         check_losses(option_file, download)
@@ -71,6 +76,28 @@ def check_files(option_file: OptionFile, world_size: int, is_train: bool, downlo
     resumes = is_train and (has_states or opt['path'].get('resume_state') is not None)
     check_checkpoints(option_file, is_train, resumes, download)
     return smallest
+
+
+def check_outputs(opt: dict[str, Any], is_train: bool) -> None:
+    """Check that the folders of a run can be written to, before an earlier run is moved aside.
+
+    Raises:
+        InputError: TensorBoard cannot write to its folder.
+        OSError: A folder cannot be written to.
+    """
+    path = opt['path']
+    folder = path['experiments_root' if is_train else 'results_root']
+    continues = is_train and (path.get('resume_state') or opt['auto_resume'] and os.path.isdir(path['models']))
+    folders = [path['models'], path['training_states'], folder] if continues else []
+    folders.append(os.path.dirname(folder))  # for its lock
+    if is_train and opt['logger'].get('use_tb_logger'):
+        events = os.path.join(os.path.dirname(os.path.dirname(folder)), 'tb_logger', opt['name'])
+        if re.search('[\ud800-\udfff]', events):
+            reason = f'is true, but TensorBoard cannot write to {events}, whose name is not UTF-8'
+            raise InputError(f'logger:use_tb_logger {reason}; rename the folder, or set it to false')
+        folders.append(events if continues else os.path.dirname(events))
+    for folder in folders:
+        check_writable(folder)
 
 
 def set_num_gpu(opt: dict[str, Any], distributed: bool = False) -> list[str]:

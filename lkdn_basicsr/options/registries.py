@@ -24,6 +24,9 @@ def find_registered(
     """Return the registered class or function that the block at ``keys`` names; an error has the nearest name."""
     options, entries = option_file.block(keys), registered(known)
     if type_key not in options:
+        if keys in option_file.forced:  # probably a typo of a block that is in the file
+            others = [name for name in option_file.block(keys[:-1]) if name != keys[-1]]
+            raise option_file.error(keys, f'is new and has no {type_key}; {hint(keys[-1], others)}')
         raise option_file.error(keys, f'has no {type_key}; add the name of a {kind}')
     name = options[type_key]
     if not isinstance(name, str) or name not in entries:

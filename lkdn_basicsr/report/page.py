@@ -43,7 +43,8 @@ def write_page(
         figures: By heading, a PNG file and its caption.
 
     Raises:
-        InputError: An image is missing, or the page cannot be written.
+        InputError: An image is missing.
+        OSError: The page cannot be written.
     """
     names = [benchmark.name for benchmark in benchmarks]
     costs, note = table.cost_columns(results), table.protocol(results)
@@ -65,7 +66,7 @@ def write_page(
         figures={heading: _figure(*figure) for heading, figure in figures.items()},
         data=_data(results, benchmarks, regions),
     )
-    write_file(path, page.encode())
+    write_file(path, page)
 
 
 def _table(

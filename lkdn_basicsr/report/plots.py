@@ -59,7 +59,7 @@ def plot_complexity(results: Sequence[Result], published: Sequence[Published], b
         line_axes = [low if low is not None and psnr < main.get_ylim()[0] else main for _, psnr in lines]
         notes = [_add_line(axes, *line) for axes, line in zip(line_axes, lines)]
         (main if low is None else low).set_xlabel('Multi-Adds of a 1280×720 output (G)')
-        main.set_ylabel(f'PSNR on {benchmark} (dB)', parse_math=False)
+        main.set_ylabel(f'PSNR on {shorten(benchmark)} (dB)', parse_math=False)
         _add_legend(main, bubbles, most)
         figure.canvas.draw()  # computes the layout, which must not change once labels are placed
         figure.set_layout_engine('none')
@@ -91,7 +91,7 @@ def plot_curves(results: Sequence[Result], path: str) -> None:
                 steps, psnr = np.array(sorted(curve), dtype=float).reshape(-1, 2).T
                 axes.plot(steps, psnr, marker='o' if len(curve) < 12 else None, markersize=4.5, **style)
             _limit_psnr(axes, [psnr for curve in curves for _, psnr in curve if math.isfinite(psnr)])
-            axes.set_title(name, fontsize=12, parse_math=False)
+            axes.set_title(shorten(name), fontsize=12, parse_math=False)
             axes.set(xlabel='Iteration', ylabel='PSNR (dB)')
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _abbreviate(value)))
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

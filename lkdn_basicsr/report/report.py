@@ -35,14 +35,15 @@ def write_report(
         regions: For the visual comparison. If None, the six where the methods differ most, each of another image.
 
     Raises:
-        InputError: A region is not in the benchmarks, an image is missing, or a file cannot be written.
+        InputError: A region is not in the benchmarks, or an image is missing.
+        OSError: A file cannot be written.
     """
     located = [locate_region(region, results, benchmarks) for region in regions or ()]
     if regions is None:
         located = find_regions(results, benchmarks, REGIONS)
     published = [entry for entry in published if entry.scale == results[0].scale]
-    write_file(os.path.join(out, 'table.md'), table.markdown(results, published).encode())
-    write_file(os.path.join(out, 'table.csv'), table.csv_text(results).encode())
+    write_file(os.path.join(out, 'table.md'), table.markdown(results, published))
+    write_file(os.path.join(out, 'table.csv'), table.csv_text(results))
 
     names = [benchmark.name for benchmark in benchmarks]
     with_published = table.published_on(published, names)
@@ -68,6 +69,7 @@ def _file_names(regions: Sequence[BenchmarkImage]) -> list[str]:
     names: list[str] = []
     for region in regions:
         stem = re.sub(r'[^\w.-]+', '_', f'comparison-{region.benchmark}-{region.image}')
+        stem = stem.encode()[:200].decode(errors='ignore')  # of the 255 bytes that a name may have
         same = sum(re.fullmatch(re.escape(stem) + r'(-\d+)?\.png', name) is not None for name in names)
         names.append(f'{stem}-{same + 1}.png' if same else f'{stem}.png')
     return names

@@ -9,6 +9,7 @@ import matplotlib.style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from lkdn_basicsr.errors import printable
 from lkdn_basicsr.files import write_file
 
 # Okabe and Ito's palette for color-blind readers, without the yellow, which is faint on white.
@@ -35,5 +36,5 @@ def new_figure(path: str, width: float, height: float) -> Iterator[Figure]:
 
 def shorten(name: str, length: int = 30) -> str:
     """Return a name in one line; one that is too long loses its middle, as names often begin or end alike."""
-    name = ' '.join(name.split())
+    name = printable(' '.join(name.split()))
     return name if len(name) <= length else f'{name[: length // 2]}…{name[1 - length // 2 :]}'

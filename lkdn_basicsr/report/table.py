@@ -5,10 +5,12 @@ import dataclasses
 import functools
 import io
 import itertools
+import re
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
+from lkdn_basicsr.errors import printable
 from lkdn_basicsr.evaluate.latency import device_name
 from lkdn_basicsr.evaluate.published import Published
 from lkdn_basicsr.evaluate.results import Result
@@ -109,12 +111,17 @@ def _markdown_table(columns: Sequence[Column], entries: Sequence[Result] | Seque
     headings, contents = [], []
     for (benchmark, _), group in itertools.groupby(columns, lambda c: (c.benchmark, c.benchmark or c.heading)):
         joined = list(group)
-        headings.append(f'{benchmark} {" / ".join(column.heading for column in joined)}'.strip())
-        texts = [[_MARKDOWN[cell.mark].format(cell.text) for cell in column_cells(c, entries)] for c in joined]
+        headings.append(_escape(f'{benchmark} {" / ".join(column.heading for column in joined)}'.strip()))
+        texts = [[_MARKDOWN[cell.mark].format(_escape(cell.text)) for cell in column_cells(c, entries)] for c in joined]
         contents.append([' / '.join(filter(None, scores)) for scores in zip(*texts)])
-    rows = [' | '.join(cell.replace('|', '\\|') for cell in row) for row in (headings, *zip(*contents))]
+    rows = [' | '.join(row) for row in (headings, *zip(*contents))]
     rows.insert(1, ' | '.join([':--', *['--:'] * (len(headings) - 1)]))  # to the left, then to the right
     return ''.join(f'| {row} |\n' for row in rows)
+
+
+def _escape(text: str) -> str:
+    """Return a text so that Markdown shows it as it is. Brackets in headings are units, not links."""
+    return re.sub(r'[\\`*<|]', r'\\\g<0>', printable(text))
 
 
 def protocol(results: Sequence[Result]) -> str:

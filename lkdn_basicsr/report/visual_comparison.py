@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from lkdn_basicsr.errors import printable
 from lkdn_basicsr.evaluate.benchmarks import Benchmark
 from lkdn_basicsr.evaluate.results import Result
 from lkdn_basicsr.files import write_file
@@ -105,7 +106,7 @@ def _draw_text(
     pen: ImageDraw.ImageDraw, top: tuple[int, int], text: str, width: int, font: Font, color: tuple[int, ...] = INK
 ) -> None:
     """Draw one centered line; a text that is too long loses its middle, as names often begin or end alike."""
-    text = ' '.join(text.split())
+    text = printable(' '.join(text.split()))
     kept, shortened = len(text), text
     while font.getlength(shortened) > width and kept > 2:
         kept -= 1

@@ -35,9 +35,8 @@ def build_parser() -> cli.Parser:
 
 
 def main() -> None:
-    arguments = build_parser().parse_args()
     with cli.report_errors(PROG):
-        run_study(arguments)
+        run_study(build_parser().parse_args())
 
 
 def run_study(arguments: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
 from lkdn_basicsr.checkpoints import list_training_states
-from lkdn_basicsr.errors import InputError, one_line
+from lkdn_basicsr.errors import InputError, one_line, printable
 from lkdn_basicsr.files import write_file
 from lkdn_basicsr.options.check_data import check_data
 from lkdn_basicsr.options.check_networks import check_checkpoints, check_networks
@@ -28,7 +28,7 @@ from lkdn_basicsr.options.option_file import (
     force_options,
     read_option_file,
 )
-from lkdn_basicsr.options.parse import set_derived_options, set_num_gpu
+from lkdn_basicsr.options.parse import check_outputs, set_derived_options, set_num_gpu
 from lkdn_basicsr.structure import NATURAL, is_plain, matches, read_json
 
 MIN_CURVE_POINTS = 20
@@ -79,7 +79,7 @@ class StudyRun:
             contents = read_json(self.record_file)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise self._unreadable(one_line(error)) from None
         trained = isinstance(contents, dict) and 'seconds' in contents
         if not matches(contents, _TRAINED if trained else _STARTED) or not is_plain(contents):
@@ -106,8 +106,9 @@ class StudyRun:
             # The trainer renames an experiment's folder that lacks this one.
             os.makedirs(os.path.join(self.folder, 'models'), exist_ok=True)
             self.write_record(record)
-        header = f'# {self.name}: {", based on ".join(self.option_file.files)}; with the settings of the study.\n'
-        write_file(self.options_path, (header + dump_yaml(self.option_file.opt)).encode())
+        files = printable(', based on '.join(self.option_file.files))
+        header = f'# {self.name}: {files}; with the settings of the study.\n'
+        write_file(self.options_path, header + dump_yaml(self.option_file.opt))
         return record
 
     def check_record(self) -> None:
@@ -235,6 +236,7 @@ def check_runs(runs: list[StudyRun]) -> None:
         opt.update(is_train=True, auto_resume=True)
         set_num_gpu(opt)
         set_derived_options(opt, run.out, True)
+        check_outputs(opt, True)
         check_networks(option_file)
         data = (opt['datasets'], opt.get('val'))
         if data not in checked:  # most runs share their data, and reading it takes long

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 
-from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.errors import InputError, printable
 from lkdn_basicsr.evaluate.benchmarks import Benchmark
 from lkdn_basicsr.evaluate.measure import measure, measure_bicubic
 from lkdn_basicsr.evaluate.results import Result
@@ -97,7 +97,7 @@ class Study:
 
     def _log(self, run: StudyRun, message: str, is_error: bool = False) -> None:
         heading = f'run {self.runs.index(run) + 1} of {len(self.runs)}, {run.name}'
-        print(f'{heading}: {message}', file=sys.stderr if is_error else sys.stdout, flush=True)
+        print(printable(f'{heading}: {message}'), file=sys.stderr if is_error else sys.stdout, flush=True)
 
     @property
     def _is_distributed(self) -> bool:
@@ -118,7 +118,7 @@ def write_report(title: str, runs: list[StudyRun], benchmarks: list[Benchmark], 
     results = [measure_bicubic(benchmarks, runs[0].scale, _cache(out))]
     results += [measure_run(run, benchmarks, progress, timed=True) for run in runs]
     report.write_report(out, title, results, benchmarks)
-    print(f'\n{table.markdown(results)}\nThe page: {os.path.join(out, "index.html")}', flush=True)
+    print(f'\n{table.markdown(results)}\nThe page: {printable(os.path.join(out, "index.html"))}', flush=True)
 
 
 def _cache(out: str) -> str:

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any, BinaryIO, Self
 
 from lkdn_basicsr import cli
-from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.errors import InputError, printable, system_error
 from lkdn_basicsr.locks import FolderLock
 from lkdn_basicsr.study.runs import StudyRun
 from lkdn_basicsr.training.launch import end_with_parent
@@ -128,7 +128,7 @@ def _train(name: str, root: str, options: str) -> None:
     try:
         train_pipeline(root)
     except InputError as error:
-        print(f'{name}: error: {error}', file=sys.stderr)
+        print(printable(f'{name}: error: {error}'), file=sys.stderr)
         raise
 
 
@@ -143,8 +143,10 @@ def main() -> None:
         function, arguments = pickle.load(call_file)
         try:
             value = function(*arguments)
-        except InputError as error:
-            value = error
+        except Exception as error:
+            value = error if isinstance(error, InputError) else system_error(error)
+            if value is None:
+                raise
         pickle.dump(value, result_file)
 
 

@@ -8,10 +8,12 @@ import atexit
 import contextlib
 import json
 import os
+import re
 import socket
+import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from types import TracebackType
 from typing import Any
@@ -21,7 +23,7 @@ import torch.distributed as dist
 from basicsr.utils.dist_util import get_dist_info
 
 from lkdn_basicsr.devices import check_cuda
-from lkdn_basicsr.errors import InputError, one_line
+from lkdn_basicsr.errors import InputError, one_line, system_error
 from lkdn_basicsr.training.launch import Launch, end_with_parent, set_slurm_environment
 from lkdn_basicsr.training.network_interface import gloo_interface, local_address
 
@@ -57,14 +59,17 @@ class Ranks:
         if isinstance(error, Exception):
             # The process group stays: other ranks may be in a collective that never ends.
             is_lost = _is_lost_connection(error)
-            if is_lost:
-                self._await_reason()
-                error = InputError(
-                    f'rank {self.launch.rank} lost the connection to another rank ({one_line(error)}), which gave no '
-                    'reason: it was killed, as the launcher or the system log says, or the network failed'
-                )
-            name = '' if isinstance(error, InputError) else f'{type(error).__name__}: '
-            is_first = self.report_failure(f'{name}{error}')
+            with _without_warnings() if is_lost else contextlib.nullcontext():
+                if is_lost:
+                    self._await_reason()
+                    reason = re.sub(r'^\[.*?\] ', '', one_line(error)).partition('. ')[0]  # without the place in C++
+                    error = InputError(
+                        f'rank {self.launch.rank} lost the connection to another rank ({reason}), which gave no '
+                        'reason: it was killed, as the launcher or the system log says, or the network failed'
+                    )
+                error = system_error(error) or error
+                name = '' if isinstance(error, InputError) else f'{type(error).__name__}: '
+                is_first = self.report_failure(f'{name}{error}')
             if self.launch.rank == 0 and self._store is not None:
                 atexit.register(time.sleep, GRACE)  # it may serve the store; the reason is printed before
             if not is_first:
@@ -200,15 +205,15 @@ class Ranks:
         return values
 
     def on_first_rank(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a function on rank 0 and return its result, or raise its InputError, on every rank."""
+        """Call a function on rank 0 and return its result, or raise its InputError or OSError, on every rank."""
         result = None
         if self.launch.rank == 0:
             try:
                 result = function(*args)
-            except InputError as error:
+            except (InputError, OSError) as error:
                 result = error
         result = self.gather(result)[0]
-        if isinstance(result, InputError):
+        if isinstance(result, InputError | OSError):
             raise result
         return result
 
@@ -256,6 +261,20 @@ class Ranks:
             with open(report, 'w', encoding='utf-8') as file:
                 json.dump({'message': message}, file)
         return first == own
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Discard what torch prints in C++, with a backtrace, where the rank that served the store has ended."""
+    sys.stderr.flush()
+    saved, discarded = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(discarded, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(discarded)
 
 
 def _is_lost_connection(error: BaseException) -> bool:

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from lkdn_basicsr.data.sampler import SampleIndex
 from lkdn_basicsr.devices import exact_arithmetic, total_memory
-from lkdn_basicsr.errors import InputError, one_line
+from lkdn_basicsr.errors import InputError, one_line, system_error
 from lkdn_basicsr.options.check_losses import has_weights
 from lkdn_basicsr.options.check_networks import build_network
 from lkdn_basicsr.options.option_file import Keys, OptionFile, RunOptions
@@ -113,6 +113,8 @@ def _blame(option_file: OptionFile, keys: Keys, problem: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # classes of BasicSR and of other plugins raise anything
+        if 'killed by signal' not in str(error) and system_error(error):
+            raise
         # That of a worker contains its traceback, of which the last line is the message.
         text = str(error).strip().splitlines()[-1] if 'Original Traceback' in str(error) else str(error)
         raise option_file.error(keys, f'{problem} ({one_line(text or type(error).__name__)})') from error

@@ -2,15 +2,36 @@
 
 import contextlib
 import datetime
+import functools
+import io
+import logging
 import os
 import sys
 import time
-from typing import Any
+from typing import Any, cast
 
 import basicsr.utils.logger
 from basicsr.utils.dist_util import get_dist_info, master_only
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
+
+
+def prepare_handlers(logger: logging.Logger) -> None:
+    """Let the files of a log contain any text, and let a disk that is full end the run, instead of a traceback."""
+    for handler in logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            cast(io.TextIOWrapper, handler.stream).reconfigure(encoding='utf-8', errors='backslashreplace')
+            handler.handleError = functools.partial(_raise_error, handler)  # type: ignore[method-assign]
+
+
+def _raise_error(handler: logging.FileHandler, _record: logging.LogRecord) -> None:
+    error = sys.exc_info()[1]  # which the handler has caught
+    assert error is not None
+    if isinstance(error, OSError):
+        error.filename = handler.baseFilename
+        with contextlib.suppress(OSError):
+            handler.close()  # what is logged from here on is not written
+    raise error
 
 
 class MessageLogger(basicsr.utils.logger.MessageLogger):

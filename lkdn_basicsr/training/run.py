@@ -1,7 +1,6 @@
 """``Run``: BasicSR's training loop with everything that it calls by name taken from one object."""
 
 import contextlib
-import errno
 import logging
 import os
 import random
@@ -26,7 +25,7 @@ from torch.utils.data import DataLoader
 from lkdn_basicsr import checkpoints
 from lkdn_basicsr.cli import build_parser
 from lkdn_basicsr.data.sampler import StreamSampler
-from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.errors import InputError, printable, system_error
 from lkdn_basicsr.files import write_file
 from lkdn_basicsr.locks import FolderLock
 from lkdn_basicsr.options.option_file import RunOptions, dump_yaml, read_option_file
@@ -37,7 +36,7 @@ from lkdn_basicsr.training.distributed import Ranks
 from lkdn_basicsr.training.dry_run import dry_run
 from lkdn_basicsr.training.launch import read_launch, restarted_by_torchrun, warn_about_shared_store
 from lkdn_basicsr.training.loaders import build_loader, build_train_loader
-from lkdn_basicsr.training.logger import MessageLogger
+from lkdn_basicsr.training.logger import MessageLogger, prepare_handlers
 from lkdn_basicsr.training.model import model_class
 from lkdn_basicsr.training.prefetch import DevicePrefetcher, Prefetcher
 from lkdn_basicsr.training.signals import StopRequest
@@ -118,16 +117,18 @@ class Run:
         if self.tb_logger is not None and error is not None:
             with contextlib.suppress(OSError):  # a full disk, which is reported below
                 self.tb_logger.close()
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = self.tb_logger.log_dir  # nothing else writes without a name
+        reason = system_error(error)
         if kind is Finished:
             logging.getLogger('basicsr').warning(str(error))
             self.ranks.leave()
             return True
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
-            reason = f'{error.filename or "a file of this run"} could not be written ({error.strerror})'
-            full = InputError(f'{reason}: free some space, and resume with --auto_resume')
-            self.ranks.__exit__(InputError, full, traceback)
-            raise full from None
-        self.ranks.__exit__(kind, error, traceback)
+        if reason is not None and self._started:
+            reason = InputError(f'{reason}, then resume with --auto_resume: earlier checkpoints are intact')
+        self.ranks.__exit__(kind, reason or error, traceback)
+        if reason is not None:
+            raise reason from None
         return None
 
     # ------------------------------------------------ start of the run ---------------------------------------------- #
@@ -235,21 +236,22 @@ class Run:
         if self.opt['rank'] > 0:
             return
         source = read_option_file(opt_file)
-        head = f'# GENERATE TIME: {time.asctime()}\n# CMD:\n# {" ".join(sys.argv)}\n'
+        head = f'# GENERATE TIME: {time.asctime()}\n# CMD:\n# {printable(" ".join(sys.argv))}\n'
         if len(source.files) == 1:
             with open(opt_file, encoding='utf-8') as file:
                 text = file.read()
         else:
-            head += f'# MERGED FROM: {", which is based on ".join(source.files)}\n'
+            head += f'# MERGED FROM: {printable(", which is based on ".join(source.files))}\n'
             text = dump_yaml(source.opt)
-        write_file(os.path.join(experiments_root, os.path.basename(opt_file)), f'{head}\n{text}'.encode())
+        write_file(os.path.join(experiments_root, os.path.basename(opt_file)), f'{head}\n{text}')
 
     def get_root_logger(self, logger_name: str, log_level: int, log_file: str) -> logging.Logger:
         """Open BasicSR's log, write the options in effect next to it, and log what was found out before."""
         logger = basicsr.utils.get_root_logger(logger_name, log_level, log_file)
+        prepare_handlers(logger)
         if self.opt['rank'] == 0:
             path = f'{os.path.splitext(log_file)[0]}.yml'
-            write_file(path, self.opt.effective.encode())
+            write_file(path, self.opt.effective)
             for note in self.opt.notes:
                 logger.warning(note)
             logger.info(f'The options in effect are in {path}.')
@@ -431,7 +433,7 @@ def train_pipeline(root_path: str) -> None:
         root_path: folder for ``experiments`` and ``tb_logger``.
 
     Raises:
-        InputError: something in the options, data or checkpoints is invalid, or a file cannot be written.
+        InputError: something in the options, data or checkpoints is invalid, or a file cannot be read or written.
         SystemExit: a signal asked to stop, and a checkpoint was saved.
     """
     run = Run()

@@ -1,6 +1,7 @@
 """Signals that ask a run to stop. They are recorded here; ``Run.begin_iteration`` then saves and stops."""
 
 import logging
+import multiprocessing.queues
 import os
 import signal
 import threading
@@ -51,14 +52,21 @@ class StopRequest:
 def ignore_in_worker(_worker_id: int | None = None) -> None:
     """Ignore the signals in a worker process of a data loader; the main process handles them.
 
+    A worker that cannot send a sample, because too many files are open, ends: the main process would wait forever.
+
     Ctrl-C and schedulers signal all processes of a job. If workers ended, the current iteration, and with it the
     checkpoint, would be lost. Workers end when the main process asks them to, also by SIGTERM, or has ended.
     """
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_exit)  # type: ignore[attr-defined]
     for number in set(SIGNALS) - {signal.SIGTERM}:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, 'sigwaitinfo'):
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         threading.Thread(target=_exit_when_parent_asks, daemon=True).start()
+
+
+def _exit(_error: BaseException, _sample: Any) -> None:
+    os._exit(0)  # with another status, torch may report it twice
 
 
 def _exit_when_parent_asks() -> None:

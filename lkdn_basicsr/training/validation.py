@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from basicsr.metrics import calculate_metric
 from basicsr.models.sr_model import SRModel
-from basicsr.utils import get_root_logger, imwrite, tensor2img
+from basicsr.utils import get_root_logger, tensor2img
 from basicsr.utils.dist_util import get_dist_info
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from lkdn_basicsr.data.imresize import imresize
 from lkdn_basicsr.devices import report_out_of_memory
-from lkdn_basicsr.errors import InputError, one_line
+from lkdn_basicsr.errors import InputError, one_line, printable
+from lkdn_basicsr.files import write_file
 from lkdn_basicsr.training.distributed import Ranks
 
 PREVIEW = 512  # pixels per side in TensorBoard; complete images would fill the disk in a long run
@@ -53,15 +54,18 @@ def validate(
     with bare_networks(model), tqdm(total=len(shard), unit='image', disable=hide) as bar:
         for data in shard:
             img_name = os.path.splitext(os.path.basename(data['lq_path'][0]))[0]
-            visuals = super_resolve(model, data, f'{img_name} of {name} at {current_iter}')
+            label = printable(f'{img_name} of {name}')
+            visuals = super_resolve(model, data, f'{label} at {current_iter}')
             images = to_images(visuals)
             if save_img:
-                imwrite(images['result'], _saved_path(model.opt, name, img_name, current_iter))
+                # Not OpenCV's imwrite, which ends the process where a name is not UTF-8.
+                path = _saved_path(model.opt, name, img_name, current_iter)
+                write_file(path, cv2.imencode('.png', images['result'])[1].tobytes())
             if tb_logger is not None and not own:
                 tb_logger.add_image(f'images/{name}', side_by_side(**images), current_iter, dataformats='HWC')
-            own.append(measure_image(images, metrics, f'{img_name} of {name}'))
+            own.append(measure_image(images, metrics, label))
             bar.update()
-            bar.set_description(f'Test {img_name}')
+            bar.set_description(f'Test {printable(img_name)}')
     if model.device.type == 'cuda':
         torch.cuda.empty_cache()  # images of many sizes fragment the memory
 

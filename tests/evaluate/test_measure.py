@@ -225,9 +225,3 @@ def test_a_gpu_that_cannot_be_used_is_reported_in_one_line(monkeypatch):
     monkeypatch.setattr(torch, 'ones', Mock(side_effect=RuntimeError('The NVIDIA driver on your system is too old')))
     with pytest.raises(InputError, match='driver on your system is too old.*CUDA_VISIBLE_DEVICES= in the environment'):
         latency.device.__wrapped__()  # which the result of a former call would hide
-
-
-def test_a_cache_that_cannot_be_written(one):
-    Path('file').write_text('')
-    with pytest.raises(InputError, match='file/.* could not be written'):
-        measure('small.pth', [one], 4, 'file')

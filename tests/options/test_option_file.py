@@ -121,13 +121,16 @@ class TestForce:
         force_options(option_file, ['train:lr=2', 'datasets:test_1=~'])
         assert option_file.opt['train']['lr'] == 2 and option_file.opt['datasets']['test_1'] is None
         assert option_file.where('train', 'lr').endswith('x.yml, --force_yml: train:lr')
+        force_options(option_file, ['val:metrics:psnr:type=p', 'val:metrics:psnr:border=4'])
+        assert option_file.opt['val'] == {'metrics': {'psnr': {'type': 'p', 'border': 4}}}
+        assert option_file.where('val').endswith('x.yml, --force_yml: val')
         assert option_file.where('train', 'betas').endswith('line 4: train:betas')
 
     @pytest.mark.parametrize(
         'entry, reason',
         [
-            ('train:lrr=1', 'train:lrr is not in .*x.yml; did you mean lr'),
-            ('trian:lr=1', 'trian is not in .*x.yml; did you mean train'),
+            ('datasets:tset_1=~', 'datasets:tset_1 is not in .*x.yml; did you mean test_1'),
+            ('base=other.yml', 'the base is merged before'),
             ('train:lr:x=1', 'train:lr in .*x.yml is a value'),
             *((entry, 'is not of the form') for entry in ('train:lr', '=1', 'train:=1')),
             *((entry, 'is not YAML') for entry in ('a=[1', 'a=[].append(1)')),
@@ -261,8 +264,8 @@ class TestBase:
         forced = ['--force_yml', 'train:optim_g:lr=1e-7', 'datasets:val=~']
         opt = parse_run(tmp_path, True, derive('name: derived\n'), *forced)
         assert opt['train']['optim_g']['lr'] == 1e-7 and list(opt['datasets']) == ['train'] and opt['name'] == 'derived'
-        with pytest.raises(InputError, match=r'train:lr is not in .*derived\.yml or its base'):
-            parse_run(tmp_path, True, derive(''), '--force_yml', 'train:lr=1')
+        with pytest.raises(InputError, match=r'datasets:vla is not in .*derived\.yml or its base'):
+            parse_run(tmp_path, True, derive(''), '--force_yml', 'datasets:vla=~')
 
     def test_effective_options_are_merged_and_start_the_same_run(self, derive, tmp_path):
         path = derive('train:\n  optim_g: {type: SGD, lr: 0.1}\n')

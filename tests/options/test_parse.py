@@ -121,6 +121,16 @@ def test_forced_keys_count_before_the_seed_is_set(opt, parse):
     assert torch.equal(forced, torch.rand(3))
 
 
+def test_forced_options_need_not_be_in_the_file(opt, parse):
+    del opt['val']['metrics'], opt['dist_params'], opt['logger']['wandb']
+    entries = 'datasets:train:pin_memory=false dist_params:port=1234 train:optim_g:eps=1e-7 logger:wandb:entity=x '
+    entries += 'val:metrics:p:type=calculate_psnr val:metrics:p:crop_border=2'
+    found = parse(opt, '--force_yml', *entries.split())
+    assert found['datasets']['train']['pin_memory'] is False and found['dist_params'] == {'port': 1234}
+    assert found['train']['optim_g']['eps'] == 1e-7 and found['logger']['wandb']['entity'] == 'x'
+    assert found['val']['metrics'] == {'p': {'type': 'calculate_psnr', 'crop_border': 2}}
+
+
 @pytest.mark.parametrize(
     'name, arguments, debug',
     [('small', ['--debug'], True), ('debug_x', [], True), ('debug_x', ['--debug'], True), ('no_debug_run', [], False)],

@@ -74,6 +74,10 @@ TRAIN_CASES = [  # the option, its value, and parts of the message
     ('datasets:train', DELETE, ['datasets has no training dataset']),
     ('train', DELETE, ['has no train section']),
     ('train:pixel_opt', DELETE, ['train has no loss']),
+    # names that are not those of files
+    *(('name', name, ['name is ', 'cannot name']) for name in ('a/b', '..', 'a\\b', 'a\nb', '\udcff')),
+    *(('name', name * 67, ['name has 201 bytes', 'at most 200']) for name in ('abc', '画')),
+    ('datasets:val:name', 'n' * 300, ['datasets:val:name has 300 bytes']),
     # types
     ('name', 123, ['name is 123', 'text']),
     *(('scale', value, [f'scale is {value!r}', 'integer']) for value in ('two', 2.5)),
@@ -153,6 +157,8 @@ TEST_CASES = [
     ('network_g:num_block', 2, ['path:pretrain_network_g', 'does not fit network_g']),
     ('network_g:num_feat', 8, ['path:pretrain_network_g', 'does not fit network_g']),
     ('scale', 3, ['network_g:upscale is 2, but scale is 3']),
+    ('val:suffix', 'a/b', ["val:suffix is 'a/b', which cannot name"]),
+    ('val:suffix', 'n' * 300, ['val:suffix has 300 bytes']),
     ('datasets', {'test': SINGLE}, ['val:metrics:psnr compares with the ground truth']),
 ]
 CASES = [*((True, *case) for case in TRAIN_CASES), *((False, *case) for case in TEST_CASES)]
@@ -175,6 +181,24 @@ def test_the_message_has_the_line_of_the_key(tmp_path, opt, refused):
 
 def test_the_message_marks_a_forced_value(opt, refused):
     assert 'x.yml, --force_yml: train:optim_g:lr is -1' in refused(opt, '--force_yml', 'train:optim_g:lr=-1', 'scale=2')
+
+
+@pytest.mark.parametrize(
+    'entry, message',
+    [
+        ('train:total_itr=1', '--force_yml: train:total_itr is not known; did you mean total_iter?'),
+        ('trian:total_iter=1', '--force_yml: trian is not known; did you mean train?'),
+        (
+            'val:metrics:psnrr:crop_border=4',
+            '--force_yml: val:metrics:psnrr is new and has no type; did you mean psnr?',
+        ),
+        ('datasets:trian:gt_size=8', '--force_yml: datasets:trian is new and has no type; did you mean train?'),
+        ('network_g:num_feet=8', '--force_yml: network_g:num_feet is not an argument'),
+        ('rank=1', '--force_yml: rank is not known'),
+    ],
+)
+def test_forced_options_are_checked_like_others(opt, refused, entry, message):
+    assert message in refused(opt, '--force_yml', entry)
 
 
 def test_a_test_file_is_not_for_training_and_the_reverse(tmp_path, opt, refused):

@@ -3,7 +3,6 @@ import csv
 import cv2
 import pytest
 
-from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.evaluate.published import Published
 from lkdn_basicsr.report.regions import BenchmarkImage, Region
 from lkdn_basicsr.report.report import write_report
@@ -60,9 +59,3 @@ def test_report_is_replaced_and_complexity_plotted_on_a_benchmark_with_published
     for entries, plotted in (([published()], 'Set5'), ((), 'Set 14')):
         write_report(str(tmp_path / 'out'), 'x', *study, entries, [])
         assert f'PSNR on {plotted} against Multi-Adds' in (tmp_path / 'out/index.html').read_text()
-
-
-def test_unwritable_folder_is_reported_in_one_line(tmp_path, study):
-    (tmp_path / 'file').write_text('')
-    with pytest.raises(InputError, match='could not be written'):
-        write_report(str(tmp_path / 'file' / 'out'), 'x', *study, regions=[])

@@ -34,6 +34,14 @@ def test_markdown(monkeypatch):
     assert rows[3][:4] == ['A', '×4', '322', '18.3'] and rows[3][-1] == '653'
 
 
+def test_names_are_shown_as_they_are():
+    names = ['a|b', '`c`', '<u>d', '*e*', 'f\ng', 'h\\i', 'j_k', 'l\udcff']
+    rows = table.markdown([make_result(name, 32, benchmarks=['S|<']) for name in names]).splitlines()
+    shown = [r'a\|b', r'\`c\`', r'\<u>d', r'\*e\*', r'f\\ng', r'h\\i', 'j_k', r'l\\xff']
+    assert [row.split(' | ')[0] for row in rows[2:10]] == [f'| {name}' for name in shown]
+    assert r'| S\|\< PSNR / SSIM |' in rows[0]
+
+
 def test_best_two_networks_are_marked_as_printed():
     assert {row[0]: row[4] for row in cells(table.markdown(RESULTS))[2:]} == {
         'Bicubic': '36.00 / 0.9000',  # better than all, but not a network

@@ -234,10 +234,10 @@ def test_trainer_calls_functions_in_processes_of_their_own():
         ('table --sets train', 'GTmod2'),
         ('table --sets sets/held sets/held', '--sets: sets/held and sets/held'),
         ('table other.yml', r'other\.yml, line 4: datasets:val is not a folder with GTmodX and LRbicxX.* --sets'),
-        ('table --force_yml train:lr=1', '--force_yml train:lr=1: '),
+        ('table --force_yml train:lr=1', '--force_yml: train:lr is not known'),
         ('table --out out --force_yml train:optim_g:lr=1', 'a was .*optim_g:lr: 0.005, and cannot continue with 1:'),
         ('table --out out --iters 5', 'a was started with 16 iterations, more than 5: .*, or remove out/experiments/a'),
-        ('table --out train.yml/x', '--out: train.yml/x '),
+        ('table --out train.yml/x', '/train.yml: a part of this path is a file'),
         ('debug.yml', 'name is debug_me'),
     ],
 )

@@ -1,11 +1,15 @@
 """Images for tests, in memory, as files and as stores."""
 
 import itertools
+import os
 
 import cv2
 import numpy as np
 
 from lkdn_basicsr.data.prepare.stores import StoreOptions, prepare_folder
+
+# Names that are not UTF-8, end a line, mean something in HTML and Markdown, or are long.
+NAMES = [os.fsdecode(b'a\xff\xc3'), 'a\nb', '<b>"\\\'|`$', 'n' * 240]
 
 
 def random_image(height=20, width=30, channels=3, seed=0):

@@ -8,6 +8,7 @@ import re
 import sys
 import threading
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.models.reparam_sr_model import check_finite
 from lkdn_basicsr.training import logger
+from lkdn_basicsr.training.logger import prepare_handlers
 from lkdn_basicsr.training.prefetch import Prefetcher
 from lkdn_basicsr.training.run import Run
 from tests.support.runs import log, reset_log, train
@@ -86,6 +88,22 @@ def test_debug_runs_do_not_write_to_tensorboard(tmp_path, monkeypatch, name, exp
         writer.close()
     # BasicSR's pipeline moves an earlier folder aside, but not one with 'debug' in its name.
     assert len(list((tmp_path / 'tb_logger').iterdir())) == (2 if name == 'no_debug_run' else 1)
+
+
+def test_logs_contain_any_text_and_report_a_full_disk(home, capsys):
+    logger = logging.getLogger('a test')
+    handler = logging.FileHandler('a.log', 'w', encoding='ascii')
+    logger.addHandler(handler)
+    prepare_handlers(logger)
+    logger.warning('×4 \udcff')
+    assert Path('a.log').read_bytes() == '×4 \\udcff\n'.encode()
+    full = open('/dev/full', 'w')
+    handler.setStream(full)
+    with pytest.raises(OSError) as caught:
+        logger.warning('lost')
+    assert caught.value.filename == str(home / 'a.log') and full.closed
+    logger.warning('also lost')
+    assert capsys.readouterr().err == ''
 
 
 def epoch(prefetcher):

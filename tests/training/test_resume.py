@@ -468,7 +468,7 @@ def test_full_disk_is_reported_in_one_line_and_keeps_the_last_checkpoint(home, m
         status = train_until(monkeypatch, 'iter:       4', lambda: resource.setrlimit(kind, (25_000, limits[1])))
     finally:
         resource.setrlimit(kind, limits)
-    assert re.fullmatch(r'.*error: \S+net_g_4.pth could not be written \(File too large\): .*', status)
+    assert re.fullmatch(r'.*error: \S+net_g_4.pth: the file is larger .*, then resume with --auto_resume: .*', status)
     assert not (home / RUN / 'models/net_g_4.pth').exists() and not list(home.rglob('.*.part'))
     assert train(monkeypatch, '--auto_resume') is None
     assert iterations(log(home))[:2] == list('34')

@@ -1,10 +1,12 @@
 """Training and testing from option files, as a user starts them, on tiny images."""
 
+import os
 import pickle
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -17,8 +19,10 @@ from basicsr.data import build_dataset
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lkdn_basicsr.data.sampler import SeededDataset
+from lkdn_basicsr.errors import printable
 from lkdn_basicsr.options import option_file
-from tests.support.runs import BASICSR, ROOT, change, damage, log, reset_log, run, snapshot, train, write
+from tests.support.runs import BASICSR, ROOT, change, damage, log, reset_log, run, snapshot, train, write, write_run
+from tests.support.system import as_nobody, disk
 
 
 def test_training_runs_exactly_total_iter_iterations_and_ends_with_a_fused_network(home, monkeypatch):
@@ -214,6 +218,111 @@ def test_damaged_image_is_reported_in_one_line(home, monkeypatch, contents, role
     path = home / 'train' / role / '03.png'
     damage(path) if contents is None else path.write_bytes(contents)
     check_refused(home, monkeypatch, 'train', 'train.yml', '03.png')
+
+
+OUTPUTS = [('train', 'experiments'), ('train', 'tb_logger'), ('test', 'results')]
+
+
+def check_not_writable(home, monkeypatch, task, message, *arguments):
+    """Check that a run is refused with a message, and that nothing is changed."""
+    before = snapshot(home)
+    for check in ([], ['--check']):
+        assert run(monkeypatch, task, '-opt', f'{task}.yml', *check, *arguments) == message
+        assert snapshot(home) == before
+
+
+@pytest.mark.parametrize('task, folder', OUTPUTS)
+def test_file_in_place_of_a_folder_is_refused(home, monkeypatch, task, folder):
+    (home / 'experiments/run').mkdir(parents=True) if folder == 'tb_logger' else None  # would be moved aside
+    (home / folder).touch()
+    reason = 'a part of this path is a file, not a folder; rename that file, or use another path'
+    check_not_writable(home, monkeypatch, task, f'python -m lkdn_basicsr.{task}: error: {home}/{folder}: {reason}')
+
+
+@pytest.mark.parametrize('task, folder', OUTPUTS)
+def test_folder_of_another_user_is_refused(monkeypatch, task, folder):
+    with tempfile.TemporaryDirectory() as home:  # pytest's folders are closed to other users
+        write_run(Path(home))
+        os.chmod(home, 0o755)
+        monkeypatch.chdir(home)
+        Path('experiments').mkdir(mode=0o777)
+        Path('experiments').chmod(0o777)  # so that an earlier run could be moved aside
+        Path('experiments/run/models').mkdir(parents=True)
+        Path(folder).mkdir(exist_ok=True)
+        Path(folder).chmod(0o755)
+        option_file.read_option_file('train.yml')  # imports what the other user may not read
+        message = f'python -m lkdn_basicsr.{task}: error: {home}/{folder}'
+        reason = 'permission denied; change its permissions, or use another path'
+        with as_nobody():
+            check_not_writable(Path(home), monkeypatch, task, f'{message}: {reason}')
+            if folder == 'experiments':
+                check_not_writable(Path(home), monkeypatch, task, f'{message}/run/models: {reason}', '--auto_resume')
+
+
+@pytest.mark.parametrize(
+    'options, reason',
+    [('ro', 'the file system is read-only; use another path'), ('size=4k', 'the disk is full; free some space')],
+)
+@pytest.mark.parametrize('task, folder', OUTPUTS)
+def test_disk_that_cannot_be_written_to_is_refused(home, monkeypatch, task, folder, options, reason):
+    with disk(home / folder, options):
+        if options != 'ro':
+            (home / folder / 'full').write_bytes(bytes(4096))
+        check_not_writable(home, monkeypatch, task, f'python -m lkdn_basicsr.{task}: error: {home}/{folder}: {reason}')
+
+
+@pytest.mark.parametrize('folder, file', [('tb_logger', 'run'), ('experiments', 'run/models/net_g_4.pth')])
+def test_disk_that_fills_up_ends_a_training_in_one_line(home, monkeypatch, capfd, folder, file):
+    with disk(home / folder, 'size=8k' if folder == 'tb_logger' else 'size=60k'):
+        status = train(monkeypatch)
+        assert status == (
+            f'python -m lkdn_basicsr.train: error: {home}/{folder}/{file}: the disk is full; free some space, then '
+            'resume with --auto_resume: earlier checkpoints are intact'
+        )
+        reset_log()
+    assert 'Traceback' not in capfd.readouterr().err
+
+
+def test_disk_that_fills_up_with_the_log_ends_a_test_in_one_line(home, monkeypatch, capfd):
+    train(monkeypatch)
+    reset_log()
+    with disk(home / 'results', 'size=8k'):
+        status = run(monkeypatch, 'test', '-opt', 'test.yml')
+        reset_log()
+    assert re.search(r'error: \S+/results/tested/test_tested_\d+_\d+\.log: the disk is full; free some space$', status)
+    assert 'Logging error' not in capfd.readouterr().err
+
+
+def test_files_that_may_not_be_read_are_reported(monkeypatch):
+    with tempfile.TemporaryDirectory() as home:
+        write_run(Path(home))
+        os.chmod(home, 0o777)
+        monkeypatch.chdir(home)
+        torch.save({'params': {}}, 'net.pth')
+        option_file.read_option_file('train.yml')
+        for path, arguments in (
+            ('train.yml', []),
+            ('net.pth', ['--force_yml', 'path:pretrain_network_g=net.pth']),
+            ('train', []),
+            ('train/gt', []),
+            ('train/gt/00.png', []),
+        ):
+            mode = os.stat(path).st_mode
+            os.chmod(path, 0)
+            with as_nobody():
+                status = run(monkeypatch, 'train', '-opt', 'train.yml', *arguments)
+            os.chmod(path, mode)
+            assert path in status and re.search('permission denied|Permission denied', status), status
+
+
+def test_option_file_of_any_name(home, monkeypatch):
+    for number, name in enumerate((os.fsdecode(b'a\xff\nb.yml'), 'n' * 251 + '.yml')):
+        shutil.copy('train.yml', name)
+        reset_log()
+        assert run(monkeypatch, 'train', '-opt', name, '--force_yml', f'name=run{number}', 'train:total_iter=1') is None
+        copy = (home / f'experiments/run{number}' / name).read_text()
+        assert f'\n# train -opt {printable(name)} --force_yml' in copy
+        assert yaml.safe_load(copy)['name'] == 'run'
 
 
 @pytest.mark.parametrize('task, folder', [('train', 'experiments/run'), ('test', 'results/tested')])

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import os
 
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from lkdn_basicsr import checkpoints
 from lkdn_basicsr.archs import LKDN
@@ -15,6 +17,7 @@ from lkdn_basicsr.training.distributed import Ranks
 from lkdn_basicsr.training.launch import read_launch
 from lkdn_basicsr.training.run import Run
 from tests.support import processes, runs
+from tests.support.images import NAMES
 
 
 def digest(state):
@@ -93,6 +96,34 @@ def test_validation_and_test_are_exact_and_training_is_not(home, monkeypatch, tf
     assert flags == {(3, 3, 8, 8): {(True, True, True)}, (1, 3, 16, 16): {(False, False, False)}}
     assert runs.run(monkeypatch, 'test', '-opt', 'test.yml') is None
     assert flags[1, 3, 16, 16] == {(False, False, False)}
+
+
+@pytest.mark.parametrize('names', [NAMES[:2], NAMES[2:]])
+def test_images_of_any_name_are_saved(home, monkeypatch, names):
+    """OpenCV's imwrite ends the process where a name is not UTF-8."""
+    for folder in ('gt', 'lq'):
+        for old, new in zip(('00', '01'), names):
+            os.rename(f'val/{folder}/{old}.png', f'val/{folder}/{new}.png')
+    runs.change(home, 'val:save_img=true', 'train:total_iter=4')
+    assert runs.train(monkeypatch) is None
+    runs.reset_log()
+    assert runs.run(monkeypatch, 'test', '-opt', 'test.yml') is None
+    for name in names:
+        for path in (
+            f'experiments/run/visualization/{name}/{name}_4',
+            f'results/tested/visualization/val/{name}_tested',
+        ):
+            assert Image.open(f'{path}.png').size == (32, 32)
+
+
+def test_images_whose_saved_name_would_be_too_long_are_refused(home, monkeypatch):
+    name = 'n' * 250
+    for folder in ('gt', 'lq'):
+        os.rename(f'val/{folder}/00.png', f'val/{folder}/{name}.png')
+    runs.change(home, 'val:save_img=true')
+    assert f'val:save_img is true, but {name}_7.png has more than the 255 bytes' in runs.train(monkeypatch, '--check')
+    runs.change(home, 'val:save_img=false')
+    assert runs.train(monkeypatch, '--check') == 0
 
 
 def test_no_progress_bar_without_a_terminal(home, monkeypatch, capfd):

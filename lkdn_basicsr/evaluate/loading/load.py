@@ -122,10 +122,11 @@ def _read_checkpoint(path: str, param_key: str | None = None) -> checkpoints.Che
     checkpoints.ensure(path)
     if not path.lower().endswith('.safetensors'):
         return checkpoints.read(path, param_key)
+    with open(path, 'rb') as file:
+        contents = file.read()
     try:
-        with open(path, 'rb') as file:
-            weights = safetensors.torch.load(file.read())
-    except Exception as error:  # of the system, of the parser in Rust, of torch for the dtypes that it names
+        weights = safetensors.torch.load(contents)
+    except Exception as error:  # of the parser in Rust, of torch for the dtypes that it names
         raise InputError(f'{path} cannot be read ({one_line(error)}): copy or download it again') from None
     return checkpoints.parse(weights, path)
 
