@@ -25,9 +25,9 @@ def matches(value: Any, form: Any) -> bool:
 
     Args:
         form: a type, or a union of types; a bool is no ``int``; a ``float`` is an int or a float, infinite ones too,
-            but not NaN, and none that would overflow in sums. A range, for an int in it. ``[form]``, for a list, ``(form, form)``, for one of this length.
-            ``{str: form}``, for a dict with any names, ``{name: form}``, for a dict with these entries and any others;
-            a missing entry is None.
+            but not NaN, and none that would overflow in sums. A range, for an int in it. ``[form]``, for a list,
+            ``(form, form)``, for one of this length. ``{str: form}``, for a dict with any names, ``{name: form}``, for
+            a dict with these entries and any others; a missing entry is None.
     """
     if isinstance(form, UnionType):
         return any(matches(value, part) for part in form.__args__)

@@ -120,7 +120,7 @@ def test_option_file(home, train, value):
     [
         (f'train:total_iter={CODE}', 'total_iter is "__import__'),
         (f'train:optim_g:betas=[{CODE}, 1, 1]', 'betas is ["__import__'),
-        (f'train:optim_g:lr=!!float {CODE}', 'does not fit its tag !!float'),
+        (f'train:optim_g:lr=!!float {CODE}', 'could not convert string to float'),
         ('manual_seed=!!python/object/apply:os.mkdir [PLANTED]', 'tag !!python/object/apply:os.mkdir is not allowed'),
         (f'manual_seed"]={CODE};opt["name', 'is not in train.yml'),
     ],
@@ -172,8 +172,7 @@ def test_meta_file_of_an_lmdb(home, train):
     reset_log()
     for store in stores:
         (store / 'meta_info.txt').write_text(''.join(f'{i}{CODE}.png ({CODE},32,3) {CODE}\n' for i in range(5)))
-    # BasicSR decodes an image that is not in the LMDB.
-    assert 'datasets:train has a sample that cannot be read (TypeError: a bytes-like object' in train()
+    assert 'does not contain' in train()
 
 
 def test_meta_info_file(home, train):

@@ -3,11 +3,14 @@
 import collections
 import contextlib
 import dataclasses
+import math
 import os
+import stat
+import threading
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import cv2
 import numpy as np
@@ -16,8 +19,13 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from lkdn_basicsr.errors import InputError
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
+MAX_PIXELS = 1 << 30  # of an image; OpenCV's own limit, several times what cameras have
+Depth = Literal['header', 'checksums', 'pixels']
+# Formats that OpenCV reads as well. Pillow knows more of them, and starts Ghostscript for one.
+_FORMATS = ('PNG', 'JPEG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'PPM', 'GIF', 'JPEG2000', 'SUN')
 _PNG_SIGNATURE, _PNG_END, _JPEG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82', b'\xff\xd9'
 _END_SIZE = 1024  # bytes at the end of a file that are searched for an end marker
+_PILLOW = threading.Lock()  # its limit and Python's warnings are global
 
 
 @dataclasses.dataclass
@@ -96,68 +104,107 @@ def pair_images(hr_folder: str, lr_folders: dict[int, str]) -> tuple[list[ImageP
     return images, missing, left_over
 
 
-def probe_image(path: str, decode: bool = True, any_mode: bool = False) -> tuple[int, int]:
+def probe_image(path: str, depth: Depth = 'checksums') -> tuple[int, int]:
     """Check that an image file is intact and can become 8-bit RGB, and return its (height, width) as OpenCV reads it.
 
-    Gray and palette images can become RGB, and opaque alpha can be dropped. A PNG is checked against its own checksums,
-    which is several times faster than decoding it; other formats are decoded.
+    See `probe` for the arguments and for what is raised.
+    """
+    with _reading(path), _open(path) as file:
+        return probe(file, path, depth)
+
+
+def probe(file: BinaryIO, label: str, depth: Depth) -> tuple[int, int]:
+    """Check an image file that is open at its beginning; see `probe_image`.
+
+    Gray and palette images can become RGB, and opaque alpha can be dropped.
 
     Args:
-        decode: Check every byte. If False, read only header and end, which still detects files that are cut short.
-        any_mode: Accept 16-bit, CMYK and transparent images too.
+        label: What messages call the file.
+        depth: How much is checked. ``'header'``: only header and end, which still detects files that are cut short.
+            ``'checksums'``: every byte, of a PNG against its own checksums, which is several times faster than decoding
+            it, of other formats by decoding. ``'pixels'``: every byte, and PNG files are decoded too, because a few
+            encoders that failed left intact checksums.
 
     Raises:
-        InputError: The file is damaged or cut short, or, without ``any_mode``, is 16-bit, CMYK or partly transparent.
+        InputError: The file is damaged or cut short, has more than ``MAX_PIXELS``, or is 16-bit, CMYK or partly
+            transparent.
     """
-    with _reading(path):
-        with open(path, 'rb') as file:
-            size = os.path.getsize(path)
-            if not size:
-                raise ValueError('the file is empty')
-            data = file.read() if decode else file.read(_END_SIZE)
-            file.seek(max(0, size - _END_SIZE))
-            tail = file.read()
+    with _reading(label):
+        size = file.seek(0, os.SEEK_END)
+        if not size:
+            raise ValueError('the file is empty')
+        file.seek(0)
+        data = file.read(_END_SIZE if depth == 'header' else -1)
+        file.seek(max(0, size - _END_SIZE))
+        tail = file.read()
+        file.seek(0)
         is_png = data.startswith(_PNG_SIGNATURE)
-        if is_png and decode:
+        if is_png and depth != 'header':
             png_chunks(memoryview(data))
         elif is_png and _PNG_END not in tail:
             raise ValueError('the file is cut short')
-        with Image.open(path) as image:
+        with _PILLOW, _without_limit(), Image.open(file, formats=_FORMATS) as image:
             mode, shape = image.mode, image.size[::-1]
+            if math.prod(shape) > MAX_PIXELS:
+                reason = f'says that it has {shape[1]}x{shape[0]} pixels, more than OpenCV reads ({MAX_PIXELS:,})'
+                raise InputError(f'{label} {reason}; get it again or remove it.')
             # Asked for its EXIF data, Pillow would decode a PNG that has none.
             exif = {} if is_png and 'exif' not in image.info else image.getexif()
             is_rotated = exif.get(ExifTags.Base.Orientation, 1) >= 5
             has_alpha = mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info
-            if not is_png and (decode or not _has_end(image, tail, size)):
+            if not is_png and (depth != 'header' or not _has_end(image, tail, size)):
                 image.draft('RGB', (1, 1))  # a JPEG is then parsed completely, but at an eighth of its resolution
                 image.load()
-    if not any_mode:
-        if is_png and data[24] == 16:
-            raise InputError(f'{path} has 16 bits per channel; convert it to 8-bit RGB.')
-        if mode not in ('1', 'L', 'P', 'RGB', 'RGBA', 'LA', 'PA'):
-            raise InputError(f'{path} has pixels of type {mode}; convert it to 8-bit RGB.')
-        pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) if has_alpha else None
-        if pixels is not None and pixels.ndim == 3 and pixels.shape[2] in (2, 4) and pixels[..., -1].min() < 255:
-            raise InputError(f'{path} is partly transparent, and the background is not known; flatten it to RGB.')
+    if is_png and data[24] == 16:
+        raise InputError(f'{label} has 16 bits per channel; convert it to 8-bit RGB.')
+    if mode not in ('1', 'L', 'P', 'RGB', 'RGBA', 'LA', 'PA'):
+        raise InputError(f'{label} has pixels of type {mode}; convert it to 8-bit RGB.')
+    is_decoded = is_png and depth == 'pixels'
+    if not (is_decoded or has_alpha or is_rotated):
+        return shape
+    if depth == 'header':
+        file.seek(0)
+        data = file.read()
+    encoded = np.frombuffer(data, np.uint8)
+    if has_alpha:
+        pixels = decode_image(encoded, label, cv2.IMREAD_UNCHANGED)
+        if pixels.ndim == 3 and pixels.shape[2] in (2, 4) and pixels[..., -1].min() < 255:
+            raise InputError(f'{label} is partly transparent, and the background is not known; flatten it to RGB.')
     # In which formats the EXIF orientation counts depends on the version of OpenCV.
-    return read_image(path).shape[:2] if is_rotated else shape
+    return decode_image(encoded, label).shape[:2] if is_decoded or is_rotated else shape
+
+
+def _open(path: str) -> BinaryIO:
+    """Open a regular file to read; a pipe would block."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise InputError(f'{path} is not a regular file, but a folder, pipe, socket or device; remove it.')
+    return open(path, 'rb')
 
 
 @contextlib.contextmanager
-def _reading(path: str) -> Iterator[None]:
-    """Convert any exception of a decoder to InputError, and lift Pillow's limit on the number of pixels."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # large images are not an attack
+def _reading(label: str) -> Iterator[None]:
+    """Convert any exception of reading a file, or of a decoder, to InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except UnidentifiedImageError:
+        raise InputError(f'{label} is damaged or not an image; get it again or remove it.') from None
+    except FileNotFoundError:
+        raise InputError(f'{label} does not exist; correct the path.') from None
+    except Exception as error:  # Pillow's decoders raise anything from OSError to SyntaxError
+        if isinstance(error, OSError) and error.errno:
+            raise InputError(f'{label} cannot be read ({error.strerror}); make it readable.') from None
+        raise InputError(f'{label} is damaged or not an image ({error}); get it again or remove it.') from None
+
+
+@contextlib.contextmanager
+def _without_limit() -> Iterator[None]:
+    """Lift Pillow's limit on the number of pixels, because large images are not an attack, and silence its warnings."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         with warnings.catch_warnings(action='ignore'):
             yield
-    except UnidentifiedImageError:
-        raise InputError(f'{path} is damaged or not an image; get it again or remove it.') from None
-    except FileNotFoundError:
-        raise InputError(f'{path} does not exist; correct the path.') from None
-    except PermissionError as error:
-        raise InputError(f'{path} cannot be read ({error.strerror}); make it readable.') from None
-    except Exception as error:  # Pillow's decoders raise anything from OSError to SyntaxError
-        raise InputError(f'{path} is damaged or not an image ({error}); get it again or remove it.') from None
     finally:
         Image.MAX_IMAGE_PIXELS = limit
 
@@ -176,21 +223,23 @@ def _has_end(image: Image.Image, tail: bytes, size: int) -> bool:
 
 def read_image(path: str, order: Literal['rgb', 'bgr'] = 'rgb') -> np.ndarray:
     """Read an image file as (H, W, 3) uint8, or raise InputError; ``'bgr'`` is the order of OpenCV's functions."""
-    try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise InputError(f'{path} cannot be read ({error.strerror}); make it readable.') from None
-    return decode_image(data, path, order)
+    with _reading(path), _open(path) as file:
+        data = np.frombuffer(file.read(), np.uint8)
+    return decode_image(data, path, cv2.IMREAD_COLOR_RGB if order == 'rgb' else cv2.IMREAD_COLOR)
 
 
-def decode_image(data: np.ndarray, label: str, order: Literal['rgb', 'bgr'] = 'rgb') -> np.ndarray:
-    """Decode the bytes of an image file, (n,) uint8, as BasicSR does, to (H, W, 3) uint8.
+def decode_image(data: np.ndarray, label: str, flag: int = cv2.IMREAD_COLOR_RGB) -> np.ndarray:
+    """Decode the bytes of an image file, (n,) uint8, as BasicSR does, to (H, W, 3) uint8 for the default ``flag``.
+
+    OpenCV compares a PNG with its checksums.
 
     Raises:
         InputError: The image cannot be decoded. The message calls it ``label``.
     """
-    flag = cv2.IMREAD_COLOR_RGB if order == 'rgb' else cv2.IMREAD_COLOR
-    image = cv2.imdecode(data, flag) if data.size else None
+    try:
+        image = cv2.imdecode(data, flag) if data.size else None
+    except cv2.error:  # more than MAX_PIXELS
+        image = None
     if image is None:
         raise InputError(f'{label} is damaged or not an image; get it again, or remove it with its pair.')
     return image

@@ -1,27 +1,28 @@
 """The images of a dataset behind one interface: raw stores, BasicSR's PNG LMDBs, or plain folders.
 
 A source has ``root``, ``names`` (what pairs are matched by: file names without extension, or keys), ``labels`` (what a
-sample reports as its path), ``sizes(indices)`` ((n, 2) int64, height and width, without decoding; -1 where unknown),
-``image(i)``, (H, W, 3) uint8 RGB, and ``describe(i)`` for error messages. Sources contain plain data only, so they can
-be pickled; files and memory maps are opened in the process that uses them.
+sample reports as its path), ``num_bytes(indices)`` (stored), ``sizes(indices)`` ((n, 2) int64, height and width, from
+headers), ``probe(i)`` (height and width of an image of which every byte is checked), ``image(i)``, (H, W, 3) uint8 RGB,
+and ``describe(i)`` for error messages. Those that read raise InputError, which names the image. Sources can be pickled;
+files and memory maps are then opened in the process that uses them.
 """
 
-import contextlib
+import collections
 import dataclasses
+import io
 import os
 import re
 from collections.abc import Sequence
 from typing import Any
 
-import lmdb
 import numpy as np
 
-from lkdn_basicsr.data.image_files import decode_image, list_images, pair_names, probe_image, read_image
-from lkdn_basicsr.data.lmdb_file import count_entries
+from lkdn_basicsr.data.image_files import Depth, decode_image, list_images, pair_names, probe, probe_image, read_image
+from lkdn_basicsr.data.lmdb_file import LmdbFile, open_lmdb
 from lkdn_basicsr.data.raw_store import RawStore, is_raw_store
 from lkdn_basicsr.errors import InputError
 
-_META_LINE = re.compile(r'(?P<name>.+?)\s+\((?P<height>\d+),\s*(?P<width>\d+)(,\s*\d+)?\)')
+_META_LINE = re.compile(r'(?P<name>.+?)\s+\((?P<height>\d{1,9}),\s*(?P<width>\d{1,9})(,\s*\d+)?\)')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,8 @@ def read_meta_info(path: str, strict: bool = False) -> list[MetaEntry]:
     Raises:
         InputError: The file cannot be read, or lists no images.
     """
+    if not os.path.isfile(path):
+        raise InputError(f'The meta info file {path} does not exist or is not a file; correct meta_info_file.')
     try:
         with open(path, encoding='utf-8') as file:
             lines = [line.strip() for line in file]
@@ -66,50 +69,28 @@ def is_lmdb(root: str) -> bool:
     return os.path.isfile(os.path.join(root, 'data.mdb'))
 
 
-def lmdb_entries(root: str, exact: bool = False) -> list[MetaEntry]:
-    """Return what ``meta_info.txt`` of BasicSR's LMDB lists, after checking that the LMDB is complete.
-
-    Raises:
-        InputError: It is not an LMDB, cut short, or contains fewer (with ``exact``, also more) entries than are listed.
-    """
-    meta_info = os.path.join(root, 'meta_info.txt')
-    if not is_lmdb(root) or not os.path.isfile(meta_info):
-        how = 'prepare it again, or correct dataroot_gt, dataroot_lq or io_backend.'
-        raise InputError(f'{root} is not an LMDB of BasicSR (data.mdb and meta_info.txt); {how}')
-    entries = read_meta_info(meta_info)
-    try:
-        stored = count_entries(os.path.join(root, 'data.mdb'))
-    except (OSError, ValueError) as error:
-        raise InputError(f'The LMDB {root} cannot be read ({error}); prepare it again.') from None
-    if stored < len(entries) or exact and stored > len(entries):
-        counts = f'{stored} of the {len(entries)} images'
-        raise InputError(f'{root} contains {counts} that its meta_info.txt lists; prepare it again.')
-    return entries
-
-
-# lmdb refuses to open an environment twice in a process, but training and validation may share one. A forked worker
-# inherits the open map; a spawned one starts with an empty table.
-_environments: dict[str, lmdb.Environment] = {}
-
-
-def open_environment(root: str) -> lmdb.Environment:
-    """Open the LMDB in a folder read-only, once in a process."""
-    path = os.path.realpath(root)
-    if path not in _environments:
-        _environments[path] = lmdb.open(path, readonly=True, lock=False, readahead=False)
-    return _environments[path]
-
-
 class RawSource:
-    """The images of a raw store."""
+    """The images of a raw store.
 
-    def __init__(self, root: str) -> None:
+    Args:
+        verify_at_once: See `RawStore`.
+    """
+
+    def __init__(self, root: str, verify_at_once: bool) -> None:
         self.root = root
-        self.store = RawStore(root)
+        self.store = RawStore(root, verify_at_once)
         self.names = self.labels = list(self.store.names)
+
+    def num_bytes(self, indices: np.ndarray) -> int:
+        return int(self.store.shapes[indices].prod(axis=1).sum())
 
     def sizes(self, indices: np.ndarray) -> np.ndarray:
         return self.store.shapes[indices, :2]
+
+    def probe(self, i: int) -> tuple[int, int]:
+        self.store.verify(i)
+        height, width, _ = self.store.shapes[i].tolist()
+        return height, width
 
     def image(self, i: int) -> np.ndarray:
         return self.store.image(i)
@@ -119,30 +100,80 @@ class RawSource:
 
 
 class LmdbSource:
-    """The images of an LMDB as BasicSR's scripts write it: encoded images by key, and ``meta_info.txt``."""
+    """The images of an LMDB as BasicSR's scripts write it: encoded images by key, and ``meta_info.txt``.
 
-    def __init__(self, root: str) -> None:
-        self.root = root
-        entries = lmdb_entries(root)
-        # BasicSR cuts keys at the first dot, so that a.x1 and a.x2 become one; here only the extension is cut.
-        self.names = self.labels = [os.path.splitext(entry.name)[0] for entry in entries]
-        self._sizes = np.array([entry.size or (-1, -1) for entry in entries], np.int64)
+    Args:
+        for_basicsr: Check that BasicSR's own datasets can read it as well. They cut the lines of ``meta_info.txt`` at
+            the first dot, which can make two keys the same.
+
+    Raises:
+        InputError: It is not such an LMDB, cut short, damaged, or its keys are not those of ``meta_info.txt``. More
+            keys are refused with ``for_basicsr`` only.
+    """
+
+    def __init__(self, root: str, for_basicsr: bool = False) -> None:
+        self.root, meta_info = root, os.path.join(root, 'meta_info.txt')
+        if not is_lmdb(root) or not os.path.isfile(meta_info):
+            how = 'prepare it again, or correct dataroot_gt, dataroot_lq or io_backend.'
+            raise InputError(f'{root} is not an LMDB of BasicSR (data.mdb and meta_info.txt); {how}')
+        entries = read_meta_info(meta_info)
+        cut = (lambda name: name.split('.')[0]) if for_basicsr else (lambda name: os.path.splitext(name)[0])
+        self.names = self.labels = [cut(entry.name) for entry in entries]
+        self._sizes = [entry.size for entry in entries]
+        places = self._open().places
+        if len(places) < len(entries) or for_basicsr and len(places) > len(entries):
+            counts = f'{len(places)} of the {len(entries)} images'
+            raise InputError(f'{root} contains {counts} that its meta_info.txt lists; prepare it again.')
+        missing = [name for name in self.names if name.encode() not in places]
+        if missing:
+            reason = f'{root} does not contain {missing[0]}, which its meta_info.txt lists ({len(missing)} such)'
+            raise InputError(f'{reason}; prepare it again.')
+        name, count = collections.Counter(self.names).most_common(1)[0]
+        if count > 1:
+            how = f'use names that differ before the {"first dot" if for_basicsr else "extension"}.'
+            raise InputError(f'{meta_info} lists {name} twice; {how}')
+        if for_basicsr:
+            _check_lines(meta_info, self.names)
+
+    def _open(self) -> LmdbFile:
+        try:
+            return open_lmdb(self.root)
+        except (OSError, ValueError) as error:
+            raise InputError(f'The LMDB {self.root} cannot be read ({error}); prepare it again.') from None
+
+    def num_bytes(self, indices: np.ndarray) -> int:
+        places = self._open().places
+        return sum(places[self.names[i].encode()][1] for i in indices.tolist())
 
     def sizes(self, indices: np.ndarray) -> np.ndarray:
-        return self._sizes[indices]
+        sizes = [self._sizes[i] or self.probe(i, 'header') for i in indices.tolist()]
+        return np.array(sizes, np.int64).reshape(-1, 2)
+
+    def probe(self, i: int, depth: Depth = 'pixels') -> tuple[int, int]:
+        return probe(io.BytesIO(self._value(i).tobytes()), self.describe(i), depth)
 
     def image(self, i: int) -> np.ndarray:
-        try:
-            with open_environment(self.root).begin(buffers=True) as transaction:
-                data = transaction.get(self.names[i].encode())
-                if data is not None:
-                    return decode_image(np.frombuffer(data, np.uint8), self.describe(i))
-        except lmdb.Error as error:
-            raise InputError(f'The LMDB {self.root} cannot be read ({error}); prepare it again.') from None
-        raise InputError(f'{self.describe(i)} is listed in meta_info.txt but missing; prepare the LMDB again.')
+        return decode_image(self._value(i), self.describe(i))
+
+    def _value(self, i: int) -> np.ndarray:
+        """Return the bytes of an encoded image, (n,) uint8."""
+        file = self._open()
+        place = file.places.get(self.names[i].encode())
+        if place is None:
+            raise InputError(f'{self.root} was replaced and does not contain {self.names[i]} any more; start again.')
+        file.read_ahead(*place)
+        return file.value(*place)
 
     def describe(self, i: int) -> str:
         return f'{self.names[i]} in {self.root}'
+
+
+def _check_lines(meta_info: str, keys: list[str]) -> None:
+    """Check that BasicSR finds these keys in a meta info file, as its ``paired_paths_from_lmdb`` does."""
+    with open(meta_info, encoding='utf-8') as file:
+        if [line.split('.')[0] for line in file] != keys or not all(map(str.isascii, keys)):
+            how = 'write one name with an extension, of ASCII characters, per line.'
+            raise InputError(f'{meta_info} has lines that BasicSR cannot read; {how}')
 
 
 class FolderSource:
@@ -154,12 +185,15 @@ class FolderSource:
         self.labels = list(paths)
         self.names = [os.path.splitext(os.path.basename(path))[0] for path in paths]
 
+    def num_bytes(self, indices: np.ndarray) -> int:
+        paths = [self.labels[i] for i in indices.tolist()]
+        return sum(os.path.getsize(path) for path in paths if os.path.exists(path))
+
     def sizes(self, indices: np.ndarray) -> np.ndarray:
-        sizes = np.full((len(indices), 2), -1, np.int64)
-        for n, i in enumerate(indices):
-            with contextlib.suppress(InputError):  # OpenCV reads some files that Pillow does not
-                sizes[n] = probe_image(self.labels[i], decode=False, any_mode=True)
-        return sizes
+        return np.array([self.probe(i, 'header') for i in indices.tolist()], np.int64).reshape(-1, 2)
+
+    def probe(self, i: int, depth: Depth = 'pixels') -> tuple[int, int]:
+        return probe_image(self.labels[i], depth)
 
     def image(self, i: int) -> np.ndarray:
         return read_image(self.labels[i])
@@ -194,8 +228,14 @@ def open_sources(opt: dict[str, Any]) -> tuple[Source, Source, np.ndarray]:
     if '{}' not in template:
         how = "write '{}', or for example '{}x4' where the LQ image of 0001.png is called 0001x4.png."
         raise InputError(f"filename_tmpl: '{template}' has no place for the name; {how}")
-    gt = FolderSource(roots[0], listed) if source_class is FolderSource else source_class(roots[0])
-    lq = source_class(roots[1])
+    gt: Source
+    lq: Source
+    if source_class is FolderSource:
+        gt, lq = FolderSource(roots[0], listed), FolderSource(roots[1])
+    elif source_class is RawSource:
+        gt, lq = (RawSource(root, verify_at_once=opt['phase'] != 'train') for root in roots)
+    else:
+        gt, lq = map(LmdbSource, roots)
     for source in (gt, lq):
         if not source.names:
             raise InputError(f'{source.root} contains no images; correct dataroot_gt or dataroot_lq.')
@@ -204,7 +244,8 @@ def open_sources(opt: dict[str, Any]) -> tuple[Source, Source, np.ndarray]:
         names = [os.path.splitext(file)[0] for file in listed]
         matches = pair_names(names, gt.names, lambda name: [name])
         if matches.missing:
-            lost = f'{names[matches.missing[0]]}, which {gt.root} does not contain ({len(matches.missing)} such)'
+            name, count = names[matches.missing[0]], len(matches.missing)
+            lost = f'{name}, which {gt.root} does not contain ({count} such)'
             raise InputError(f'{meta_info} lists {lost}; correct meta_info_file, or remove it.')
         chosen = [j for _, j in matches.pairs]
     return gt, lq, _pair_sources(gt, lq, chosen, template, all_of_lq=listed is None)

@@ -129,7 +129,7 @@ class PairedCropDataset(Dataset):
         """Check all pairs by the sizes in indices and headers; where these do not fit, decode the pair to be sure."""
         gt, lq = self.gt.sizes(self.pairs[:, 0]), self.lq.sizes(self.pairs[:, 1])
         rest = gt - lq * self.scale
-        doubtful = (lq < 0) | (gt < 0) | (rest < 0) | (rest >= (1 if self.train else self.scale))
+        doubtful = (rest < 0) | (rest >= (1 if self.train else self.scale))
         if self.train:
             doubtful |= lq < self.lq_size
         for i in np.flatnonzero(doubtful.any(axis=1)):

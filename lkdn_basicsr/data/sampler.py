@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+
+from lkdn_basicsr.data.wrapped_dataset import WrappedDataset
 
 _U64 = (1 << 64) - 1
 _ROUNDS = 16  # of the Feistel network
@@ -173,7 +174,7 @@ def _round_function(half: np.ndarray, key: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-class SeededDataset(Dataset):
+class SeededDataset(WrappedDataset):
     """Any dataset, with its random draws made a function of (seed, position) of the ``SampleIndex`` that is its index.
 
     BasicSR seeds Python's and numpy's generators once in each worker. A sample then depends on the number of workers
@@ -181,17 +182,6 @@ class SeededDataset(Dataset):
     and torch's CPU generator are seeded for each sample, and restored after it. All other attributes are those of the
     wrapped dataset.
     """
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset: Any = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == 'dataset':  # requested by pickle before it is set
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
 
     def __getitem__(self, index: SampleIndex) -> Any:
         state = random.getstate(), np.random.get_state(), torch.default_generator.get_state()

@@ -63,7 +63,7 @@ def read_benchmark(folder: str | os.PathLike[str], scale: int) -> Benchmark:
         raise InputError(f'benchmark {folder}: {problems[0]}{more}; add the other image, or remove this one')
     images = {pair.name: (pair.hr, pair.lr[scale]) for pair in pairs}
     for hr, lr in images.values():
-        gt_size, lq_size = (probe_image(path, decode=False, any_mode=True) for path in (hr, lr))
+        gt_size, lq_size = (probe_image(path, 'header') for path in (hr, lr))
         _check_sizes(hr, gt_size, lr, lq_size, scale)
     return Benchmark(os.path.basename(os.path.abspath(folder)), folder, scale, images, _checksum(images))
 

@@ -192,7 +192,7 @@ def _is_intact(path: str, hr: str) -> bool:
     if not os.path.isfile(path):
         return False
     try:
-        if probe_image(path) == probe_image(hr, decode=False, any_mode=True):
+        if probe_image(path) == probe_image(hr, 'header'):
             return True
         problem = f'{path} has another size than {hr}'
     except InputError as error:

@@ -94,6 +94,12 @@ def _check_dataset(option_file: OptionFile, phase: str, dataset: dict[str, Any])
         del dataset['meta_info_file']  # BasicSR opens it whenever the key exists
     if (dataset.get('mean') is None) != (dataset.get('std') is None):
         raise option_file.error(keys, 'has only one of mean and std; give both or none')
+    channels = 1 if dataset.get('color') == 'y' else 3
+    for key in ('mean', 'std'):
+        values = dataset.get(key)
+        if values is not None and len(values) != channels:
+            reason = f'has {len(values)} values, but the images have {channels} channel(s); give one value for each'
+            raise option_file.error((*keys, key), reason)
     if any(value == 0 for value in dataset.get('std') or ()):
         raise option_file.error((*keys, 'std'), 'contains a zero, and images are divided by it; correct it')
     if dataset.get('persistent_workers') and (phase != 'train' or dataset['num_worker_per_gpu'] == 0):
@@ -120,12 +126,10 @@ def _check_template(option_file: OptionFile, keys: Keys, dataset: dict[str, Any]
         note = f'{template!r}, which is not a file name; {dataset["filename_tmpl"]!r} is used instead.'
         option_file.notes.append(f'{option_file.where(*keys)} is {note}')
         return
-    try:
-        valid = template.format('a') != template.format('b')
-    except (IndexError, KeyError, ValueError, AttributeError):
-        valid = False
-    if not valid:
-        raise option_file.error(keys, f"is {template!r}, but must contain {{}} for the name of the image, as '{{}}x4'")
+    # Any other field could look up attributes, or ask for a width that fills the memory.
+    if template.count('{}') != 1 or re.search('[{}]', template.replace('{}', '')):
+        reason = "but must contain {} once, for the name of the image, and no other braces, as '{}x4'"
+        raise option_file.error(keys, f'is {format_value(template)}, {reason}')
 
 
 def _check_network(option_file: OptionFile) -> None:

@@ -52,11 +52,12 @@ def parse_options(args: Namespace, root_path: str, is_train: bool) -> OptionFile
     return option_file
 
 
-def check_files(option_file: OptionFile, world_size: int, is_train: bool, download: bool = True) -> dict[str, int]:
+def check_files(option_file: OptionFile, world_size: int, is_train: bool, check_only: bool = False) -> dict[str, int]:
     """Check the networks, losses, datasets and checkpoints of options. It takes time, so one rank does it.
 
     Args:
-        download: Whether to download official weights, and those of perceptual losses, that are missing.
+        check_only: Check all data, and do not download official weights, and those of perceptual losses, that are
+            missing.
 
     Returns:
         The index of the smallest image of each dataset, see ``check_data``.
@@ -69,12 +70,12 @@ def check_files(option_file: OptionFile, world_size: int, is_train: bool, downlo
     check_outputs(opt, is_train)
     check_networks(option_file)
     if is_train:
-        check_losses(option_file, download)
-    smallest = check_data(option_file, world_size)
+        check_losses(option_file, fetch=not check_only)
+    smallest = check_data(option_file, world_size, complete=check_only)
     # A resumed run does not load the pretrained weights.
     has_states = opt['auto_resume'] and bool(list_training_states(opt['path'].get('training_states', '')))
     resumes = is_train and (has_states or opt['path'].get('resume_state') is not None)
-    check_checkpoints(option_file, is_train, resumes, download)
+    check_checkpoints(option_file, is_train, resumes, fetch=not check_only)
     return smallest
 
 

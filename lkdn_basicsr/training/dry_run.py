@@ -20,6 +20,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from lkdn_basicsr.data.sampler import SampleIndex
+from lkdn_basicsr.data.wrapped_dataset import name_errors
 from lkdn_basicsr.devices import exact_arithmetic, total_memory
 from lkdn_basicsr.errors import InputError, one_line, system_error
 from lkdn_basicsr.options.check_losses import has_weights
@@ -166,7 +167,7 @@ def _read_samples(
     places: dict[bool, list[tuple[str, int]]] = {False: [], True: []}  # those read by workers of the run, or by itself
     for phase, dataset_opt in opt['datasets'].items():
         with _blame(option_file, ('datasets', phase), 'cannot be opened'):
-            dataset = build_dataset(dataset_opt)
+            dataset = name_errors(build_dataset(dataset_opt))
         chosen: list[int] = [0, random.Random(opt['manual_seed']).randrange(len(dataset))]
         if dataset_opt['phase'] == 'train':
             dataset = seed_by_position(dataset)

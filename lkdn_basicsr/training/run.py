@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader
 from lkdn_basicsr import checkpoints
 from lkdn_basicsr.cli import build_parser
 from lkdn_basicsr.data.sampler import StreamSampler
+from lkdn_basicsr.data.wrapped_dataset import name_errors
 from lkdn_basicsr.errors import InputError, printable, system_error
 from lkdn_basicsr.files import write_file
 from lkdn_basicsr.locks import FolderLock
@@ -161,7 +162,7 @@ class Run:
         lock = FolderLock(opt['path']['log'], beside=True)
         if not args.check:
             self.ranks.on_first_rank(lock.check_free)
-        smallest = self.ranks.on_first_rank(check_files, option_file, launch.world_size, is_train, not args.check)
+        smallest = self.ranks.on_first_rank(check_files, option_file, launch.world_size, is_train, args.check)
         self._set_seed(opt)
         opt.notes = [*option_file.notes, *warn_about_shared_store()]
         opt.effective = dump_yaml(opt)
@@ -172,7 +173,9 @@ class Run:
             if launch.rank == 0:
                 if holder := lock.holder():
                     opt.notes.append(f'{lock.folder} is in use by {holder}; until it ends, a second run is refused.')
-                print(f'option file: {args.opt}', *opt.notes, *self._notes, *report, 'No problems found.', sep='\n')
+                verified = f'images verified: {", ".join(smallest) or "none"}'
+                lines = [f'option file: {args.opt}', *opt.notes, *self._notes, *report, verified, 'No problems found.']
+                print(*lines, sep='\n')
             raise SystemExit(0)
         self.ranks.on_first_rank(lock.acquire)
         self.held.callback(lock.release)
@@ -294,7 +297,7 @@ class Run:
         """
         total_iter, train_loader = int(opt['train']['total_iter']), None
         for phase, dataset_opt in opt['datasets'].items():
-            dataset = basicsr.data.build_dataset(dataset_opt)
+            dataset = name_errors(basicsr.data.build_dataset(dataset_opt))
             if dataset_opt['phase'] == 'train':
                 train_loader, self.sampler = build_train_loader(opt, phase, dataset)
             else:

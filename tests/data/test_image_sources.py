@@ -1,7 +1,7 @@
 import lmdb
 import pytest
 
-from lkdn_basicsr.data.image_sources import MetaEntry, lmdb_entries, read_meta_info
+from lkdn_basicsr.data.image_sources import LmdbSource, MetaEntry, read_meta_info
 from lkdn_basicsr.errors import InputError
 
 
@@ -31,18 +31,18 @@ def test_missing_empty_and_binary_meta_info_is_refused(tmp_path, content):
 def test_lmdbs_are_checked_while_they_are_open(tmp_path):
     meta_info, data = tmp_path / 'meta_info.txt', tmp_path / 'data.mdb'
     with pytest.raises(InputError, match='is not an LMDB of BasicSR'):
-        lmdb_entries(str(tmp_path))
+        LmdbSource(str(tmp_path))
     with lmdb.open(str(tmp_path), map_size=1 << 24) as environment:
         with environment.begin(write=True) as transaction:
             for key in (b'a', b'b'):
                 transaction.put(key, bytes(10_000))
         meta_info.write_text('a.png (8,9,3) 1\n')
-        assert lmdb_entries(str(tmp_path)) == [MetaEntry('a.png', (8, 9))]
+        assert LmdbSource(str(tmp_path)).names == ['a']
         with pytest.raises(InputError, match='contains 2 of the 1 images'):
-            lmdb_entries(str(tmp_path), exact=True)
+            LmdbSource(str(tmp_path), for_basicsr=True)
         meta_info.write_text('a.png\nb.png\nc.png\n')
         with pytest.raises(InputError, match='contains 2 of the 3 images'):
-            lmdb_entries(str(tmp_path))
+            LmdbSource(str(tmp_path))
     data.write_bytes(data.read_bytes()[:-4096])
     with pytest.raises(InputError, match='cut short'):
-        lmdb_entries(str(tmp_path))
+        LmdbSource(str(tmp_path))

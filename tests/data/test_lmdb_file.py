@@ -1,10 +1,11 @@
+import multiprocessing
 import os
 import random
 
 import lmdb
 import pytest
 
-from lkdn_basicsr.data.lmdb_file import count_entries, locate
+from lkdn_basicsr.data.lmdb_file import BRANCH, LEAF, PAGE, locate
 from tests.support.images import flipped
 
 
@@ -29,7 +30,6 @@ def test_values_are_where_lmdb_reads_them(tmp_path, rounds):
     path = tmp_path / 'data.mdb'
     places, page = locate(path)
     assert page == os.sysconf('SC_PAGESIZE') and list(places) == sorted(expected)
-    assert count_entries(path) == len(expected)
     data = path.read_bytes()
     assert {key: data[begin : begin + size] for key, (begin, size) in places.items()} == expected
 
@@ -45,20 +45,69 @@ def test_the_tree_may_be_deep(tmp_path):
     assert [data[begin : begin + size] for begin, size in places.values()] == [b'%d' % n for n in range(3000)]
 
 
-@pytest.mark.slow
-def test_other_files_short_files_and_damaged_trees_end_in_a_value_error(tmp_path):
+def test_other_files_and_short_files_end_in_a_value_error(tmp_path):
     make(str(tmp_path), 3)
     path = tmp_path / 'data.mdb'
     content = path.read_bytes()
-    for damaged in (b'', b'no', bytes(10000), content[:100], content[:5000], content[:-1]):
+    for damaged in (b'', b'no', bytes(10000), content[:100], content[:5000], content[:-1], bytes(len(content))):
         path.write_bytes(damaged)
         with pytest.raises(ValueError):
             locate(path)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """The content of an LMDB whose values all have pages of their own, and the places of the bytes of its tree."""
     rng = random.Random(0)
-    for _ in range(500):  # any flip: either detected, or all places are still in the file
-        path.write_bytes(flipped(content, rng.randrange(len(content)), 1 << rng.randrange(8)))
+    for part in range(2):
+        with lmdb.open(str(tmp_path), map_size=1 << 28) as environment, environment.begin(write=True) as transaction:
+            for n in range(250):
+                transaction.put(f'{2 * n + part:04d}_s001'.encode(), rng.randbytes(rng.choice((2100, 5000))))
+    content = (tmp_path / 'data.mdb').read_bytes()
+    pages = [page for page in range(2, len(content) // 4096) if PAGE.unpack_from(content, page * 4096)[0] == page]
+    pages = [page for page in pages if PAGE.unpack_from(content, page * 4096)[1] in (BRANCH, LEAF)]
+    return content, [byte for begin in (0, 4096) for byte in range(begin, begin + 152)] + [
+        page * 4096 + byte for page in pages for byte in range(4096)
+    ]
+
+
+def test_flipped_bits_are_detected_or_places_are_inside_the_file_and_do_not_overlap(tmp_path, tree):
+    content, places = tree
+    path, rng, detected = tmp_path / 'data.mdb', random.Random(0), 0
+    for _ in range(150):
+        path.write_bytes(flipped(content, rng.choice(places), 1 << rng.randrange(8)))
         try:
-            places, _ = locate(path)
+            found = sorted(locate(path)[0].values())
+        except ValueError:
+            detected += 1
+            continue
+        ends = [begin + size for begin, size in found]
+        assert all(end <= begin for end, (begin, _) in zip(ends, found[1:], strict=False)) and ends[-1] <= len(content)
+    assert detected > 30
+
+
+def read_all(folder, keys):
+    with lmdb.open(folder, readonly=True, lock=False) as environment, environment.begin() as transaction:
+        assert all(transaction.get(key) is not None for key in keys)
+
+
+@pytest.mark.slow
+def test_lmdb_can_read_what_is_accepted(tmp_path, tree):
+    """py-lmdb ends the process where it follows a damaged tree."""
+    content, places = tree
+    path, rng, read = tmp_path / 'data.mdb', random.Random(1), 0
+    expected = list(locate(path)[0])
+    for _ in range(60):
+        path.write_bytes(flipped(content, rng.choice(places[:304] if read % 2 else places), 1 << rng.randrange(8)))
+        try:
+            keys = list(locate(path)[0])
         except ValueError:
             continue
-        assert all(begin + size <= len(content) for begin, size in places.values())
+        if keys != expected:  # refused by a comparison with meta_info.txt
+            continue
+        process = multiprocessing.get_context('fork').Process(target=read_all, args=(str(tmp_path), keys))
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+        read += 1
+    assert read > 10

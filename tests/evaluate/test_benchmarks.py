@@ -30,12 +30,15 @@ def test_lr_names_may_end_with_the_scale(folder):
     assert read_benchmark(folder, 4).images['p0'][1].endswith('p0x4.png')
 
 
-def test_gray_and_16_bit_images_are_read_as_basicsr_does(folder):
-    gray = np.arange(40 * 48, dtype=np.uint16).reshape(40, 48) * 34
+def test_gray_images_are_read_as_basicsr_does_and_16_bit_images_are_refused(folder):
+    gray = (np.arange(40 * 48) % 256).astype(np.uint8).reshape(40, 48)
     cv2.imwrite(str(folder / 'GTmod4' / 'p0.png'), gray)
     gt, _ = read_benchmark(folder, 4).read('p0')
     assert gt.dtype == np.uint8
-    assert np.array_equal(gt, np.repeat((gray >> 8).astype(np.uint8)[..., None], 3, 2))
+    assert np.array_equal(gt, np.repeat(gray[..., None], 3, 2))
+    cv2.imwrite(str(folder / 'GTmod4' / 'p0.png'), gray.astype(np.uint16))
+    with pytest.raises(InputError, match='p0.png has 16 bits per channel'):
+        read_benchmark(folder, 4)
 
 
 def test_the_checksum_depends_on_all_images(folder, tmp_path):

@@ -16,7 +16,9 @@ def check(tmp_path, parse, capsys):
         with pytest.raises(SystemExit) as caught:
             parse(opt, '--check', is_train=is_train)
         assert caught.value.code == 0 and files() == before
-        return capsys.readouterr().out.splitlines()
+        printed = capsys.readouterr()
+        assert not printed.err  # progress bars are drawn on terminals only
+        return printed.out.splitlines()
 
     return check
 
@@ -30,6 +32,7 @@ def test_training(check, tmp_path, test_opt, opt):
         'datasets:val: Validation, 4 images; a sample is lq 3x12x13, gt 3x24x26',
         f'network_g: MSRResNet, {parameters:,d} parameters',
         f'path:pretrain_network_g: {tmp_path}/net.pth',
+        'images verified: train, val',
         'No problems found.',
     ]
 

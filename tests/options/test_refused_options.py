@@ -122,7 +122,10 @@ TRAIN_CASES = [  # the option, its value, and parts of the message
     ('datasets:train_2', SINGLE, ['datasets:train_2 cannot be used in training']),
     ('datasets:train:prefetch_mode', 'cuda', ['prefetch_mode is cuda', 'pin_memory']),
     *((f'datasets:{key}:persistent_workers', True, [f'{key}:persistent_workers needs']) for key in ('train', 'val')),
-    *(('datasets:train:filename_tmpl', value, [f'filename_tmpl is {value!r}']) for value in ('x2', '{}{}')),
+    *(
+        ('datasets:train:filename_tmpl', value, [f'filename_tmpl is {value!r}'])
+        for value in ('x2', '{}{}', '{0.__class__}', '{:9999999999}')
+    ),
     ('datasets:train:mean', [0.5, 0.5, 0.5], ['datasets:train has only one of mean and std']),
     ('datasets:train:io_backend:type', 'lmdb', ['must end in .lmdb']),
     ('datasets:train:io_backend:type', 'raw', ['use type: PairedCropDataset']),
@@ -170,6 +173,19 @@ def test_invalid_options(tmp_path, opt, test_opt, refused, is_train, keys, value
     change(options, keys, value)
     message = refused(options, is_train=is_train)
     assert [part for part in (f'{tmp_path}/x.yml', *parts) if part not in message] == []
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(mean=[0.5], std=[0.5]), 'datasets:val:mean has 1 values, but the images have 3 channel(s)'),
+        (dict(mean=[0.5] * 3, std=[0.5] * 2), 'datasets:val:std has 2 values, but the images have 3 channel(s)'),
+        (dict(mean=[0.5] * 3, std=[0.5] * 3, color='y'), 'datasets:val:mean has 3 values, but the images have 1'),
+    ],
+)
+def test_mean_and_std_have_a_value_for_each_channel(opt, refused, options, message):
+    opt['datasets']['val'].update(options)
+    assert message in refused(opt)
 
 
 def test_the_message_has_the_line_of_the_key(tmp_path, opt, refused):

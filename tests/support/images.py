@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -45,6 +47,39 @@ def write_images(folder, names, size=(48, 60), seed=0):
 def flipped(data, place, bits=1):
     """Return bytes with some bits of one byte flipped."""
     return data[:place] + bytes([data[place] ^ bits]) + data[place + 1 :]
+
+
+def edit_png(data, edit):
+    """Return a PNG with its size and inflated rows changed, and all checksums valid.
+
+    Args:
+        edit: Called with (width, height) and the inflated rows, of 1 + 3 * width bytes; returns both, or an encoded
+            stream instead of the rows.
+    """
+    header, body = bytearray(data[16:29]), b''
+    position = 8
+    while position < len(data):
+        (size,) = struct.unpack_from('>I', data, position)
+        body += data[position + 8 : position + 8 + size] if data[position + 4 : position + 8] == b'IDAT' else b''
+        position += 12 + size
+    size, rows = edit(struct.unpack('>2I', header[:8]), zlib.decompress(body))
+    header[:8] = struct.pack('>2I', *size)
+    chunks = [b'IHDR' + header, b'IDAT' + (zlib.compress(rows) if isinstance(rows, bytes) else bytes(rows)), b'IEND']
+    return data[:8] + b''.join(struct.pack('>I', len(c) - 4) + c + struct.pack('>I', zlib.crc32(c)) for c in chunks)
+
+
+def missing_rows(size, rows):
+    return size, rows[: len(rows) // 2]
+
+
+def damaged_stream(size, rows):
+    stream = bytearray(zlib.compress(rows))
+    stream[len(stream) // 2] ^= 8
+    return size, stream
+
+
+def huge_header(size, rows):
+    return (100_000, 100_000), rows
 
 
 def prepare(out, hr, lr=None, workers=1, **options):

@@ -18,9 +18,12 @@ from basicsr.archs import build_network
 from basicsr.data import build_dataset
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lkdn_basicsr.data.lmdb_file import locate
+from lkdn_basicsr.data.prepare.stores import StoreOptions, prepare_folder
 from lkdn_basicsr.data.sampler import SeededDataset
 from lkdn_basicsr.errors import printable
 from lkdn_basicsr.options import option_file
+from tests.support.images import edit_png, flipped, missing_rows
 from tests.support.runs import BASICSR, ROOT, change, damage, log, reset_log, run, snapshot, train, write, write_run
 from tests.support.system import as_nobody, disk
 
@@ -357,3 +360,27 @@ def test_differences_from_the_shipped_file_are_logged(home, monkeypatch):
     monkeypatch.setattr(option_file, 'SHIPPED_FOLDER', str(home / 'shipped'))
     train(monkeypatch, '--force_yml', 'train:total_iter=2')
     assert 'Differences from the shipped option file:\n\ttrain:total_iter: 2 (shipped: 7)\n' in log(home)
+
+
+@pytest.mark.parametrize('kind', ['raw', 'png', 'folder'])
+def test_a_run_ends_with_the_name_of_a_damaged_image_that_no_check_decoded(home, monkeypatch, kind):
+    monkeypatch.setattr('lkdn_basicsr.options.check_data.DECODE_BELOW', 0)
+    monkeypatch.setattr(
+        'lkdn_basicsr.data.raw_store.run_in_background', lambda function, *arguments: function(*arguments)
+    )
+    train_options = dict(dataroot_gt='train/gt', dataroot_lq='train/lq', io_backend=dict(type='disk'))
+    if kind != 'folder':
+        options = StoreOptions(scales=(2,), workers=1, format=kind, crop_size=32, step=32)
+        gt, lq = prepare_folder('stores', 'train/gt', options=options)
+        train_options = dict(dataroot_gt=gt, dataroot_lq=lq, io_backend=dict(type='lmdb'))
+        key = b'00000003' if kind == 'raw' else b'03_s001'
+        begin, size = locate(f'{gt}/data.mdb')[0][key]
+        Path(gt, 'data.mdb').write_bytes(flipped(Path(gt, 'data.mdb').read_bytes(), begin + size // 2))
+    else:
+        Path('train/gt/03.png').write_bytes(edit_png(Path('train/gt/03.png').read_bytes(), missing_rows))
+    if kind != 'raw':
+        change(home, model_type='SRModel', datasets__val__type='PairedImageDataset')
+    train_options['type'] = 'PairedCropDataset' if kind == 'raw' else 'PairedImageDataset'
+    change(home, **{f'datasets__train__{key}': value for key, value in train_options.items()}, manual_seed=1)
+    status = train(monkeypatch)
+    assert '\n' not in status and re.search('Image 3 .03. of|03_s001 of the dataset|gt/03.png is damaged', status)

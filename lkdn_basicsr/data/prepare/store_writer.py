@@ -25,7 +25,7 @@ def finished_settings(path: str) -> dict[str, Any] | None:
     if not os.path.exists(os.path.join(path, 'index.json')):
         how = 'move it away or choose another --out.'
         raise InputError(f'{path} exists and was not made by lkdn_basicsr.prepare; {how}')
-    return read_index(path)['settings']
+    return read_index(path).settings
 
 
 def partial_settings(path: str) -> dict[str, Any] | None:
@@ -36,7 +36,7 @@ def partial_settings(path: str) -> dict[str, Any] | None:
             return json.load(file)
     except (FileNotFoundError, NotADirectoryError):
         has_index = os.path.exists(os.path.join(partial, 'index.json'))
-        return read_index(partial)['settings'] if has_index else None
+        return read_index(partial).settings if has_index else None
     except ValueError:
         raise InputError(f'{partial}/settings.json is damaged; delete {partial} to begin again.') from None
 

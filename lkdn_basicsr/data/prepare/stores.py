@@ -194,7 +194,7 @@ def _crop_multiple(hr_path: str, scales: list[int]) -> int:
     multiple = math.lcm(*scales)
     settings = finished_settings(hr_path)
     if settings:
-        sides = np.array(read_index(hr_path)['shapes'])[:, :2]
+        sides = read_index(hr_path).shapes[:, :2]
         return multiple if np.any(sides % multiple) else settings.get('sides_multiple_of', multiple)
     stored = (partial_settings(hr_path) or {}).get('sides_multiple_of', multiple)
     return stored if stored % multiple == 0 else multiple

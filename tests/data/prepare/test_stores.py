@@ -1,3 +1,4 @@
+import json
 import os
 import random
 import re
@@ -40,11 +41,12 @@ def test_one_run_makes_the_stores_of_all_scales(tmp_path, hr, images):
     names = 'HR.lmdb LR_bicubic_X2.lmdb LR_bicubic_X3.lmdb LR_bicubic_X4.lmdb'.split()
     assert [os.path.basename(path) for path in stores] == names
     assert sorted(os.listdir(tmp_path / 'out')) == ['.lock', *names]
-    assert RawStore(stores[0]).index['channel_order'] == 'rgb'
+    assert json.loads(Path(stores[0], 'index.json').read_text())['channel_order'] == 'rgb'
     for scale, path in enumerate(stores, 1):
         store = RawStore(path)
         assert store.names == ['a_1', 'a', 'b', 'c']  # the order of a_1_s001.png, a_s001.png, ...
-        assert store.index['role'] == ('gt' if scale == 1 else 'lq') and store.index['scale'] == scale
+        assert store.index.settings['role'] == ('gt' if scale == 1 else 'lq')
+        assert store.index.settings['scale'] == scale
         for n, name in enumerate(store.names):
             np.testing.assert_array_equal(store.image(n), imresize(images[name], 1 / scale))
         verify(path)
@@ -148,7 +150,7 @@ def test_df2k_must_be_complete_and_missing_images_are_listed(tmp_path):
         assert words in str(error.value)
     gt, lq = prepare_df2k(out, div2k, flickr2k, incomplete)
     assert os.path.basename(gt) == 'DF2K_train_HR.lmdb' and os.path.basename(lq) == 'DF2K_train_LR_bicubic_X4.lmdb'
-    assert len(RawStore(gt)) == 797 and RawStore(lq).index['settings']['lr'] == '796 given, others imresize'
+    assert len(RawStore(gt)) == 797 and RawStore(lq).index.settings['lr'] == '796 given, others imresize'
     # The HR folder itself may be given; a single dataset has stores of its own.
     gt, _ = prepare_df2k(out, f'{div2k}/DIV2K_train_HR', options=incomplete)
     assert os.path.basename(gt) == 'DIV2K_train_HR.lmdb'
@@ -189,6 +191,17 @@ def test_png_names_and_sizes_that_basicsr_cannot_read_are_refused(tmp_path, hr):
         prepare(tmp_path / 'out', hr, format='png', crop_size=52, step=16)
     with pytest.raises(InputError, match='--step 15 is not a multiple of the scale 4'):
         prepare(tmp_path / 'out', hr, format='png', crop_size=24, step=15)
+
+
+def test_pipes_and_names_that_are_not_utf8_are_refused(tmp_path, hr):
+    os.mkfifo(f'{hr}/pipe.png')
+    os.rename(f'{hr}/a.png', os.fsdecode(os.fsencode(hr) + b'/a\xff.png'))
+    with pytest.raises(InputError) as error:
+        prepare(tmp_path / 'out', hr)
+    _, *lines = str(error.value).splitlines()
+    assert (
+        r'a\xff.png (60x48) has a name that is not UTF-8' in lines[0] and 'pipe.png is not a regular file' in lines[1]
+    )
 
 
 @pytest.mark.parametrize('options', [{}, dict(format='png', crop_size=24, step=16)])
