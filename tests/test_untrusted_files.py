@@ -122,7 +122,7 @@ def test_option_file(home, train, value):
         (f'train:optim_g:betas=[{CODE}, 1, 1]', 'betas is ["__import__'),
         (f'train:optim_g:lr=!!float {CODE}', 'could not convert string to float'),
         ('manual_seed=!!python/object/apply:os.mkdir [PLANTED]', 'tag !!python/object/apply:os.mkdir is not allowed'),
-        (f'manual_seed"]={CODE};opt["name', 'is not in train.yml'),
+        (f'manual_seed"]={CODE};opt["name', 'is not known'),
     ],
 )
 def test_force_yml(train, entry, message):

@@ -44,7 +44,7 @@ def _check_names(option_file: OptionFile) -> None:
         names['val', 'suffix'] = opt['val']['suffix']
     seen: dict[str, str] = {}
     for keys, name in names.items():
-        if re.search(r'[/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]', name) or name in ('.', '..'):
+        if re.search(r'[/\\\x00-\x1f\x7f-\x9f]', name) or name in ('.', '..'):
             reason = f'is {format_value(name)}, which cannot name a folder or file; use letters, digits, - and _'
             raise option_file.error(keys, reason)
         size = len(os.fsencode(name))

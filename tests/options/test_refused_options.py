@@ -75,7 +75,7 @@ TRAIN_CASES = [  # the option, its value, and parts of the message
     ('train', DELETE, ['has no train section']),
     ('train:pixel_opt', DELETE, ['train has no loss']),
     # names that are not those of files
-    *(('name', name, ['name is ', 'cannot name']) for name in ('a/b', '..', 'a\\b', 'a\nb', '\udcff')),
+    *(('name', name, ['name is ', 'cannot name']) for name in ('a/b', '..', 'a\\b', 'a\nb')),
     *(('name', name * 67, ['name has 201 bytes', 'at most 200']) for name in ('abc', '画')),
     ('datasets:val:name', 'n' * 300, ['datasets:val:name has 300 bytes']),
     # types

@@ -33,6 +33,7 @@ def prepare_benchmark(
         out: Folder of the benchmark, e.g. ``datasets/Set5``.
         edges: See `imresize`; ``'repeat'`` gives the usual LR images of Set5, Set14 and B100.
         log: Receives lines for the user.
+        progress: Show progress bars on a terminal.
 
     Raises:
         InputError: Images that cannot be used, all listed; an existing folder with other images; another process that
@@ -55,7 +56,7 @@ def prepare_benchmark(
     if not folders:
         return
     problems = []
-    for path in tqdm.tqdm(images.values(), 'Checking', unit='image', disable=not progress):
+    for path in tqdm.tqdm(images.values(), 'Checking', unit='image', disable=None if progress else True):
         try:
             if min(probe_image(path)) < max(scales):
                 problems.append(f'{path} is smaller than the scale {max(scales)}')
@@ -82,7 +83,7 @@ def _write(images: dict[str, str], folders: list[tuple[str, str, int]], edges: E
             stack.callback(shutil.rmtree, folder, ignore_errors=True)  # after an error, or it would fill the disk
             shutil.rmtree(folder, ignore_errors=True)
             os.makedirs(folder)
-        for name, path in tqdm.tqdm(images.items(), 'Preparing', unit='image', disable=not progress):
+        for name, path in tqdm.tqdm(images.items(), 'Preparing', unit='image', disable=None if progress else True):
             image = read_image(path, 'bgr')
             for folder, (_, kind, scale) in zip(partial, folders, strict=True):
                 height, width = (side - side % scale for side in image.shape[:2])

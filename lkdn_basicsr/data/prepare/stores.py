@@ -41,7 +41,7 @@ class StoreOptions:
     verify_lr: bool = False  # compare given LR images with what `imresize` makes of their HR images
     allow_missing: bool = False  # continue without HR images that are missing, make LR images that are missing
     log: Callable[[str], None] = lambda line: None
-    progress: bool = False  # show progress bars
+    progress: bool = False  # show progress bars on a terminal
 
 
 @dataclasses.dataclass

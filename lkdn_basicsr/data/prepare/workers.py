@@ -38,7 +38,7 @@ class Plan:
     multiple: int  # the sides of HR images are cropped to multiples of it
     verify_lr: bool  # compare given LR images with those that `imresize` makes
     workers: int
-    progress: bool  # show progress bars
+    progress: bool  # show progress bars on a terminal
     slots: list[Any] = dataclasses.field(default_factory=list)  # from `shared_memory`, one per image in progress
 
     def stored_shape(self, image: ImagePair, scale: int = 1) -> Shape:
@@ -113,7 +113,7 @@ def check_images(plan: Plan) -> list[str]:
     problems = []
     with start_workers(plan) as pool:
         results = pool.map(_check_image, range(len(plan.images)))
-        bar = tqdm.tqdm(results, 'Checking', len(plan.images), unit='image', disable=not plan.progress)
+        bar = tqdm.tqdm(results, 'Checking', len(plan.images), unit='image', disable=None if plan.progress else True)
         for image, (shape, found) in zip(plan.images, bar, strict=True):
             image.shape = shape
             problems += found

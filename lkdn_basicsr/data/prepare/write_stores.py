@@ -50,7 +50,7 @@ def _write_images(plan: Plan, writers: dict[int, StoreWriter], done: dict[int, i
     capacities = ([format.capacity(shape) for shape in plan.stored_shapes(n)] for n, format in plan.formats.items())
     capacity = max(map(sum, zip(*capacities, strict=True)))
     plan.slots = [shared_memory(capacity) for _ in range(plan.workers + 2)]
-    bar = tqdm.tqdm(desc='Preparing', total=total, initial=first, unit='image', disable=not plan.progress)
+    bar = tqdm.tqdm(desc='Preparing', total=total, initial=first, unit='image', disable=None if plan.progress else True)
     with start_workers(plan) as pool, bar:
         for slot, places in _encode_in_order(pool, plan, first, done):
             for scale, of_store in places.items():
