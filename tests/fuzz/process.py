@@ -40,7 +40,8 @@ def fork(function: Callable[[], object], folder: Path, timeout: float) -> Outcom
     start, pipes = time.monotonic(), [os.pipe(), os.pipe()]
     pid = os.fork()
     if pid == 0:
-        _run(lambda: _prepare(folder, pipes) or function())
+        _prepare(folder, pipes)
+        _run(function)
     texts, process = {read: b'' for read, _ in pipes}, os.pidfd_open(pid)
     for _, write in pipes:
         os.close(write)
