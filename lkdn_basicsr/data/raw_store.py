@@ -35,7 +35,7 @@ VERSION = 1
 MAGIC = b'LKDNRAW1'
 HEADER = struct.Struct('<8s5I4x')
 _FIX = 'copy the store again or prepare it again.'
-_SIDE = range(1, 1 << 31)
+_SIDE = range(1, 1 << 20)  # of an image, in pixels; OpenCV's limit
 _INDEX = {
     'format': str,
     'settings': dict,

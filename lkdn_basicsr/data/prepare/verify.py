@@ -76,10 +76,9 @@ def _check_values(path: str, checks: Checks, progress: bool) -> list[str]:
         file = open(data, 'rb')
     except (OSError, ValueError) as error:
         return [f'data.mdb cannot be read ({error})']
+    hide = None if progress else True  # None shows the bar on a terminal only
     with file:
-        for key, (name, check) in tqdm.tqdm(
-            checks.items(), 'Verifying', unit='entry', disable=None if progress else True
-        ):
+        for key, (name, check) in tqdm.tqdm(checks.items(), 'Verifying', unit='entry', disable=hide):
             if key not in places:
                 problems.append(f'{name}: it is missing')
                 continue
