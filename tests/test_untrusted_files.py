@@ -120,7 +120,7 @@ def test_option_file(home, train, value):
     [
         (f'train:total_iter={CODE}', 'total_iter is "__import__'),
         (f'train:optim_g:betas=[{CODE}, 1, 1]', 'betas is ["__import__'),
-        (f'train:optim_g:lr=!!float {CODE}', 'could not convert string to float'),
+        (f'train:optim_g:lr=!!float {CODE}', 'does not fit its tag !!float'),
         ('manual_seed=!!python/object/apply:os.mkdir [PLANTED]', 'tag !!python/object/apply:os.mkdir is not allowed'),
         (f'manual_seed"]={CODE};opt["name', 'is not known'),
     ],

@@ -193,15 +193,10 @@ def test_png_names_and_sizes_that_basicsr_cannot_read_are_refused(tmp_path, hr):
         prepare(tmp_path / 'out', hr, format='png', crop_size=24, step=15)
 
 
-def test_pipes_and_names_that_are_not_utf8_are_refused(tmp_path, hr):
+def test_pipes_are_refused_and_not_opened(tmp_path, hr):
     os.mkfifo(f'{hr}/pipe.png')
-    os.rename(f'{hr}/a.png', os.fsdecode(os.fsencode(hr) + b'/a\xff.png'))
-    with pytest.raises(InputError) as error:
+    with pytest.raises(InputError, match='1 problem with the images.*pipe.png is not a regular file'):
         prepare(tmp_path / 'out', hr)
-    _, *lines = str(error.value).splitlines()
-    assert (
-        r'a\xff.png (60x48) has a name that is not UTF-8' in lines[0] and 'pipe.png is not a regular file' in lines[1]
-    )
 
 
 @pytest.mark.parametrize('options', [{}, dict(format='png', crop_size=24, step=16)])
