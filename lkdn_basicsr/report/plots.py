@@ -165,7 +165,7 @@ def _add_axes(figure: Figure, points: Sequence[float], lines: Sequence[float]) -
 
 def _set_limits(axes: Axes, bubbles: Sequence[Bubble], lines: Sequence[float]) -> None:
     """Leave space for bubbles and labels; use a logarithmic axis where Multi-Adds differ by more than 8 times."""
-    psnr = [bubble.y for bubble in bubbles] + list(lines)
+    psnr = [bubble.y for bubble in bubbles] + list(lines) or [0.0]  # where all methods are left out
     margin = max(0.22 * (max(psnr) - min(psnr)), 0.1)
     axes.set_ylim(min(psnr) - margin, max(psnr) + margin)
     if not bubbles:
