@@ -73,7 +73,7 @@ def report_errors(prog: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, ImportError):
             error = _missing_library() or error
-        if isinstance(error, OSError) and error.filename is None and _discard_output(sys.stdout):
+        if isinstance(error, OSError) and error.errno and not error.filename and _discard_output(sys.stdout):
             error.filename = 'standard output'
         reason = error if isinstance(error, InputError) else system_error(error)
         if reason is None:

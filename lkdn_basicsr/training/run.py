@@ -118,7 +118,7 @@ class Run:
         if self.tb_logger is not None and error is not None:
             with contextlib.suppress(OSError):  # a full disk, which is reported below
                 self.tb_logger.close()
-            if isinstance(error, OSError) and error.filename is None:
+            if isinstance(error, OSError) and error.errno and not error.filename:
                 error.filename = self.tb_logger.log_dir  # nothing else writes without a name
         reason = system_error(error)
         if kind is Finished:
