@@ -98,7 +98,7 @@ def test_the_smallest_image_is_returned_by_its_index(tmp_path, opt):
     phases['val_3'] = dict(name='lq', type='SingleImageDataset', dataroot_lq=f'{tmp_path}/lq')
     for phase, dataset in phases.items():
         dataset.update(phase=phase[:3].replace('tra', 'train'), scale=2, io_backend={'type': 'disk'})
-    opt['datasets'], opt['num_gpu'], opt['val'] = phases, 0, None
+    opt.update(datasets=phases, num_gpu=0, val=None, is_train=True)
     found = check_data(OptionFile('x.yml', RunOptions(opt), {}, []), complete=True)
     assert list(found) == list(phases)
     for phase, index in found.items():
