@@ -5,6 +5,7 @@ import sys
 import time
 
 from lkdn_basicsr.cli import Parser, integer, report_errors
+from lkdn_basicsr.errors import printable
 
 PROG = 'python -m lkdn_basicsr.prepare'
 EPILOG = f"""examples:
@@ -25,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
         except KeyboardInterrupt:
             print('Interrupted; run the same command again to resume.', file=sys.stderr)
             raise
-        print(f'Took {time.time() - start:.0f} s.')
+        _log(f'Took {time.time() - start:.0f} s.')
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -75,12 +76,16 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return args
 
 
+def _log(line: str) -> None:
+    print(printable(line), flush=True)  # at once, also where the output is redirected
+
+
 def _prepare_train(args: argparse.Namespace) -> None:
     from lkdn_basicsr.data.prepare.stores import StoreOptions, prepare_df2k, prepare_folder
 
     names = ('format', 'crop_size', 'step', 'thresh', 'workers', 'verify_lr', 'allow_missing')
     values = {name: getattr(args, name) for name in names}
-    options = StoreOptions(scales=args.scale, **values, log=print, progress=True)
+    options = StoreOptions(scales=args.scale, **values, log=_log, progress=True)
     if args.hr:
         prepare_folder(args.out, args.hr, args.lr, options)
     else:
@@ -90,15 +95,15 @@ def _prepare_train(args: argparse.Namespace) -> None:
 def _prepare_benchmark(args: argparse.Namespace) -> None:
     from lkdn_basicsr.data.prepare.benchmark import prepare_benchmark
 
-    prepare_benchmark(args.hr, args.out, args.scale, args.edges, log=print, progress=True)
+    prepare_benchmark(args.hr, args.out, args.scale, args.edges, log=_log, progress=True)
 
 
 def _verify(args: argparse.Namespace) -> None:
     from lkdn_basicsr.data.prepare.verify import verify
 
     for store in args.store:
-        verify(store, progress=True, log=print)
-        print(f'{store} is intact.')
+        verify(store, progress=True, log=_log)
+        _log(f'{store} is intact.')
 
 
 if __name__ == '__main__':

@@ -12,7 +12,7 @@ import tqdm
 from lkdn_basicsr.data.image_files import list_images, probe_image, read_image
 from lkdn_basicsr.data.imresize import Edges, imresize
 from lkdn_basicsr.errors import InputError, raise_all
-from lkdn_basicsr.files import partial_folder, replace, sync_folder
+from lkdn_basicsr.files import check_writable, partial_folder, replace, sync_folder
 from lkdn_basicsr.locks import FolderLock
 
 
@@ -38,6 +38,7 @@ def prepare_benchmark(
     Raises:
         InputError: Images that cannot be used, all listed; an existing folder with other images; another process that
             writes to ``out``.
+        OSError: A file cannot be read or written.
     """
     lock = FolderLock(out)
     lock.check_free()
@@ -55,6 +56,7 @@ def prepare_benchmark(
                 raise InputError(f'{folder} has other images than {hr}; move it away or choose another --out.')
     if not folders:
         return
+    check_writable(out)
     problems = []
     for path in tqdm.tqdm(images.values(), 'Checking', unit='image', disable=None if progress else True):
         try:
@@ -65,13 +67,10 @@ def prepare_benchmark(
     if problems:
         summary = f'{len(problems)} images cannot be used; fix or remove them, then run this again:'
         raise_all(summary, problems, log)
-    try:
-        with lock:
-            # Another process may have made some of them in the meantime.
-            folders = [folder for folder in folders if not os.path.lexists(folder[0])]
-            _write(images, folders, edges, progress)
-    except OSError as error:
-        raise InputError(f'{out} could not be written ({error.strerror}); make room or choose another --out.') from None
+    with lock:
+        # Another process may have made some of them in the meantime.
+        folders = [folder for folder in folders if not os.path.lexists(folder[0])]
+        _write(images, folders, edges, progress)
     for folder, *_ in folders:
         log(f'{folder}: {len(images):,} images.')
 

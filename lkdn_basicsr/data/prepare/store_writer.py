@@ -1,7 +1,6 @@
 """An LMDB folder that is written image by image, survives SIGKILL, and gets its name when it is complete."""
 
 import contextlib
-import errno
 import json
 import os
 import shutil
@@ -14,8 +13,6 @@ from lkdn_basicsr.data.lmdb_file import locate
 from lkdn_basicsr.data.raw_store import HEADER, read_index, write_index
 from lkdn_basicsr.errors import InputError
 from lkdn_basicsr.files import partial_folder, replace, sync_folder
-
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def finished_settings(path: str) -> dict[str, Any] | None:
@@ -33,12 +30,15 @@ def partial_settings(path: str) -> dict[str, Any] | None:
     partial = partial_folder(path)
     try:
         with open(os.path.join(partial, 'settings.json'), encoding='utf-8') as file:
-            return json.load(file)
+            settings = json.load(file)
+        if isinstance(settings, dict):
+            return settings
     except (FileNotFoundError, NotADirectoryError):
         has_index = os.path.exists(os.path.join(partial, 'index.json'))
         return read_index(partial).settings if has_index else None
-    except ValueError:
-        raise InputError(f'{partial}/settings.json is damaged; delete {partial} to begin again.') from None
+    except (ValueError, RecursionError):
+        pass
+    raise InputError(f'{partial}/settings.json is damaged; delete {partial} to begin again.')
 
 
 def is_finished(path: str, settings: dict[str, Any]) -> bool:
@@ -66,19 +66,17 @@ class StoreWriter:
         map_size: Maximum size of the data in bytes. Address space only, not disk.
 
     Raises:
-        InputError: The folder cannot be written.
+        InputError: The LMDB cannot be written, or is damaged.
+        OSError: The other files cannot be written.
     """
 
     def __init__(self, path: str, settings: dict[str, Any], map_size: int) -> None:
         self.path, self.settings, self.map_size = path, settings, map_size
         self.partial = partial_folder(path)
+        self._data = os.path.join(self.partial, 'data.mdb')
 
     def __enter__(self) -> Self:
-        try:
-            self._begin()
-        except OSError as error:
-            reason = f'cannot be written ({error.strerror})'
-            raise InputError(f'{self.partial} {reason}; make it writable or choose another --out.') from None
+        self._begin()
         with self._report_errors():
             # Not WRITEMAP: on a full disk that would end in a bus error, where a plain write fails with an exception.
             self._environment = lmdb.open(self.partial, map_size=self.map_size, lock=False, readahead=False)
@@ -94,6 +92,14 @@ class StoreWriter:
             # Killed before the settings were written: nothing in the folder can be trusted, and nothing is of value.
             self._remove('data.mdb')
             replace(os.path.join(self.partial, 'settings.json'), json.dumps(self.settings).encode())
+        self._locate()
+
+    def _locate(self) -> dict[bytes, tuple[int, int]]:
+        """Return where the values are; LMDB would end the process with a signal where the file is cut short."""
+        try:
+            return locate(self._data)[0] if os.path.exists(self._data) and os.path.getsize(self._data) else {}
+        except ValueError as error:
+            raise InputError(f'{self._data} is damaged ({error}); delete {self.partial} to begin again.') from None
 
     def committed(self) -> int:
         """Return the number of entries that earlier writers have committed."""
@@ -117,26 +123,24 @@ class StoreWriter:
 
     def read_heads(self) -> list[tuple[bytes, bytes]]:
         """Return key and first bytes, the size of a header, of all entries in the closed LMDB, sorted by key."""
-        data = os.path.join(self.partial, 'data.mdb')
-        with self._report_errors(), open(data, 'rb', buffering=0) as file:
-            heads = []
-            for key, (start, _) in locate(data)[0].items():
+        heads = []
+        with open(self._data, 'rb', buffering=0) as file:
+            for key, (start, _) in self._locate().items():
                 file.seek(start)
                 heads.append((key, file.read(HEADER.size)))
-            return heads
+        return heads
 
     def finish(self, index: dict[str, Any], texts: dict[str, str]) -> None:
         """Write ``index.json`` and text files (name to content) next to the closed LMDB, and rename the folder."""
-        with self._report_errors():
-            head = {name: self.settings[name] for name in ('format', 'version', 'role', 'scale')}
-            write_index(self.partial, {**head, **index, 'settings': self.settings})
-            for name, text in texts.items():
-                replace(os.path.join(self.partial, name), text.encode())
-            # If it is interrupted from here on, the settings are found in the index. Release 0.1 left the last two.
-            self._remove('settings.json', 'settings.tmp', 'lock')
-            sync_folder(self.partial)
-            os.rename(self.partial, self.path)
-            sync_folder(os.path.dirname(self.path))
+        head = {name: self.settings[name] for name in ('format', 'version', 'role', 'scale')}
+        write_index(self.partial, {**head, **index, 'settings': self.settings})
+        for name, text in texts.items():
+            replace(os.path.join(self.partial, name), text.encode())
+        # If it is interrupted from here on, the settings are found in the index. Release 0.1 left the last two.
+        self._remove('settings.json', 'settings.tmp', 'lock')
+        sync_folder(self.partial)
+        os.rename(self.partial, self.path)
+        sync_folder(os.path.dirname(self.path))
 
     def _remove(self, *names: str) -> None:
         for name in names:
@@ -147,10 +151,9 @@ class StoreWriter:
     def _report_errors(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError, lmdb.Error) as error:
+        except lmdb.Error as error:
             # LMDB reports a write that was cut short as an input/output error; the free space shows the reason.
             free = shutil.disk_usage(self.partial).free
-            full = getattr(error, 'errno', None) in DISK_FULL or free < 64 << 20
-            reason = f'the disk is full, {free / 1e6:,.0f} MB are left' if full else error
-            how = 'make room, then run the same command again to resume.'
-            raise InputError(f'{self.partial} could not be written ({reason}); {how}') from None
+            reason = f'the disk is full, {free / 1e6:,.0f} MB are left; make room' if free < 64 << 20 else error
+            how = 'then run the same command again to resume.'
+            raise InputError(f'{self.partial} could not be written: {reason}, {how}') from None

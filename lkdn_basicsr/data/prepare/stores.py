@@ -19,6 +19,7 @@ from lkdn_basicsr.data.prepare.workers import Plan, check_images, count_cores
 from lkdn_basicsr.data.prepare.write_stores import bytes_on_disk, format_bytes, write_stores
 from lkdn_basicsr.data.raw_store import read_index
 from lkdn_basicsr.errors import InputError, raise_all
+from lkdn_basicsr.files import check_writable
 from lkdn_basicsr.locks import FolderLock
 
 # The datasets of the paper: their training images, and where their archives have HR and LR.
@@ -106,6 +107,7 @@ def prepare_stores(found: FoundImages, out: str, prefix: str, options: StoreOpti
     Raises:
         InputError: Images that cannot be used, other settings than a store was made with, too little space, a full
             disk, a worker that was killed, another process that writes to ``out``.
+        OSError: A file cannot be read or written.
     """
     if not is_utf8(os.path.abspath(out)):
         raise InputError(f'--out: {out} is not UTF-8, which LMDB requires; choose another folder.')
@@ -130,6 +132,8 @@ def prepare_stores(found: FoundImages, out: str, prefix: str, options: StoreOpti
         options.log(f'Already complete: {", ".join(paths.values())}.')
         return list(paths.values())
 
+    if unfinished:
+        check_writable(out)
     options.log(f'Checking {len(images):,} images.')
     problems += check_images(plan)
     if problems:
@@ -196,8 +200,8 @@ def _crop_multiple(hr_path: str, scales: list[int]) -> int:
     if settings:
         sides = read_index(hr_path).shapes[:, :2]
         return multiple if np.any(sides % multiple) else settings.get('sides_multiple_of', multiple)
-    stored = (partial_settings(hr_path) or {}).get('sides_multiple_of', multiple)
-    return stored if stored % multiple == 0 else multiple
+    stored = (partial_settings(hr_path) or {}).get('sides_multiple_of')
+    return stored if isinstance(stored, int) and stored > 0 and stored % multiple == 0 else multiple
 
 
 def _settings(plan: Plan, scale: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from unittest.mock import Mock
 
 import lmdb
 import pytest
@@ -260,12 +261,35 @@ def test_a_store_that_was_begun_with_other_settings_is_refused(tmp_path, hr, mon
     prepare(out, hr, **PNG)
 
 
+@pytest.mark.parametrize(
+    'name, damage',
+    [
+        ('settings.json', lambda data: b'[1]'),
+        ('settings.json', lambda data: b'[' * 100_000),
+        ('settings.json', lambda data: b'{"sides_multiple_of": "4"}'),
+        ('data.mdb', lambda data: data[: len(data) // 2]),
+        ('data.mdb', lambda data: bytes(len(data))),
+    ],
+)
+def test_a_damaged_partial_store_is_refused(tmp_path, hr, monkeypatch, name, damage):
+    out = tmp_path / 'out'
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(store_writer.StoreWriter, 'finish', Mock(side_effect=KeyboardInterrupt))
+        prepare(out, hr)
+    path = out / '.HR.lmdb.partial' / name
+    path.write_bytes(damage(path.read_bytes()))
+    before = tree(out)
+    with pytest.raises(InputError, match=r'HR.lmdb.partial.* (is damaged.*; delete .*partial to begin|other settings)'):
+        prepare(out, hr)
+    assert {path: time for path, time in tree(out).items() if path.name != '.lock'}.items() <= before.items()
+
+
 def test_what_is_already_at_the_path_is_not_touched(tmp_path, hr):
     (tmp_path / 'out/HR.lmdb').mkdir(parents=True)
     with pytest.raises(InputError, match='was not made by lkdn_basicsr.prepare'):
         prepare(tmp_path / 'out', hr)
     (tmp_path / 'file').write_text('')
-    with pytest.raises(FileExistsError, match='file'):
+    with pytest.raises(NotADirectoryError, match='file'):
         prepare(tmp_path / 'file', hr)
 
 
