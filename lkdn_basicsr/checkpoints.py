@@ -314,7 +314,7 @@ def describe_mismatch(
 
 def list_training_states(folder: str) -> list[tuple[int, str]]:
     """Return iteration and path of the training states in a folder, newest first; other files are ignored."""
-    names = os.listdir(folder) if os.path.isdir(folder) else []
+    names = os.listdir(folder) if files.exists(folder) else []
     states = [name for name in names if re.fullmatch(r'\d+\.state', name)]
     return sorted(((int(name.partition('.')[0]), os.path.join(folder, name)) for name in states), reverse=True)
 

@@ -10,7 +10,7 @@ import torch
 from lkdn_basicsr.checkpoints import list_training_states
 from lkdn_basicsr.devices import check_cuda
 from lkdn_basicsr.errors import InputError
-from lkdn_basicsr.files import check_writable
+from lkdn_basicsr.files import check_writable, exists
 from lkdn_basicsr.options.check_data import check_data
 from lkdn_basicsr.options.check_losses import check_losses
 from lkdn_basicsr.options.check_networks import check_checkpoints, check_networks
@@ -88,7 +88,7 @@ def check_outputs(opt: dict[str, Any], is_train: bool) -> None:
     """
     path = opt['path']
     folder = path['experiments_root' if is_train else 'results_root']
-    continues = is_train and (path.get('resume_state') or opt['auto_resume'] and os.path.isdir(path['models']))
+    continues = is_train and (path.get('resume_state') or opt['auto_resume'] and exists(path['models']))
     folders = [path['models'], path['training_states'], folder] if continues else []
     folders.append(os.path.dirname(folder))  # for its lock
     if is_train and opt['logger'].get('use_tb_logger'):

@@ -302,6 +302,10 @@ def test_files_that_may_not_be_read_are_reported(monkeypatch):
         os.chmod(home, 0o777)
         monkeypatch.chdir(home)
         torch.save({'params': {}}, 'net.pth')
+        for folder in ('models', 'training_states'):
+            Path('experiments/run', folder).mkdir(parents=True)
+        for folder in ('experiments', 'experiments/run', 'experiments/run/models'):
+            Path(folder).chmod(0o777)
         option_file.read_option_file('train.yml')
         for path, arguments in (
             ('train.yml', []),
@@ -309,6 +313,8 @@ def test_files_that_may_not_be_read_are_reported(monkeypatch):
             ('train', []),
             ('train/gt', []),
             ('train/gt/00.png', []),
+            ('experiments/run', ['--auto_resume']),  # would be moved aside
+            ('experiments/run/training_states', ['--auto_resume']),
         ):
             mode = os.stat(path).st_mode
             os.chmod(path, 0)
