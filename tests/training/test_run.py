@@ -248,12 +248,12 @@ def test_folder_of_another_user_is_refused(monkeypatch, task, folder):
         write_run(Path(home))
         os.chmod(home, 0o755)
         monkeypatch.chdir(home)
+        run(monkeypatch, 'train', '-opt', 'train.yml', '--check')  # imports what the other user may not read
         Path('experiments').mkdir(mode=0o777)
         Path('experiments').chmod(0o777)  # so that an earlier run could be moved aside
         Path('experiments/run/models').mkdir(parents=True)
         Path(folder).mkdir(exist_ok=True)
         Path(folder).chmod(0o755)
-        option_file.read_option_file('train.yml')  # imports what the other user may not read
         message = f'python -m lkdn_basicsr.{task}: error: {home}/{folder}'
         reason = 'permission denied; change its permissions, or use another path'
         with as_nobody():
@@ -301,12 +301,12 @@ def test_files_that_may_not_be_read_are_reported(monkeypatch):
         write_run(Path(home))
         os.chmod(home, 0o777)
         monkeypatch.chdir(home)
+        run(monkeypatch, 'train', '-opt', 'train.yml', '--check')  # imports what the other user may not read
         torch.save({'params': {}}, 'net.pth')
         for folder in ('models', 'training_states'):
             Path('experiments/run', folder).mkdir(parents=True)
         for folder in ('experiments', 'experiments/run', 'experiments/run/models'):
             Path(folder).chmod(0o777)
-        option_file.read_option_file('train.yml')
         for path, arguments in (
             ('train.yml', []),
             ('net.pth', ['--force_yml', 'path:pretrain_network_g=net.pth']),
