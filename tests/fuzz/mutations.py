@@ -347,7 +347,7 @@ def change_png(rng: Random, path: Path) -> str:
         if kind == 'missing rows':
             truncate(rng, pixels)
         elif kind == 'extra rows':
-            pixels += pixels
+            pixels = pixels + pixels
         stream = bytearray(zlib.compress(bytes(pixels)))
         if kind == 'damaged stream':
             rng.choice(BYTES)(rng, stream)
