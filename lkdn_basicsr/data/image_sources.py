@@ -150,7 +150,11 @@ class LmdbSource:
         return np.array(sizes, np.int64).reshape(-1, 2)
 
     def probe(self, i: int, depth: Depth = 'pixels') -> tuple[int, int]:
-        return probe(io.BytesIO(self._value(i).tobytes()), self.describe(i), depth)
+        size, listed = probe(io.BytesIO(self._value(i).tobytes()), self.describe(i), depth), self._sizes[i]
+        if listed and size != listed:
+            sizes = f'is {size[1]}x{size[0]}, but {listed[1]}x{listed[0]} in meta_info.txt'
+            raise InputError(f'{self.describe(i)} {sizes}; prepare the LMDB again.')
+        return size
 
     def image(self, i: int) -> np.ndarray:
         return decode_image(self._value(i), self.describe(i))

@@ -274,13 +274,13 @@ def test_refused_lmdbs(tmp_path, lmdb_opt, side, change, reason, refused):
     assert refused(lmdb_opt, '--check') == message
 
 
-def test_a_listing_with_other_sizes_is_refused_where_images_are_not_decoded(
-    tmp_path, lmdb_opt, parse, refused, monkeypatch
-):
+@pytest.mark.parametrize('flags', [[], ['--check']])
+def test_a_listing_with_other_sizes_is_refused(tmp_path, lmdb_opt, refused, monkeypatch, flags):
     (tmp_path / 'lq.lmdb/meta_info.txt').write_text(''.join(f'{name}.png (6,6,3) 1\n' for name in 'abc'))
-    parse(lmdb_opt)
+    reason = f'a in {tmp_path}/lq.lmdb is 13x12, but 6x6 in meta_info.txt'
+    assert reason in refused(lmdb_opt, *flags)
     monkeypatch.setattr('lkdn_basicsr.options.check_data.DECODE_BELOW', 0)
-    assert 'differ in scale: a in' in refused(lmdb_opt)
+    assert (reason if flags else 'differ in scale: a in') in refused(lmdb_opt, *flags)
 
 
 def test_check_decodes_large_datasets(tmp_path, lmdb_opt, refused, monkeypatch):
