@@ -35,7 +35,7 @@ def build_parser(prog: str | None = None) -> Parser:
     add('--auto_resume', action='store_true', help='resume from the newest checkpoint of this run')
     add('--debug', action='store_true', help='short run: log each iteration, validate and save at 8')
     add('--local_rank', '--local-rank', type=int, default=0, help='set by old launchers')
-    settings = 'set options, as in train:ema_decay=0.99 datasets:test_2=~'
+    settings = 'set options, also ones that the file lacks, as in train:ema_decay=0.99 datasets:test_2=~'
     add('--force_yml', nargs='+', metavar='KEY=VALUE', help=settings)
     add('--check', action='store_true', help='check options, data and network, change nothing, exit')
     return parser

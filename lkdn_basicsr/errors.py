@@ -108,12 +108,14 @@ def system_error(error: BaseException | None) -> InputError | None:
         return InputError(f'{one_line(printable(error.object))} has characters that {error.encoding} lacks; {fix}')
     if not isinstance(error, OSError) or error.errno is None:
         return _reported(error) if isinstance(error, Exception) and not isinstance(error, InputError) else None
-    path = error.filename
+    path = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
     if path is None and error.strerror != os.strerror(error.errno):
         path = error.strerror  # as in "No usable temporary directory found in ['/tmp']"
     elif path is None:  # a current folder that was removed, or a reader of the output that has ended
         path = {errno.ENOENT: 'the current folder', errno.EPIPE: 'standard output'}.get(error.errno)
-    return _advise(error.errno, None if path is None else os.fsdecode(path))
+    elif error.errno not in _ADVICE:
+        return InputError(f'{path}: {error.strerror}; check this path and its file system')
+    return _advise(error.errno, path)
 
 
 def _reported(error: Exception) -> InputError | None:
@@ -131,7 +133,7 @@ def _reported(error: Exception) -> InputError | None:
     return _advise(number, one_line(message))
 
 
-def _advise(number: int, path: str | None) -> InputError | None:
+def _advise(number: int, path: object) -> InputError | None:
     if number not in _ADVICE:
         return None
     return InputError(f'{path}: {_ADVICE[number]}' if path else _ADVICE[number])

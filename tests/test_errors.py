@@ -39,6 +39,7 @@ def _os_error(number, *path):
         (_os_error(errno.ENOENT), 'the current folder: no such file or folder; correct the path, or create it'),
         (_os_error(errno.ENOSPC), 'the disk is full; free some space'),
         (_os_error(errno.EMFILE), TOO_MANY),
+        (_os_error(errno.ENOTCONN, 'a'), 'a: Transport endpoint is not connected; check this path and its file system'),
         (OSError(errno.EROFS, 'No place'), 'No place: the file system is read-only; use another path'),
         (
             RuntimeError('unable to open x: Too many open files (24)'),

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.errors import InputError, system_error
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 MAX_PIXELS = 1 << 30  # of an image; OpenCV's own limit, several times what cameras have
@@ -193,9 +193,8 @@ def _reading(label: str) -> Iterator[None]:
     except FileNotFoundError:
         raise InputError(f'{label} does not exist; correct the path.') from None
     except Exception as error:  # Pillow's decoders raise anything from OSError to SyntaxError
-        if isinstance(error, OSError) and error.errno:
-            raise InputError(f'{label} cannot be read ({error.strerror}); make it readable.') from None
-        raise InputError(f'{label} is damaged or not an image ({error}); get it again or remove it.') from None
+        damaged = InputError(f'{label} is damaged or not an image ({error}); get it again or remove it.')
+        raise system_error(error) or damaged from None
 
 
 @contextlib.contextmanager

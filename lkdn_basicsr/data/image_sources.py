@@ -20,7 +20,7 @@ import numpy as np
 from lkdn_basicsr.data.image_files import Depth, decode_image, list_images, pair_names, probe, probe_image, read_image
 from lkdn_basicsr.data.lmdb_file import LmdbFile, open_lmdb
 from lkdn_basicsr.data.raw_store import RawStore, is_raw_store
-from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.errors import InputError, system_error
 
 _META_LINE = re.compile(r'(?P<name>.+?)\s+\((?P<height>\d{1,9}),\s*(?P<width>\d{1,9})(,\s*\d+)?\)')
 
@@ -47,7 +47,7 @@ def read_meta_info(path: str, strict: bool = False) -> list[MetaEntry]:
     try:
         with open(path, encoding='utf-8') as file:
             lines = [line.strip() for line in file]
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise InputError(f'The meta info file {path} cannot be read ({error}); correct meta_info_file.') from None
     entries = []
     for line in filter(None, lines):
@@ -139,7 +139,8 @@ class LmdbSource:
         try:
             return open_lmdb(self.root)
         except (OSError, ValueError) as error:
-            raise InputError(f'The LMDB {self.root} cannot be read ({error}); prepare it again.') from None
+            damaged = InputError(f'The LMDB {self.root} cannot be read ({error}); prepare it again.')
+            raise system_error(error) or damaged from None
 
     def num_bytes(self, indices: np.ndarray) -> int:
         places = self._open().places

@@ -26,7 +26,7 @@ import numpy as np
 
 from lkdn_basicsr.data.background import run_in_background
 from lkdn_basicsr.data.lmdb_file import open_lmdb
-from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.errors import InputError, system_error
 from lkdn_basicsr.files import replace
 from lkdn_basicsr.structure import matches, read_json
 
@@ -99,8 +99,6 @@ def read_index(path: str) -> Index:
     try:
         content = read_json(file_name)
         is_intact = content.pop('checksum') == _checksum(content)
-    except OSError as error:
-        raise InputError(f'{file_name} cannot be read ({error.strerror}); make it readable.') from None
     except (ValueError, KeyError, AttributeError, TypeError):  # not JSON, not UTF-8, not an index
         raise InputError(f'{file_name} is damaged; {_FIX}') from None
     if not is_intact:
@@ -132,7 +130,7 @@ def is_raw_store(path: str) -> bool:
     file_name = os.path.join(path, 'index.json')
     try:
         return os.path.isfile(file_name) and read_json(file_name).get('format') == FORMAT
-    except (OSError, ValueError, AttributeError):
+    except (ValueError, AttributeError):
         return False
 
 
@@ -163,7 +161,8 @@ class RawStore:
         except FileNotFoundError:
             raise InputError(f'{self.path}/data.mdb is missing or not a file; {_FIX}') from None
         except (OSError, ValueError) as error:
-            raise InputError(f'{self.path}/data.mdb cannot be read ({error}); {_FIX}') from None
+            damaged = InputError(f'{self.path}/data.mdb cannot be read ({error}); {_FIX}')
+            raise system_error(error) or damaged from None
         self._marks = self._file.marks
         self._starts = [self._find(number) for number in range(len(self))]
         if len(self._file.places) > len(self):

@@ -223,11 +223,11 @@ def _listed_names(option_file: OptionFile, keys: Keys, dataset: dict[str, Any]) 
 
 @contextlib.contextmanager
 def _error_at(option_file: OptionFile, keys: Keys) -> Iterator[None]:
-    """Prefix an InputError with the place of the option at ``keys``."""
+    """Prefix an error of the input or of the system with the place of the option at ``keys``."""
     try:
         yield
-    except InputError as error:
-        raise option_file.error(keys, f'cannot be used: {error}') from error
+    except (InputError, OSError) as error:
+        raise option_file.error(keys, f'cannot be used: {one_line(error)}') from error
 
 
 def _check_pairs(option_file: OptionFile, keys: Keys, dataset: dict[str, Any], gt: _Images, lq: _Images) -> None:

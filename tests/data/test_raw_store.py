@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader
 from lkdn_basicsr.data import background, raw_store
 from lkdn_basicsr.data.lmdb_file import locate
 from lkdn_basicsr.data.raw_store import RawStore, is_raw_store, write_index
-from lkdn_basicsr.errors import InputError
+from lkdn_basicsr.errors import InputError, system_error
 from tests.support.images import flipped, prepare, write_folder, write_images
+from tests.support.system import as_nobody
 
 SIZES = [(40, 64), (64, 40), (48, 48), (8, 8)]  # the last is in a page of LMDB with others
 
@@ -142,6 +143,18 @@ def test_pipes_are_not_opened(tmp_path, path):
     os.mkfifo(f'{path}/data.mdb')
     with pytest.raises(InputError, match='data.mdb is missing or not a file'):
         RawStore(path)
+
+
+@pytest.mark.parametrize('file', ['index.json', 'data.mdb'])
+def test_files_that_may_not_be_read_are_not_damaged(tmp_path, path, monkeypatch, file):
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    place = os.path.join(os.path.relpath(path), file)
+    RawStore(os.path.relpath(path))
+    os.chmod(place, 0)
+    with as_nobody(), pytest.raises((InputError, OSError)) as caught:
+        RawStore(os.path.relpath(path))
+    assert str(system_error(caught.value) or caught.value).startswith(f'{place}: permission denied')
 
 
 def test_missing_or_short_data_are_refused_and_never_end_in_a_bus_error(path):
