@@ -1,6 +1,7 @@
 """Check that the networks can be built, and that the checkpoints in ``path`` exist and fit them."""
 
 import contextlib
+import io
 import math
 import os
 import warnings
@@ -32,8 +33,9 @@ def build_network(options: dict[str, Any]) -> nn.Module:
 
     The generator of torch, from which a network on the CPU draws its weights, is left as it is.
     """
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter('ignore')  # they are shown when the network that is used is built
+    # What constructors print and warn about is shown when the network that is used is built.
+    silence = contextlib.redirect_stdout(io.StringIO())
+    with warnings.catch_warnings(action='ignore'), silence, torch.random.fork_rng(devices=[]):
         try:
             with torch.device('meta'):
                 return construct(options, math.inf)
