@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 import cv2
@@ -53,6 +54,7 @@ def main() -> None:
 
 def prepare_forks() -> None:
     """Import everything, and keep this process without threads."""
+    warnings.filterwarnings('ignore', 'torch.quantize')  # deprecated, but in files that exist
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     for module in pkgutil.walk_packages(lkdn_basicsr.__path__, 'lkdn_basicsr.'):
