@@ -152,8 +152,8 @@ def _take_step(
         optimizer.load_state_dict(deepcopy(state['optimizers'][0]))
     for parameter in params:
         parameter.grad = torch.zeros_like(parameter)
-    rates = schedule.get_last_lr()
-    for group, lr in zip(optimizer.param_groups, rates, strict=True):  # as ReparamSRModel does
+    rates = [group['lr'] for group in optimizer.param_groups] + schedule.get_last_lr()
+    for group, lr in zip(optimizer.param_groups, schedule.get_last_lr(), strict=True):  # as ReparamSRModel does
         group['lr'] = lr
     optimizer.step()
     schedule.step()

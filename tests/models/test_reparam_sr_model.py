@@ -110,7 +110,7 @@ def test_flat_checkpoint_starts_training_with_ema_if_it_is_in_training_form(opt,
     torch.save((reparam.fuse(network) if fused else network).state_dict(), tmp_path / 'net.pth')
     opt['path'].update(pretrain_network_g=str(tmp_path / 'net.pth'), param_key_g=None)
     if fused:
-        with pytest.raises(InputError, match='net.pth is fused'):
+        with pytest.raises(InputError, match='it is fused'):
             build_model(opt)
         return
     model = build_model(opt)
