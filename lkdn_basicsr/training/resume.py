@@ -227,7 +227,8 @@ def _settings_of(state: TrainingState) -> dict[str, Any]:
 def event_files(folder: str) -> dict[str, int]:
     """Return the TensorBoard files in a folder, by name, with their sizes in bytes."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    return {name: os.path.getsize(os.path.join(folder, name)) for name in names if name.startswith('events.out.')}
+    paths = {name: os.path.join(folder, name) for name in names if name.startswith('events.out.')}
+    return {name: os.path.getsize(path) for name, path in paths.items() if os.path.isfile(path)}
 
 
 def rewind_events(folder: str, sizes: dict[str, int]) -> None:
